@@ -1,0 +1,201 @@
+"""The second ear: a packet ring that hears knocks on ports which are closed, and look closed, on every link at once.
+
+One cooked socket for all links: links come and go without it noticing, and a packet begins at its IP header on every
+kind of link. The kernel drops what nobody asked for, and lays the rest into memory that both of us see.
+
+This is the hot path of a flood: the loop in `_read` makes no object that it does not need, calls what it calls through
+local names, and reads the clock once a block.
+"""
+
+import asyncio
+import errno
+import mmap
+import os
+import socket
+import struct
+from array import array
+from collections.abc import Callable, Iterable
+from types import TracebackType
+
+from port_knocking_doors.capture import bpf, ring
+from port_knocking_doors.capture.packet import parse
+from port_knocking_doors.clock import now
+from port_knocking_doors.errors import CaptureError
+from port_knocking_doors.knockers import Act, Judge
+from port_knocking_doors.log import logger
+from port_knocking_doors.model import PORT_MAX, Protocol
+
+GEOMETRY = ring.Geometry(block_size=1 << 18, blocks=32, frame_size=1 << 11, retire_after=5)
+"""8 MiB: some 60,000 knocks of a burst. A lone knock waits up to `retire_after` milliseconds, and the kernel's timer
+ticks as often; the process is not woken where there is none."""
+
+BLOCKS_AT_ONCE = 2
+"""Blocks that are read before others have their turn: some thousand packets each, some milliseconds."""
+
+STATISTICS_EVERY = 1.0
+"""Seconds between looks at the kernel's counters while packets come."""
+
+PROGRAM_LIMITS = (bpf.MAX_INSTRUCTIONS, bpf.MAX_INSTRUCTIONS, 1600, 600)
+"""Instructions of the filter, tried in turn: older kernels have room for 1,745 (net.core.optmem_max = 20480). A shorter
+one lets more packets through, and user space decides."""
+
+_EVERYTHING = tuple(bpf.Interest(protocol, 0, PORT_MAX) for protocol in Protocol)
+
+ETH_P_ALL = 0x0003  # linux/if_ether.h
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+
+
+class Sniffer:
+    """The ring and its socket: a context manager, and once entered it hears.
+
+    `codes`: what is to be heard (`Step.code`). `is_local` tells addresses of this host, `is_heard` the links whose
+    packets count, by index. Entering raises `CaptureError` where this process may not sniff.
+    """
+
+    def __init__(
+        self,
+        codes: Iterable[int],
+        judge: Judge,
+        act: Act,
+        is_local: Callable[[bytes], bool],
+        is_heard: Callable[[int], bool],
+    ) -> None:
+        self._codes = frozenset(codes)
+        self._judge = judge
+        self._act = act
+        self._is_local = is_local
+        self._is_heard = is_heard
+        self._socket: socket.socket | None = None
+        self._ring: mmap.mmap | None = None
+        self._next = 0
+        self._looked_at = 0.0
+        self._dropping = False
+        self.seen = 0
+        """Packets that passed the filter, by the kernel's count."""
+        self.dropped = 0
+        """Of those, for which the ring had no room."""
+
+    def __enter__(self) -> "Sniffer":
+        try:
+            # It hears every link from now on: Python can bind a packet socket to one link only. What comes ahead of the
+            # filter goes into the socket's queue, which the kernel empties when it gets its ring.
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
+            self._socket = sock
+            sock.setblocking(False)
+            self._attach_filter()
+            sock.setsockopt(ring.SOL_PACKET, ring.PACKET_VERSION, ring.TPACKET_V3)
+            sock.setsockopt(ring.SOL_PACKET, ring.PACKET_IGNORE_OUTGOING, 1)
+            sock.setsockopt(ring.SOL_PACKET, ring.PACKET_RX_RING, GEOMETRY.request())
+            self._ring = mmap.mmap(sock.fileno(), GEOMETRY.size)
+            asyncio.get_running_loop().add_reader(sock, self._read)
+        except PermissionError as error:
+            self.close()
+            raise CaptureError(
+                "sniffed sequences need the capability CAP_NET_RAW: run as root, or grant it"
+                " (AmbientCapabilities=CAP_NET_RAW in a systemd unit)"
+            ) from error
+        except OSError as error:
+            self.close()
+            raise CaptureError(f"packets cannot be captured: {error.strerror}") from error
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Hear no more; again is harmless."""
+        if self._socket is not None:
+            if self._ring is not None:
+                asyncio.get_running_loop().remove_reader(self._socket)
+                self._ring.close()
+            self._socket.close()
+        self._socket = self._ring = None
+
+    def replace(self, codes: Iterable[int], judge: Judge) -> None:
+        """Hear these from now on, and judge them so. The kernel exchanges filters between two packets: none is lost."""
+        self._codes = frozenset(codes)
+        self._judge = judge
+        self._attach_filter()
+
+    def _attach_filter(self) -> None:
+        wanted = tuple(bpf.interests(self._codes))
+        for limit in PROGRAM_LIMITS:
+            if self._attach(bpf.build(wanted, limit=limit)):
+                return
+            # While filters are exchanged the kernel counts both; a small one that hears everything makes room.
+            self._attach(bpf.build(_EVERYTHING))
+        raise OSError(errno.ENOMEM, "the kernel has no room for the filter (net.core.optmem_max)")
+
+    def _attach(self, program: bytes) -> bool:
+        """Whether the kernel had room for it."""
+        assert self._socket is not None
+        memory = array("B", program)
+        address, size = memory.buffer_info()
+        value = struct.pack("@HP", size // bpf.INSTRUCTION_SIZE, address)
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, value)
+        except OSError as error:
+            if error.errno == errno.ENOMEM:
+                return False
+            raise
+        return True
+
+    def _read(self) -> None:
+        memory = self._ring
+        assert memory is not None
+        codes, is_local, is_heard, judge = self._codes, self._is_local, self._is_heard, self._judge
+        when = now()
+        for _ in range(BLOCKS_AT_ONCE):
+            block = self._next
+            if not ring.is_ours(memory, block):
+                break
+            when = now()
+            local, heard = b"", 0
+            for offset, length, interface in ring.frames(memory, block, GEOMETRY.block_size):
+                packet = parse(memory, offset, length)
+                if packet is None:
+                    continue
+                source, destination, code, echo = packet
+                if code not in codes:  # the filter may let more through than was asked for
+                    continue
+                # Of a block's packets nearly all come the same way: asking once for all of them saves 0.3 µs each.
+                if destination != local:
+                    if not is_local(destination):
+                        continue
+                    local = destination
+                if interface != heard:
+                    if not is_heard(interface):
+                        continue
+                    heard = interface
+                outcome = judge(source, code, echo, when)
+                if outcome.matters:
+                    self._act(source, interface, outcome, when)
+            ring.release(memory, block)
+            self._next = (block + GEOMETRY.block_size) % GEOMETRY.size
+        else:
+            # It is busy; and where it is not, an error may be what woke us.
+            if when - self._looked_at < STATISTICS_EVERY:
+                return
+        self._look(when)
+
+    def _look(self, when: float) -> None:
+        """Read the kernel's counters, which reading sets to zero, and clear an error of the socket."""
+        assert self._socket is not None
+        self._looked_at = when
+        if error := self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            logger.warning("the sniffer: %s; it goes on", os.strerror(error))
+        statistics = ring.Statistics.parse(
+            self._socket.getsockopt(ring.SOL_PACKET, ring.PACKET_STATISTICS, ring.STATISTICS_SIZE)
+        )
+        if statistics.drops and not self._dropping:
+            logger.warning(
+                "the kernel drops packets: %d of %d had no room in the ring", statistics.drops, statistics.packets
+            )
+        self._dropping = statistics.drops > 0
+        self.seen += statistics.packets
+        self.dropped += statistics.drops

@@ -1,0 +1,20 @@
+"""`demo`: the whole story in a sandbox."""
+
+import typer
+
+from .options import app
+
+
+@app.command()
+def demo(
+    pause: float = typer.Option(
+        0.3, min=0.0, max=10.0, metavar="SECONDS", help="Pause between the knocks, for people to follow."
+    ),
+) -> None:
+    """Show the whole story on throw-away hosts with a real firewalld of their own; nothing of this machine is touched.
+
+    Needs no root where ordinary users may make namespaces, and sudo elsewhere.
+    """
+    from port_knocking_doors import demo as story
+
+    story.tell(pause)

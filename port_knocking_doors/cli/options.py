@@ -1,0 +1,86 @@
+"""What commands have in common: the program's name, the application, and the options that name a configuration."""
+
+import os
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import typer
+
+from port_knocking_doors.config import loader
+
+PROGRAM = "port-knocking-doors"
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+CONF = typer.Option(
+    None,
+    "--conf",
+    "-c",
+    metavar="FILE",
+    readable=False,  # the loader says it better
+    help="Configuration file (TOML). Without it: ~/.port_knocker.toml, else /etc/port_knocker.toml, else built-in "
+    "defaults whose sequence everybody knows.",
+)
+SEQUENCE = typer.Option(
+    None,
+    "--magic-seq",
+    "-m",
+    metavar="SEQ",
+    help='The opening sequence, 5 to 20 UDP ports: "PORT,PORT,PORT,PORT,PORT". Beats KNOCKER_SEQ, which beats the '
+    "file. Other users of this machine can see the options of a process: a file keeps the secret better.",
+)
+PORTS = typer.Option(
+    None,
+    "--ports",
+    "-p",
+    metavar="PORTS",
+    help='The ports to guard, TCP unless said otherwise: "22" or "22,80,1194/udp". Beats KNOCKER_PORTS, which beats '
+    "the file.",
+)
+ZONE = typer.Option(
+    None,
+    "--zone",
+    metavar="NAME",
+    help="firewalld zone of the doors. Without it: the zone that the knocker's packets fall into.",
+)
+INTERFACES = typer.Option(
+    None,
+    "--interface",
+    "-i",
+    metavar="NAME",
+    help="Interface that sniffed sequences are heard on, or a pattern such as 'ppp*'. May be given several times. "
+    "Without it: every interface.",
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the options say of where the configuration comes from."""
+
+    conf: Path | None
+    magic_seq: str | None
+    ports: str | None
+    zone: str | None
+    interfaces: list[str] | None
+
+    def over(self, other: "Source") -> "Source":
+        """These options, and where one was not given the other's."""
+        mine, others = astuple(self), astuple(other)
+        return Source(*(own if own is not None else its for own, its in zip(mine, others, strict=True)))
+
+    def load(self) -> loader.Loaded:
+        return loader.load(
+            self.conf,
+            magic_seq=self.magic_seq,
+            ports=self.ports,
+            zone=self.zone,
+            interfaces=self.interfaces or (),
+            environ=os.environ,
+            home=Path("~").expanduser(),
+        )

@@ -1,0 +1,75 @@
+"""The program without a command: the daemon in the foreground, and what has to do with its configuration file."""
+
+import asyncio
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+from port_knocking_doors import __version__, log
+from port_knocking_doors.config import loader, native
+
+from .options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
+
+
+@app.callback(invoke_without_command=True)
+def run(
+    context: typer.Context,
+    conf: Optional[Path] = CONF,
+    magic_seq: Optional[str] = SEQUENCE,
+    ports: Optional[str] = PORTS,
+    zone: Optional[str] = ZONE,
+    interfaces: Optional[list[str]] = INTERFACES,
+    write_home: bool = typer.Option(
+        False,
+        "--set-configuration-file-in-home",
+        help="Write ~/.port_knocker.toml with a fresh random sequence, and end. A file that is there is left alone.",
+    ),
+    show_help: bool = typer.Option(
+        False, "--show-configuration-file-help", help="Explain every key of the configuration file, and end."
+    ),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every knock, too (never its port)."),
+    version: bool = typer.Option(False, "--version", "-V", help="Show the version, and end."),
+) -> None:
+    """Open ports of a firewalld server to those who knock, for their address only and for a short time.
+
+    Without a command, runs the daemon in the foreground. Whoever sends the datagram "knock\\n" to the UDP ports of the
+    opening sequence, in order, gets the guarded ports opened for some seconds; everybody else finds them closed.
+    SIGTERM and Ctrl-C close every door and end it; SIGHUP reads the configuration again.
+
+    First steps: port-knocking-doors --set-configuration-file-in-home, then port-knocking-doors check, then
+    port-knocking-doors. To see it all work without touching this machine: port-knocking-doors demo.
+
+    Exit status: 0 done, 2 wrong usage or configuration, 1 any other failure.
+    """
+    source = Source(conf, magic_seq, ports, zone, interfaces or None)
+    if context.invoked_subcommand is not None:
+        context.obj = source  # `--conf FILE check` means what `check --conf FILE` does
+    elif version:
+        print(f"{PROGRAM} {__version__}")
+    elif show_help:
+        print(native.help_text())
+    elif write_home:
+        _write_home_file()
+    else:
+        log.set_up(verbose)
+        _run_daemon(source)
+
+
+def _run_daemon(source: Source) -> None:
+    from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
+
+    def load() -> loader.Loaded:
+        loaded = source.load()
+        for warning in loaded.warnings:
+            log.logger.warning("%s", warning)
+        return loaded
+
+    asyncio.run(Daemon(load(), load).run())
+
+
+def _write_home_file() -> None:
+    written = loader.write_home_file(Path("~").expanduser())
+    print(f"Wrote {written.path}: a fresh random sequence, and port 22 to guard.")
+    print("To knock from another machine, with HOST for this one:")
+    print(f"  {written.client_line}")

@@ -1,0 +1,26 @@
+"""The one clock, and waiting by it: every time that passes between the rooms comes from here."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+now = time.monotonic
+"""Seconds that never go back and that nobody sets (CLOCK_MONOTONIC): a wall clock that jumps moves no deadline."""
+
+
+async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`; raises `asyncio.TimeoutError`, and cancels it, if that takes longer. None: no limit.
+
+    `asyncio.wait_for` does the same, but before Python 3.12 it can swallow a cancellation.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+        if not done:
+            raise asyncio.TimeoutError
+        return task.result()
+    finally:
+        task.cancel()

@@ -1,0 +1,248 @@
+"""Doors that are commands: a shell runs the one that opens at once, and the one that closes at the deadline.
+
+What will close a door is written into the runtime directory before it is opened, and forgotten once it was closed:
+whatever ends the daemon, a closer (`sweep`) or the next daemon finds there what is still to be run. So a stop command
+may run twice, where the daemon was killed while it ran, but never not at all.
+
+Nothing that a stranger chose enters the shell: %IP% becomes the text of an address. No command is ever ended by force,
+as with knockd: half a command may be worse than a slow one.
+"""
+
+import asyncio
+import fcntl
+import json
+import os
+import secrets
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from . import runtime
+from .clock import now
+from .log import logger
+from .model import Address, Door
+from .throttle import Throttle
+
+PLACES = 16
+"""Start commands that run at the same time, and as many stop commands; more wait. Apart, so that start commands which
+hang keep no door from closing."""
+
+QUEUE = 1024
+"""Start commands that wait at the most; more are refused."""
+
+PATIENCE = 5.0
+"""Seconds that a closer gives the start commands that outlived their daemon, and then its own stop commands."""
+
+_SHELL = "/bin/sh"
+_RECORD, _DRAFT = ".json", ".draft"
+_PAUSE = 0.02
+# What is the daemon's own business, or its secret.
+_WITHHELD = frozenset({"KNOCKER_SEQ", "KNOCKER_PORTS", "NOTIFY_SOCKET", "JOURNAL_STREAM"})
+
+
+class Witness(Protocol):
+    """Who is told what became of a start command."""
+
+    def on_started(self, door: Door) -> None:
+        """The door's start command has ended; the log has its status."""
+
+    def on_refused(self, door: Door) -> None:
+        """The door's start command was not run; the log says why."""
+
+
+def command_line(command: str, address: Address) -> str:
+    """The command with every %IP% replaced by the address."""
+    return command.replace("%IP%", str(address))
+
+
+def pending_directory(priority: int) -> Path:
+    """Where the stop commands of whoever has this mark are remembered. Raises `DoorsError`."""
+    return runtime.directory() / f"pending-{priority}"
+
+
+class Commands:
+    """Runs the commands of doors. `directory` is used by whoever holds the mark, and by nobody else."""
+
+    def __init__(self, directory: Path, witness: Witness) -> None:
+        self._directory = directory
+        self._witness = witness
+        self._start_places = asyncio.Semaphore(PLACES)
+        self._stop_places = asyncio.Semaphore(PLACES)
+        self._waiting = 0
+        self._refused = Throttle(burst=5, period=10.0)
+        # One task for each door, from its start command to the end of its stop command, and what tells it to stop.
+        self._lives: dict[Door, asyncio.Task[None]] = {}
+        self._closing: dict[Door, asyncio.Event] = {}
+
+    def start(self, door: Door) -> None:
+        """Run the door's start command, as soon as there is a place, and after all that ran for this door before."""
+        if self._waiting >= QUEUE:
+            if self._refused.admits(now()):
+                logger.error("%s: %s: not started, %d commands wait already", door.address, door.sequence, QUEUE)
+            self._witness.on_refused(door)
+            return
+        self._waiting += 1
+        closing = asyncio.Event()
+        life = asyncio.create_task(self._live(door, closing, self._lives.get(door)))
+        self._lives[door] = life
+        self._closing[door] = closing
+        life.add_done_callback(lambda _: self._forget(door, life, closing))
+
+    def stop(self, door: Door) -> None:
+        """Run the door's stop command, once its start command has ended."""
+        if closing := self._closing.pop(door, None):
+            closing.set()
+
+    def _forget(self, door: Door, life: "asyncio.Task[None]", closing: asyncio.Event) -> None:
+        if self._lives.get(door) is life:
+            del self._lives[door]
+        if self._closing.get(door) is closing:
+            del self._closing[door]
+
+    async def close(self, timeout: float) -> int:
+        """Stop every door; how many had not ended `timeout` seconds later. Those are remembered."""
+        for door in list(self._closing):
+            self.stop(door)
+        if not self._lives:
+            return 0
+        _, unfinished = await asyncio.wait(self._lives.values(), timeout=timeout)
+        for life in unfinished:
+            life.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        return len(unfinished)
+
+    async def _live(self, door: Door, closing: asyncio.Event, before: "asyncio.Task[None] | None") -> None:
+        assert door.command is not None
+        stop = command_line(door.command.stop, door.address)
+        record = None
+        try:
+            if before is not None:
+                await asyncio.wait({before})
+            async with self._start_places:
+                record = _remember(self._directory, door, stop) if stop else None
+                await self._run(door, "start", command_line(door.command.start, door.address), record)
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in it
+            # A door that could not be closed after a crash is not opened.
+            logger.error("%s: %s: start command not run: %s", door.address, door.sequence, error)
+            if record is not None:
+                record.unlink(missing_ok=True)
+            self._witness.on_refused(door)
+            return
+        finally:
+            self._waiting -= 1
+        if record is None:
+            return
+        self._witness.on_started(door)
+        await closing.wait()
+        async with self._stop_places:
+            try:
+                await self._run(door, "stop", stop)
+            except (OSError, ValueError) as error:
+                logger.error("%s: %s: stop command not run: %s", door.address, door.sequence, error)
+            else:
+                record.unlink(missing_ok=True)
+
+    async def _run(self, door: Door, which: str, line: str, record: Path | None = None) -> None:
+        """Run one command to its end. Whoever has the record's lock still runs: a closer waits for that."""
+        lock = _lock(record) if record is not None else -1
+        try:
+            process = subprocess.Popen(
+                [_SHELL, "-c", line],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # where the log goes
+                env={name: value for name, value in os.environ.items() if name not in _WITHHELD},
+                start_new_session=True,
+                pass_fds=(lock,) if lock >= 0 else (),
+            )
+        finally:
+            if lock >= 0:
+                os.close(lock)
+        logger.debug("%s: %s: running the %s command", door.address, door.sequence, which)
+        status = await _end_of(process)
+        report = logger.info if status == 0 else logger.warning
+        report("%s: %s: %s command ended with status %d", door.address, door.sequence, which, status)
+
+
+async def _end_of(process: "subprocess.Popen[bytes]") -> int:
+    """The exit status. asyncio's own subprocesses are killed when nobody waits for them any more; these work on."""
+    ended = asyncio.Event()
+    handle = os.pidfd_open(process.pid)
+    asyncio.get_running_loop().add_reader(handle, ended.set)
+    try:
+        await ended.wait()
+        return process.wait()
+    except asyncio.CancelledError:
+        process.returncode = 0  # no warning that nobody waited for it
+        raise
+    finally:
+        asyncio.get_running_loop().remove_reader(handle)
+        os.close(handle)
+
+
+def run_pending(directory: Path) -> int:
+    """Run every stop command that somebody left behind, all at once; how many those were.
+
+    The caller holds the mark, so nobody else does the same. A command that takes longer than `PATIENCE` works on.
+    """
+    if not directory.is_dir():
+        return 0
+    for path in directory.glob(f"*{_DRAFT}"):
+        path.unlink(missing_ok=True)  # its door was not opened
+    deadline = now() + PATIENCE
+    begun = (_begin_pending(path, deadline) for path in sorted(directory.glob(f"*{_RECORD}")))
+    running = [stop for stop in begun if stop is not None]
+    deadline = now() + PATIENCE
+    for path, what, process in running:
+        try:
+            status = process.wait(max(0.0, deadline - now()))
+            logger.warning("%s: stop command, left behind by an earlier run, ended with status %d", what, status)
+        except subprocess.TimeoutExpired:
+            logger.warning("%s: stop command, left behind by an earlier run, has not ended yet", what)
+            process.returncode = 0  # no warning that nobody waited for it
+        path.unlink(missing_ok=True)
+    return len(running)
+
+
+def _begin_pending(path: Path, deadline: float) -> "tuple[Path, str, subprocess.Popen[bytes]] | None":
+    try:
+        record = json.loads(path.read_bytes())
+        what, line = f"{record['address']}: {record['sequence']}", str(record["stop"])
+        _await_end_of_start(path, deadline)
+        process = subprocess.Popen([_SHELL, "-c", line], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        logger.error("%s is no record of a stop command that can be run: left alone", path)
+        return None
+    return path, what, process
+
+
+def _remember(directory: Path, door: Door, stop: str) -> Path:
+    """Write down the door's stop command; it is there whole or not at all. Raises `OSError`."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    name = secrets.token_hex(8)
+    draft, path = directory / (name + _DRAFT), directory / (name + _RECORD)
+    record = {"sequence": door.sequence, "address": str(door.address), "stop": stop}
+    try:
+        draft.touch(mode=0o600, exist_ok=False)
+        draft.write_text(json.dumps(record))
+        return draft.rename(path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def _lock(record: Path) -> int:
+    descriptor = os.open(record, os.O_RDWR | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def _await_end_of_start(record: Path, deadline: float) -> None:
+    with record.open("rb") as file:
+        while now() < deadline:
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(_PAUSE)

@@ -1,0 +1,323 @@
+"""Which configuration is in force: looks the file up, reads it, lets options and environment have their say.
+
+Also writes the file of a new installation. Nothing is logged here; what deserves a warning is handed back.
+"""
+
+import contextlib
+import os
+import secrets
+import shlex
+import stat
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from port_knocking_doors.errors import ConfigError, DoorsError
+from port_knocking_doors.model import DEFAULT_SEQUENCE, Port, Protocol, Sequence, Settings
+from port_knocking_doors.served import served_ports
+
+from . import native, values
+
+HOME_NAME = ".port_knocker.toml"
+SYSTEM_FILE = Path("/etc/port_knocker.toml")
+SIZE_MAX = 2**20
+"""Bytes of a configuration file; more is a mistake, such as a log given for it."""
+
+FRESH_PORTS = range(10000, 32768)
+"""Where a new installation's sequence comes from: above most services' ports, and below Linux's ephemeral ones, which
+any program on the machine may hold for a while."""
+FRESH_LENGTH = 5
+
+SHORT = 3
+"""Steps under which a sniffed sequence is found by chance too soon."""
+PUBLIC = frozenset(
+    {
+        DEFAULT_SEQUENCE,
+        tuple(step.port for step in native.EXAMPLE_STEPS),
+        # knockd's manual and its example of a configuration
+        (7000, 8000, 9000),
+        (9000, 8000, 7000),
+        (700, 800, 900),
+        (900, 800, 700),
+        (2222, 3333, 4444),
+        # tportknockd's page
+        (1234, 543, 543, 123, 434, 2345),
+        (12430, 2711, 123, 8375, 1155),
+        (110, 110, 110, 110, 110),
+    }
+)
+"""Ports of sequences that everybody can look up, whatever their protocols and flags."""
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The configuration in force."""
+
+    settings: Settings
+    path: Path | None
+    """The file that it comes from; None for the built-in defaults."""
+    warnings: tuple[str, ...]
+    """One line each, none of which shows a sequence."""
+    places: Mapping[str, str] = field(default_factory=dict)
+    """Where the fields of the settings come from: `FILE:LINE`, an option, a variable."""
+
+    def placed(self, error: ConfigError) -> ConfigError:
+        """What turned out to be wrong later, with the place that it comes from."""
+        whole = _shown(self.path) if self.path is not None else "built-in defaults"
+        return error.at(self.places.get(error.field, whole))
+
+
+@dataclass(frozen=True)
+class Written:
+    """A new configuration file, and how to knock where it is in force."""
+
+    path: Path
+    client_line: str = field(repr=False)
+    """For a POSIX shell with any netcat; HOST stands for the server. It shows the sequence."""
+
+
+@dataclass(frozen=True)
+class _Override:
+    """An option, and with some a variable, that each beat a field of the file."""
+
+    option: str
+    variable: str | None
+    field: str
+    read: Callable[[str], Any]
+
+
+_SEQUENCE = _Override("--magic-seq", "KNOCKER_SEQ", "opening_sequence", values.sequence.from_text)
+_PORTS = _Override("--ports", "KNOCKER_PORTS", "guarded_ports", values.guarded_ports.from_text)
+_ZONE = _Override("--zone", None, "zone", values.zone_name)
+_INTERFACE = "--interface"
+
+
+def load(
+    conf: Path | None,
+    *,
+    magic_seq: str | None,
+    ports: str | None,
+    zone: str | None = None,
+    interfaces: Iterable[str] = (),
+    environ: Mapping[str, str],
+    home: Path,
+    system: Path = SYSTEM_FILE,
+    served: Callable[[], Collection[Port]] = served_ports,
+) -> Loaded:
+    """Put the configuration together. `conf`, `magic_seq`, `ports`, `zone` and `interfaces` are the options, None or
+    empty where not given; `served` tells which ports programs of this machine listen on.
+
+    The first of `conf`, `home`'s file and `system` that is there at all is used or refused. An option beats its
+    variable, which beats the file; a variable that is set but empty is an error, as an empty option is.
+
+    Raises `ConfigError` at `FILE:LINE`, `FILE`, the option, or the variable.
+    """
+    path = _expanded(conf, home) if conf is not None else _found(home / HOME_NAME, system)
+    settings, places, warnings = _from_file(path) if path is not None else (Settings(), {}, [])
+    file = "" if path is None else _shown(path)
+    sources: dict[str, str] = {}
+    for override, text in ((_SEQUENCE, magic_seq), (_PORTS, ports), (_ZONE, zone)):
+        source = override.option
+        if text is None and override.variable is not None:
+            text, source = environ.get(override.variable), override.variable
+        if text is not None:
+            with _placed(source):
+                settings = replace(settings, **{override.field: override.read(text)})
+            sources[override.field] = source
+    with _placed(sources.get(_PORTS.field, file)):
+        native.check(settings)
+    with _placed(_INTERFACE):
+        settings = replace(settings, interfaces=tuple(dict.fromkeys(map(values.interface_name, interfaces))))
+
+    warnings += _doubts(settings, sources.get(_SEQUENCE.field, file))
+    if settings.sequences:
+        warnings += _sniffed_doubts(settings, file, served())
+    elif settings.interfaces:
+        warnings.append(f"{_INTERFACE}: no [[sequence]] is there to be heard on an interface, so this changes nothing")
+    return Loaded(settings, path, tuple(warnings), {**places, **sources})
+
+
+def write_home_file(home: Path) -> Written:
+    """Write the file of a new installation, with a sequence of its own, readable by its owner only.
+
+    It appears whole and on disk or not at all, and never in place of another. Raises `ConfigError` if something is
+    there by its name already, be it a link that leads nowhere, and `DoorsError` if it cannot be written.
+    """
+    path = home / HOME_NAME
+    taken = ConfigError("something is there already and was left alone, expected a name not yet in use", _shown(path))
+    if _is_there(path):
+        raise taken
+    sequence = fresh_sequence()
+    content = native.render(Settings(opening_sequence=sequence)).encode()
+    draft = home / f"{HOME_NAME}.{secrets.token_hex(8)}"
+    try:
+        try:
+            _write_private(draft, content)
+            os.link(draft, path)  # unlike a rename, refuses to replace what is there
+        finally:
+            draft.unlink(missing_ok=True)
+    except FileExistsError:
+        raise taken from None
+    except OSError as error:
+        raise DoorsError(f"{_shown(path)}: cannot be written ({error.strerror})") from None
+    _sync_folder(home)
+    return Written(path, client_line(sequence))
+
+
+def fresh_sequence() -> tuple[int, ...]:
+    """A sequence that nobody can guess: distinct ports of `FRESH_PORTS`, in no order."""
+    while True:
+        ports = tuple(secrets.SystemRandom().sample(FRESH_PORTS, FRESH_LENGTH))
+        if not _is_sorted(ports) and ports != DEFAULT_SEQUENCE:
+            return ports
+
+
+def client_line(sequence: tuple[int, ...]) -> str:
+    """What to type on another machine to knock: a line for a POSIX shell with any netcat.
+
+    Without `-w` OpenBSD's netcat waits for an answer for ever, and `-q` is Debian's own. The pause keeps knocks from
+    overtaking each other where netcat (nmap's) does not wait at all.
+    """
+    ports = " ".join(map(str, sequence))
+    return f"for p in {ports}; do printf 'knock\\n' | nc -u -w 1 HOST $p; sleep 0.2; done"
+
+
+def _expanded(conf: Path, home: Path) -> Path:
+    """`conf` with its `~` replaced, for a shell leaves that of `--conf=~/FILE` as it is."""
+    if conf.parts[:1] == ("~",):
+        return home.joinpath(*conf.parts[1:])
+    try:
+        return conf.expanduser()
+    except RuntimeError:
+        raise ConfigError("there is no such user, expected a file", _shown(conf)) from None
+
+
+def _found(*candidates: Path) -> Path | None:
+    return next((path for path in candidates if _is_there(path)), None)
+
+
+def _is_there(path: Path) -> bool:
+    """Whether anything has this name: a link that leads nowhere, or something that cannot be looked at, does count."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def _from_file(path: Path) -> tuple[Settings, dict[str, str], list[str]]:
+    shown = _shown(path)
+    data, mode = _read(path)
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise ConfigError("this is not UTF-8, expected TOML text", f"{shown}:{line}") from None
+    warnings = []
+    if mode & 0o077:
+        chmod = f"chmod 600 {shlex.quote(shown)}"
+        warnings.append(f"{shown}: others may use this file (mode {mode:04o}), and it holds a secret: {chmod}")
+    return native.parse(text, shown), native.places(text, shown), warnings
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """The bytes of an ordinary file, and its permissions. Anything else is refused, without waiting for it."""
+    try:
+        # Opening a pipe for reading would wait for its writer.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ConfigError("this is not an ordinary file, expected TOML text", _shown(path))
+            data = file.read(SIZE_MAX + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        reason = getattr(error, "strerror", None) or "no possible name"
+        problem = f"this file cannot be read ({reason}), expected one that this user may read"
+        raise ConfigError(problem, _shown(path)) from None
+    if len(data) > SIZE_MAX:
+        raise ConfigError(f"this file is too large, expected at most {SIZE_MAX} bytes", _shown(path))
+    return data, stat.S_IMODE(status.st_mode)
+
+
+def _doubts(settings: Settings, source: str) -> Iterator[str]:
+    """What is allowed and still unwise. `source`: where the sequence comes from, empty for the built-in one."""
+    at = f"{source}: " if source else ""
+    if settings.opening_sequence == DEFAULT_SEQUENCE:
+        why = "the sequence is the documentation's example" if source else "no configuration file, built-in sequence"
+        yield (
+            f"{at}PUBLIC SEQUENCE: {why}, everybody can look it up and open the doors; "
+            "choose your own, or let --set-configuration-file-in-home choose one"
+        )
+    elif _is_sorted(settings.opening_sequence):
+        yield f"{at}the ports of the sequence are in rising or falling order, which is easily guessed; mix them"
+    guarded = {port.number for port in settings.guarded_ports if port.protocol is Protocol.UDP}
+    both = len(guarded.intersection(settings.opening_sequence))
+    if both:
+        yield f"{at}{both} guarded UDP port(s) are also in the sequence, so no service can have them; choose others"
+
+
+def _sniffed_doubts(settings: Settings, file: str, served: Collection[Port]) -> Iterator[str]:
+    """What is unwise about the sniffed sequences, by their names."""
+    opened = {*settings.guarded_ports, *(port for sequence in settings.sequences for port in sequence.opens)}
+    # The daemon itself serves the knock ports of the opening sequence; it may be running now.
+    own = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
+    busy = {*served} - opened - own
+    for sequence in settings.sequences:
+        at = f"{file}: sequence {sequence.name}:"
+        ports = tuple(step.port for step in sequence.steps)
+        if ports in PUBLIC:
+            yield f"{at} PUBLIC SEQUENCE: its ports are a documentation's example, which everybody can look up"
+        elif len(ports) < SHORT:
+            yield f"{at} it has {len(ports)} steps, which are soon found by chance; give it {SHORT} or more"
+        elif _is_sorted(ports) and not _differs_in_flags_alone(sequence):
+            yield f"{at} its ports are in rising or falling order, which is easily guessed; mix them"
+        stepped_on = {Port(step.port, step.protocol) for step in sequence.steps}
+        for those, why in (
+            (opened, "are guarded, so those who use what is behind them knock, too"),
+            (busy, "are served by a program of this machine, so those who use it knock, too"),
+        ):
+            if both := len(stepped_on & those):
+                yield f"{at} {both} port(s) of its steps {why}; choose others"
+
+
+def _differs_in_flags_alone(sequence: Sequence) -> bool:
+    return len({step.port for step in sequence.steps}) == 1 < len(set(sequence.steps))
+
+
+def _is_sorted(ports: tuple[int, ...]) -> bool:
+    rising = sorted(ports)
+    return list(ports) in (rising, rising[::-1])
+
+
+def _write_private(path: Path, content: bytes) -> None:
+    """Make a file that nobody else can read at any moment, and see it on disk."""
+    with open(path, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
+        os.fchmod(file.fileno(), 0o600)  # whatever the umask took away
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    # The content is safe already; some file systems cannot sync a folder, which is no reason to report a failure.
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _placed(where: str) -> Iterator[None]:
+    try:
+        yield
+    except ConfigError as wrong:
+        raise wrong.at(where) from None
+
+
+def _shown(path: Path) -> str:
+    """A path for a message of one line."""
+    return str(path) if str(path).isprintable() else repr(str(path))

@@ -1,0 +1,576 @@
+"""The project's own configuration file: TOML text in, `Settings` out, and back again.
+
+`KEYS` is the one declaration of what a file may hold. It validates a file, writes the one that a new installation
+starts with, and explains itself as the help; none of the three knows a key that the others do not.
+"""
+
+import difflib
+import json
+import re
+import textwrap
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import tomli
+
+from port_knocking_doors.errors import ConfigError
+from port_knocking_doors.model import Command, Flags, Port, Protocol, Sequence, Settings, Step
+
+from . import values
+
+RULES_MAX = 65536
+"""How many firewall rules the doors may need at most: open doors times the ports of one."""
+
+EXAMPLE_STEPS = (
+    Step(Protocol.UDP, 1234),
+    Step(Protocol.TCP, 543, Flags.SYN),
+    Step(Protocol.TCP, 123, Flags.FIN | Flags.RST | Flags.PSH | Flags.ACK),
+)
+"""The documentation's example of a sniffed sequence, and so known to everybody."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a table: its name there, the field that it fills, who reads it, and what people should know of it."""
+
+    name: str
+    field: str
+    read: values.Reader
+    about: str
+    required: bool = False
+    needs: str = ""
+    """Another key of the table, without which this one means nothing."""
+    keys: tuple["Key", ...] = ()
+    """Where the value is a list of tables, what each of them may hold."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A `[[sequence]]` as it stands in the file: a field for each key; None for what is not there."""
+
+    name: str
+    steps: tuple[Step, ...] = field(repr=False)
+    timeout: float = 10.0
+    traps: int = 512
+    open: tuple[Port, ...] | None = None
+    duration: float = 30.0
+    start_command: str | None = None
+    stop_command: str | None = None
+    command_delay: float = 30.0
+
+    @classmethod
+    def of(cls, sequence: Sequence) -> "_Entry":
+        command = sequence.command
+        return cls(
+            name=sequence.name,
+            steps=sequence.steps,
+            timeout=sequence.timeout,
+            traps=sequence.traps,
+            open=sequence.opens or None,
+            duration=sequence.duration,
+            start_command=command.start if command else None,
+            stop_command=command.stop or None if command else None,
+            command_delay=command.delay if command and command.stop else cls.command_delay,
+        )
+
+    def sequence(self) -> Sequence:
+        command = None
+        if self.start_command is not None:
+            command = Command(self.start_command)
+            if self.stop_command is not None:
+                command = Command(self.start_command, self.stop_command, self.command_delay)
+        return Sequence(
+            name=self.name,
+            steps=self.steps,
+            opens=self.open or (),
+            duration=self.duration,
+            timeout=self.timeout,
+            traps=self.traps,
+            command=command,
+        )
+
+
+_SEQUENCE_KEYS = (
+    Key(
+        "name",
+        "name",
+        values.sequence_name,
+        "What the log calls the sequence. No two have the same name, and none is called "
+        f"{values.RESERVED_NAME}, which is the opening sequence.",
+        required=True,
+    ),
+    Key(
+        "steps",
+        "steps",
+        values.knock_steps,
+        "The secret: one packet each, in this order. FLAGS are the letters of what is set in the packet, and nothing "
+        "else may be: f FIN, s SYN, r RST, p PSH, a ACK, u URG; or alone x for all of them, n for none. Without FLAGS "
+        "a bare SYN, which is what any attempt to connect begins with. Three steps or more, in no order that one would "
+        "guess, on ports that nobody serves.",
+        required=True,
+    ),
+    Key(
+        "timeout",
+        "timeout",
+        values.seconds,
+        "The longest time from the first knock to the last. Then the knocker starts anew.",
+    ),
+    Key(
+        "traps",
+        "traps",
+        values.Whole(0, 4096),
+        "How many ports of each protocol are traps, chosen by the daemon where nobody serves and no step is. Who hits "
+        "one between two steps has knocked wrongly: without traps, a scan of all ports may open the door.",
+    ),
+    Key(
+        "open",
+        "open",
+        values.guarded_ports,
+        "What a door opens, for the one address that knocked. Either this or start_command must be there, or both.",
+    ),
+    Key(
+        "duration",
+        "duration",
+        values.seconds,
+        "The door closes after so long. The whole sequence once more prolongs it.",
+        needs="open",
+    ),
+    Key(
+        "start_command",
+        "start_command",
+        values.shell_command,
+        "What runs when the sequence is complete. %IP% is the knocker's address.",
+    ),
+    Key(
+        "stop_command",
+        "stop_command",
+        values.shell_command,
+        "What runs afterwards, to undo start_command. %IP% is the knocker's address.",
+        needs="start_command",
+    ),
+    Key(
+        "command_delay",
+        "command_delay",
+        values.Seconds(low=0),
+        "The time from the end of start_command to stop_command.",
+        needs="stop_command",
+    ),
+)
+
+KEYS = (
+    Key(
+        "ports_to_controls",
+        "guarded_ports",
+        values.guarded_ports,
+        "What a door opens, for the one address that knocked. A port is TCP unless it says otherwise. The daemon "
+        "only ever opens: that these ports are closed to everybody else is up to the zone, so take their services "
+        "out of it.",
+        required=True,
+    ),
+    Key(
+        "opening_sequence",
+        "opening_sequence",
+        values.sequence,
+        "The secret: UDP ports in the order of their knocks. A knock is one datagram of six bytes, the word knock "
+        "and a newline. "
+        "The documentation's example is known to everybody: choose your own, in no order that one would guess.",
+        required=True,
+    ),
+    Key(
+        "firewall_rules_check_periode_seconds",
+        "rule_check_period",
+        values.seconds,
+        "How often the rules in firewalld are compared with those that ought to be there, and put right.",
+    ),
+    Key(
+        "ignoring_period_after_knock_error",
+        "ignoring_period",
+        values.seconds,
+        "A knocker that erred is not heard for so long. Its knocks meanwhile change nothing; afterwards it starts "
+        "anew.",
+    ),
+    Key(
+        "max_knocker_live_time",
+        "knocker_lifetime",
+        values.seconds,
+        "The longest pause between two knocks. A knocker not heard for so long starts anew.",
+    ),
+    Key(
+        "max_opened_door_duration",
+        "door_duration",
+        values.seconds,
+        "A door closes after so long. The whole sequence once more prolongs it. Connections that stand when it "
+        "closes go on.",
+    ),
+    Key(
+        "doors_cleanup_periode",
+        "doors_cleanup_period",
+        values.seconds,
+        "Kept for files of version 1. Doors close at their deadline, and at the latest so long after it.",
+    ),
+    Key(
+        "zone",
+        "zone",
+        values.zone_name,
+        "The firewalld zone that doors open in. Empty: the zone of the knocker's source address, else the zone of the "
+        "interface that the knock came in by, else the default zone.",
+    ),
+    Key(
+        "open_knock_ports",
+        "open_knock_ports",
+        values.flag,
+        "Whether the daemon lets the knock ports through the zone while it runs. With false, open them yourself, or no "
+        "knock arrives.",
+    ),
+    Key(
+        "max_knockers",
+        "max_knockers",
+        values.Whole(1, 2**20),
+        "How many knockers are remembered at once. In a flood, whoever has come least far is forgotten first.",
+    ),
+    Key(
+        "max_open_doors",
+        "max_open_doors",
+        values.Whole(1, RULES_MAX),
+        "How many doors may be open at once. Beyond that a newcomer is refused; nobody's door is closed for it. "
+        f"Doors times guarded ports may be {RULES_MAX} at most.",
+    ),
+    Key(
+        "rule_priority",
+        "rule_priority",
+        values.rule_priority,
+        "The mark by which the daemon knows its own rules in firewalld. A second daemon on the same machine needs "
+        "another one. Above 0, so that the zone's own denials win.",
+    ),
+    Key(
+        "sequence",
+        "sequences",
+        values.Tables("sequence"),
+        "Sequences that are sniffed: their ports are closed and look closed. They are heard on every interface, or on "
+        "those that --interface names. No sequence may begin with the whole of another one.",
+        keys=_SEQUENCE_KEYS,
+    ),
+)
+
+
+def parse(text: str, path: str) -> Settings:
+    """Read a whole file's text. `path` only names the file in messages.
+
+    Raises `ConfigError` at `PATH:LINE`, or at `PATH` for what is not there at all.
+    """
+    table = _toml(text, path)
+
+    def place(*within: str | int) -> str:
+        lines = _lines(text)
+        while within and within not in lines:
+            within = within[:-1]
+        return f"{path}:{lines[within]}" if within else path
+
+    fields = _fields(KEYS, table, place)
+    settings = Settings(**{**fields, "sequences": _sequences(fields.get("sequences", ()), place)})
+    try:
+        check(settings)
+    except ConfigError as wrong:
+        raise wrong.at(place("max_open_doors")) from None
+    return settings
+
+
+def places(text: str, path: str) -> dict[str, str]:
+    """`PATH:LINE` of each field of `Settings` that a file which `parse` accepted says something of."""
+    lines = _lines(text)
+    return {key.field: f"{path}:{lines[key.name,]}" for key in KEYS if (key.name,) in lines}
+
+
+def check(settings: Settings) -> None:
+    """Check what no single key can know. Raises `ConfigError` without a place."""
+    ports = max(len(opens) for opens in (settings.guarded_ports, *(one.opens for one in settings.sequences)))
+    rules = settings.max_open_doors * ports
+    if rules > RULES_MAX:
+        raise ConfigError(
+            f"{settings.max_open_doors} open doors of {ports} ports need {rules} firewall rules, "
+            f"expected at most {RULES_MAX}"
+        )
+
+
+_Place = Callable[..., str]
+"""Tells where in the file something is, from the names of tables and keys that lead there: `("sequence", 0, "name")`.
+What stands nowhere is where the table is that ought to hold it."""
+
+
+def _fields(keys: tuple[Key, ...], table: dict[str, Any], place: _Place) -> dict[str, Any]:
+    """The values of a table by their fields, each read as its key says."""
+    key_of = {key.name: key for key in keys}
+    for name in table:
+        if name not in key_of:
+            nearest = difflib.get_close_matches(name[:_LONG], key_of, n=1, cutoff=0)[0]
+            raise ConfigError(f"{_shown(name)} is unknown, the nearest known key is {nearest}", place(name))
+    for key in keys:
+        if key.required and key.name not in table:
+            raise ConfigError(f"the key {key.name} is missing, expected {key.read.expects}", place())
+        if key.needs and key.name in table and key.needs not in table:
+            problem = f"the key {key.name} means nothing without {key.needs}, expected that one, too"
+            raise ConfigError(problem, place(key.name))
+    fields = {}
+    try:
+        for name, value in table.items():
+            fields[key_of[name].field] = key_of[name].read(value)
+    except ConfigError as wrong:
+        raise ConfigError(f"{name}: {wrong.problem}", place(name)) from None
+    return fields
+
+
+def _sequences(tables: tuple[dict[str, Any], ...], place: _Place) -> tuple[Sequence, ...]:
+    sequences: list[Sequence] = []
+    for position, table in enumerate(tables):
+        here = partial(place, "sequence", position)
+        sequence = _Entry(**_fields(_SEQUENCE_KEYS, table, here)).sequence()
+        _check_sequence(sequence, sequences, here)
+        sequences.append(sequence)
+    return tuple(sequences)
+
+
+def _check_sequence(sequence: Sequence, earlier: list[Sequence], place: _Place) -> None:
+    """Check what no key of a sequence can know by itself. The messages have names for sequences, never steps."""
+    name, steps = sequence.name, sequence.steps
+    if not sequence.opens and sequence.command is None:
+        raise ConfigError(f"sequence {name} neither opens nor runs anything, expected open or start_command", place())
+    if sequence.traps and _has_no_gap(steps):
+        problem = f"between the neighbouring steps of sequence {name} no trap has room, so a scan could open its door"
+        raise ConfigError(f"{problem}, expected a gap between them, or traps = 0", place("steps"))
+    for other in earlier:
+        if other.name == name:
+            raise ConfigError(f"an earlier sequence is called {name}, too, expected each name once", place("name"))
+        short, long = sorted((other, sequence), key=lambda one: len(one.steps))
+        if long.steps[: len(short.steps)] == short.steps:
+            both = f"sequence {long.name} begins with the whole of sequence {short.name}"
+            if len(long.steps) == len(short.steps):
+                both = f"the sequences {other.name} and {name} are the same"
+            raise ConfigError(f"{both}, expected none that begins another", place("steps"))
+
+
+def _has_no_gap(steps: tuple[Step, ...]) -> bool:
+    """Whether the steps are neighbours, one after the other up or down: a scan hits them all, and nothing between."""
+    return len({step.protocol for step in steps}) == 1 and (
+        {after.port - before.port for before, after in pairwise(steps)} in ({1}, {-1})
+    )
+
+
+def render(settings: Settings) -> str:
+    """A commented file that `parse` reads as `settings`. What is as by default is there, but commented out."""
+    return _FILE_HEAD + "\n" + "\n".join(_written(KEYS, settings, _DEFAULTS))
+
+
+def help_text() -> str:
+    """Everything about the file: where it is looked for, what beats it, and each key with type, range and default.
+
+    Shows the documentation's example and never what is configured.
+    """
+    return _HELP_HEAD + "\n".join(_explained(KEYS, _DEFAULTS))
+
+
+def summary(settings: Settings) -> str:
+    """What is in force, a line for each key, and then each sniffed sequence in words. It shows the sequences."""
+    lines = [_assignment(key, getattr(settings, key.field)) for key in KEYS if not key.keys]
+    return "\n".join(lines + [in_words(sequence) for sequence in settings.sequences])
+
+
+def in_words(sequence: Sequence) -> str:
+    """A sniffed sequence for people: what has to be knocked, and what happens then."""
+    lines = [f"  {position}. {_step_in_words(step)}" for position, step in enumerate(sequence.steps, start=1)]
+    if sequence.opens:
+        lines.append(f"  opens {', '.join(map(str, sequence.opens))} for {sequence.duration:g} s")
+    if sequence.command:
+        lines.append(f"  runs: {sequence.command.start}")
+        if sequence.command.stop:
+            lines.append(f"  {sequence.command.delay:g} s later: {sequence.command.stop}")
+    lines.append(f"  {sequence.traps or 'no'} traps")
+    return f"Sequence {sequence.name}, within {sequence.timeout:g} s:\n" + "\n".join(lines)
+
+
+def _step_in_words(step: Step) -> str:
+    port = f"{step.protocol.name} {step.port}"
+    if step.protocol is Protocol.UDP:
+        return port
+    return f"{port} with {' '.join(flag.name or '' for flag in Flags if step.flags & flag) or 'no flags'}"
+
+
+def _written(keys: tuple[Key, ...], holder: object, usual: object) -> Iterator[str]:
+    """What to write for each key that is there, or could be: its comment, and its line or its tables."""
+    for key in keys:
+        about = _wrapped(f"{key.about} {_capital(key.read.expects)}.", "# ")
+        value = getattr(holder, key.field)
+        if key.keys:
+            yield f"{about}\n"
+            for sequence in value:
+                yield f"[[{key.name}]]\n" + "\n".join(_written(key.keys, _Entry.of(sequence), _USUAL))
+        elif value is not None and not (key.needs and getattr(holder, key.needs) is None):
+            as_usual = not key.required and value == getattr(usual, key.field)
+            yield f"{about}\n{'#' if as_usual else ''}{_assignment(key, value)}\n"
+
+
+def _explained(keys: tuple[Key, ...], example: object) -> Iterator[str]:
+    for key in keys:
+        line = f"[[{key.name}]]" if key.keys else _assignment(key, getattr(example, key.field))
+        need = "Required" if key.required else f"Optional, with {key.needs}" if key.needs else "Optional"
+        yield f"\n{line}\n{_wrapped(f'{need}: {key.read.expects}.')}\n{_wrapped(key.about)}"
+        yield from _explained(key.keys, _EXAMPLE)
+
+
+_DEFAULTS = Settings()
+_USUAL = _Entry("", ())
+_EXAMPLE = _Entry(
+    "ssh", EXAMPLE_STEPS, open=(Port(22),), start_command="logger opened for %IP%", stop_command="logger closed to %IP%"
+)
+
+_FILE_HEAD = """\
+# Configuration of port-knocking-doors, in TOML. It holds a secret: keep it at
+# mode 0600. What is commented out shows the default. All about it:
+#     port-knocking-doors --show-configuration-file-help
+"""
+
+_HELP_HEAD = """\
+The configuration file of port-knocking-doors
+
+It is looked for in this order, and the first one found is used, or refused
+with a message, but never passed over:
+    1. the file named by --conf
+    2. ~/.port_knocker.toml
+    3. /etc/port_knocker.toml
+    4. none of these: the built-in defaults, whose sequence everybody knows
+
+A new one, with a sequence of its own, is written to ~/.port_knocker.toml by
+    port-knocking-doors --set-configuration-file-in-home
+It holds a secret: nobody else should be able to read it (chmod 600).
+
+Some of its keys can also be given in other ways. An option beats the variable,
+which beats the file:
+    option              variable         key
+    -m, --magic-seq     KNOCKER_SEQ      opening_sequence
+    -p, --ports         KNOCKER_PORTS    ports_to_controls
+    --zone                               zone
+Options and variables take a list without brackets: 22,1194/udp
+
+The file is TOML. These are its keys, each with its default or, where it is
+required or none, with an example. A key that is not among them is an error.
+"""
+
+
+def _assignment(key: Key, value: object) -> str:
+    return f"{key.name} = {_rendered(value)}"
+
+
+def _rendered(value: object) -> str:
+    """`value` as TOML, whose escapes are JSON's."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_rendered, value))}]"
+    if isinstance(value, Port):
+        return str(value.number) if value.protocol is Protocol.TCP else f'"{value}"'
+    if isinstance(value, Step):
+        return f'"{values.knock_step.spell(value)}"'
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value).removesuffix(".0")
+
+
+def _wrapped(text: str, indent: str = "    ") -> str:
+    return textwrap.fill(text, 79, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _shown(key: str) -> str:
+    return f"the key {key}" if _HARMLESS_KEY.fullmatch(key) else "a key"
+
+
+# How tomli's messages begin, and what we say instead: theirs may quote the file.
+_SYNTAX = (
+    ("Cannot overwrite a value", "a key is set twice, expected each once"),
+    ("Cannot declare", "a table is there twice, expected each once"),
+    ("Expected '='", "a key is not followed by =, expected a line such as: key = value"),
+    ("Expected newline", "something follows a complete value, expected the end of the line"),
+    ("Illegal character", "a text is not on one line or holds a forbidden character, expected a closing quote"),
+    ("Invalid date", "a date does not exist, expected a value such as 10"),
+    ("Invalid statement", "a line begins with what cannot be a key, expected a line such as: key = value"),
+    ("Invalid value", "a value is none that TOML knows, expected one such as 10, true, [22] or a text in quotes"),
+    ("Unclosed array", "a list does not end, expected a closing bracket"),
+    ("Unclosed inline table", "a table does not end, expected a closing brace"),
+    ("Unterminated string", "a text does not end, expected a closing quote"),
+    ("", "a line makes no sense, expected one such as: key = value"),
+)
+_AT_LINE = re.compile(r"\(at line (\d+), column \d+\)$")
+
+
+def _toml(text: str, path: str) -> dict[str, Any]:
+    try:
+        return tomli.loads(text)
+    except RecursionError:
+        raise ConfigError("lists or tables are nested too deeply, expected one level", path) from None
+    except ValueError as error:  # tomli's own kind, or from int() a number of thousands of digits
+        said = str(error)
+    at_line = _AT_LINE.search(said)
+    line = int(at_line[1]) if at_line else text.rstrip().count("\n") + 1
+    problem = next(ours for theirs, ours in _SYNTAX if said.startswith(theirs))
+    raise ConfigError(f"this is not TOML: {problem}", f"{path}:{line}")
+
+
+_LONG = 60
+_HARMLESS_KEY = re.compile(rf"[A-Za-z][A-Za-z_-]{{0,{_LONG}}}")
+"""A key that may be quoted: short, plain, and without a digit of a port."""
+
+_TOKEN = re.compile(
+    r'''"""(?:\\.|[^\\])*?"{3,5}|\'\'\'.*?\'{3,5}|"(?:\\.|[^"\\])*"|'[^']*'|\#[^\n]*|[^]["'#{}\n]+|.''',
+    re.DOTALL,
+)
+_KEY_NAME = r"""(?:"(?:\\.|[^"\\])*"|'[^']*'|[A-Za-z0-9_-]+)"""
+_KEY_PATH = re.compile(rf"\s*(\[?\[?)\s*({_KEY_NAME}(?:[ \t]*\.[ \t]*{_KEY_NAME})*)")
+_Path = tuple[str | int, ...]
+
+
+def _lines(text: str) -> dict[_Path, int]:
+    """The line on which each table and each key begins in `text`, which is TOML, by the names that lead there."""
+    lines: dict[_Path, int] = {}
+    tables: Counter[str] = Counter()
+    table: _Path = ()
+    for line, statement in _statements(text):
+        found = _KEY_PATH.match(statement)
+        if not found:
+            continue
+        first, *inner = _names(found[2])
+        path: _Path = (*table, first, *inner)
+        if found[1]:
+            if found[1] == "[[" and not inner:
+                tables[first] += 1
+            table = path = (first, tables[first] - 1, *inner) if first in tables else (first, *inner)
+        for end in range(1, len(path) + 1):
+            lines.setdefault(path[:end], line)
+    return lines
+
+
+def _names(dotted: str) -> Iterator[str]:
+    """The names that a key such as `a."b c".d` consists of."""
+    inner: Any = tomli.loads(f"{dotted} = 0")
+    while isinstance(inner, dict):
+        ((name, inner),) = inner.items()
+        yield name
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """Each statement with the line that it begins on: a list or a text over several lines is one statement."""
+    line = first_line = 1
+    begin = depth = 0
+    for token in _TOKEN.finditer(text):
+        piece = token[0]
+        if piece == "\n" and depth == 0:
+            yield first_line, text[begin : token.start()]
+            begin, first_line = token.end(), line + 1
+        depth += (piece in ("[", "{")) - (piece in ("]", "}"))
+        line += piece.count("\n")
+    yield first_line, text[begin:]

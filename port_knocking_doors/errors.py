@@ -1,0 +1,59 @@
+"""Everything that can go wrong in a way that a user should hear of, as one small family.
+
+The command line turns each into one line on standard error and the exit status of its class; anything that is not
+a `DoorsError` is a bug. No message may show a sequence: say how many ports it has, or which of them is wrong.
+"""
+
+
+class DoorsError(Exception):
+    """Something failed that the user can do something about; the text is one line and says what."""
+
+    exit_status = 1
+
+
+class ConfigError(DoorsError):
+    """Wrong usage or configuration: reads `WHERE: what is wrong, what was expected`.
+
+    `where` is `FILE:LINE`, `FILE`, an option such as `--ports`, or an environment variable's name. A reader of single
+    values does not know it and leaves it empty; whoever called the reader adds it with `at`.
+    """
+
+    exit_status = 2
+
+    def __init__(self, problem: str, where: str = "", field: str = "") -> None:
+        super().__init__(f"{where}: {problem}" if where else problem)
+        self.problem = problem
+        self.where = where
+        self.field = field
+        """The field of `Settings` that is to blame, for whoever knows where that came from."""
+
+    def at(self, where: str) -> "ConfigError":
+        """The same problem with its place, unless it has one already."""
+        return self if self.where else ConfigError(self.problem, where, self.field)
+
+
+class ListenError(ConfigError):
+    """A knock port cannot be listened on."""
+
+
+class AlreadyRunningError(DoorsError):
+    """Another daemon holds the same mark of ownership: two would close each other's doors."""
+
+
+class FirewallError(DoorsError):
+    """firewalld is not there, does not answer, or answered with an error.
+
+    `code` is firewalld's own word for it (`INVALID_ZONE`, …: the text of its D-Bus errors up to the colon), or empty.
+    """
+
+    def __init__(self, text: str, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class CaptureError(DoorsError):
+    """Packets cannot be captured: mostly for want of a capability."""
+
+
+class SandboxError(DoorsError):
+    """The throw-away hosts of the demo and the tests cannot be made on this machine."""

@@ -1,0 +1,274 @@
+"""The first ear: one UDP socket for each port of the opening sequence.
+
+A sequence is an order, and sockets have none among each other: of two datagrams that wait, only the kernel's time
+stamps tell which came first. So all sockets are read together, and what they held is judged in the order of its stamps.
+
+This is the hot path of a flood of datagrams. A filter in the kernel drops every payload but the right one, so that
+wrong ones never wake the daemon; a socket is read in bounded batches, so that a flooded port does not starve the
+others; the clock is read once for all that was read together.
+"""
+
+import asyncio
+import errno
+import math
+import select
+import socket
+import struct
+from array import array
+from collections.abc import Iterable
+from contextlib import ExitStack
+from operator import itemgetter
+from types import TracebackType
+
+from .clock import now
+from .errors import ListenError
+from .knockers import Act, Judge
+from .log import logger
+from .model import LISTENED, PAYLOAD, Protocol, Step
+
+BATCH = 64
+"""Datagrams that are taken from one socket before the others have their turn."""
+
+RECEIVE_BUFFER = 1 << 20
+"""Bytes of kernel memory asked for to hold a burst; the kernel grants what net.core.rmem_max allows."""
+
+SO_RCVBUFFORCE = 33  # asm-generic/socket.h
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+SO_TIMESTAMPNS = 64  # asm-generic/socket.h, SO_TIMESTAMPNS_NEW: 64 bits on every machine
+IP_PKTINFO = 8  # linux/in.h
+_IN_PKTINFO = struct.Struct("@i8x")  # struct in_pktinfo (linux/in.h): ipi_ifindex, then two addresses
+_IN6_PKTINFO = struct.Struct("@16xi")  # struct in6_pktinfo (linux/ipv6.h): an address, then ipi6_ifindex
+_TIMESPEC = struct.Struct("@qq")  # struct __kernel_timespec (linux/time_types.h): seconds, nanoseconds
+# The larger of the two packet infos, and a time stamp.
+_ANCILLARY_SPACE = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_TIMESPEC.size)
+_MAPPED = "::ffff:"
+
+
+Datagram = tuple[int, bytes, int, int, int]
+"""The kernel's time of arrival (nanoseconds of the wall clock: good for comparing and for nothing else), source, code,
+source port, index of the interface."""
+
+
+class Listeners:
+    """The sockets of all knock ports: a context manager, and once entered every port listens.
+
+    Entering raises `ListenError` where a port can't be had, with none left open.
+    """
+
+    def __init__(self, ports: Iterable[int], judge: Judge, act: Act) -> None:
+        self._ports = tuple(dict.fromkeys(ports))
+        self.judge = judge
+        self._act = act
+        self._sockets: dict[int, socket.socket] = {}
+        self._ready: select.epoll | None = None
+        self._of_descriptor: dict[int, tuple[socket.socket, int]] = {}
+        self._held: list[Datagram] = []
+        self._failing: set[int] = set()
+
+    def __enter__(self) -> "Listeners":
+        self._ready = select.epoll()
+        try:
+            self.replace(self._ports)
+            asyncio.get_running_loop().add_reader(self._ready, self._hear)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop listening; again is harmless."""
+        if self._ready is not None:
+            asyncio.get_running_loop().remove_reader(self._ready)
+            self._ready.close()
+            self._ready = None
+        while self._sockets:
+            self._sockets.popitem()[1].close()
+        self._held.clear()
+
+    def replace(self, ports: Iterable[int]) -> None:
+        """Listen on these ports from now on; sockets of ports that stay are kept, with what waits in them.
+
+        Raises `ListenError` with nothing changed.
+        """
+        assert self._ready is not None
+        wanted = tuple(dict.fromkeys(ports))
+        with ExitStack() as stack:
+            added = {
+                port: stack.enter_context(_listen(port, place))
+                for place, port in enumerate(wanted, 1)
+                if port not in self._sockets
+            }
+            stack.pop_all()
+        for port in self._sockets.keys() - set(wanted):
+            sock = self._sockets.pop(port)
+            self._ready.unregister(sock)
+            sock.close()
+        for port, sock in added.items():
+            self._sockets[port] = sock
+            self._ready.register(sock, select.EPOLLIN)
+        self._of_descriptor = {sock.fileno(): (sock, _code(port)) for port, sock in self._sockets.items()}
+
+    def _hear(self) -> None:
+        """Read what waits in all sockets, and judge it in the order in which it came.
+
+        While one socket is read, another gets more. What the second look finds, and what is as old as anything that the
+        first one found, is complete; the rest is held back for the next time, which follows at once.
+        """
+        heard, self._held = self._held, []
+        self._take(heard)
+        if not heard:
+            return
+        newest = max(heard)[0]
+        complete = min(newest, self._take(heard))
+        heard.sort(key=itemgetter(0))
+        when = now()
+        judge = self.judge
+        for place, (stamp, source, code, port, interface) in enumerate(heard):
+            if stamp > complete:
+                self._held = heard[place:]
+                asyncio.get_running_loop().call_soon(self._hear_rest)
+                break
+            outcome = judge(source, code, port, when)
+            if outcome.matters:
+                self._act(source, interface, outcome, when)
+
+    def _hear_rest(self) -> None:
+        if self._ready is not None:
+            self._hear()
+
+    def _take(self, heard: list[Datagram]) -> float:
+        """Read a batch from each socket in which something waits; the stamp up to which that was all."""
+        assert self._ready is not None
+        complete = math.inf
+        for descriptor, _ in self._ready.poll(0):
+            sock, code = self._of_descriptor[descriptor]
+            stamp = 0
+            packet_info = (_IN6_PKTINFO if sock.family == socket.AF_INET6 else _IN_PKTINFO).unpack_from
+            try:
+                for _ in range(BATCH):
+                    payload, ancillary, _, address = sock.recvmsg(len(PAYLOAD) + 1, _ANCILLARY_SPACE)
+                    if payload == PAYLOAD:
+                        interface = 0
+                        for _, kind, data in ancillary:
+                            if kind == SO_TIMESTAMPNS:
+                                seconds, nanoseconds = _TIMESPEC.unpack(data)
+                                stamp = seconds * 1_000_000_000 + nanoseconds
+                            else:
+                                (interface,) = packet_info(data)
+                        heard.append((stamp, _packed(address[0]), code, address[1], interface))
+            except (BlockingIOError, InterruptedError):
+                continue
+            except OSError as error:
+                self._report(sock, error)
+                continue
+            # There may be more, and some of it older than what another socket holds.
+            complete = min(complete, stamp)
+        return complete
+
+    def _report(self, sock: socket.socket, error: OSError) -> None:
+        """A socket that fails stays in use: say so once, a flood of errors is no news."""
+        if sock.fileno() not in self._failing:
+            self._failing.add(sock.fileno())
+            logger.error("a knock port cannot be read: %s", error.strerror)
+
+
+def _code(port: int) -> int:
+    return Step(Protocol.UDP, port).code | LISTENED
+
+
+def _listen(port: int, place: int) -> socket.socket:
+    """A non-blocking socket on `port` for IPv4 and IPv6, deaf to everything but the right payload.
+
+    `place` is the port's place in the sequence: an error names it, the port itself is a secret.
+    """
+    try:
+        family, sock = _socket()
+        try:
+            # The filter comes ahead of the port: nothing unfiltered is ever received.
+            _attach_filter(sock)
+            _enlarge_buffer(sock)
+            sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+            sock.setblocking(False)
+            sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))  # noqa: S104 every address is the point
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        raise ListenError(f"opening_sequence: {_why_not(error, place)}", field="opening_sequence") from error
+    return sock
+
+
+def _socket() -> tuple[socket.AddressFamily, socket.socket]:
+    """A socket for both families, or for IPv4 alone where the kernel has no IPv6."""
+    try:
+        sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+        try:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as trial:
+                trial.bind(("::", 0))
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+        return socket.AF_INET, sock
+    return socket.AF_INET6, sock
+
+
+def _why_not(error: OSError, place: int) -> str:
+    which = f"port number {place} of it"
+    if error.errno == errno.EADDRINUSE:
+        return f"{which} is in use by another program, expected a free one (`ss -ulpn` shows whose it is)"
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return f"{which} is below 1024 and this user may not listen there, expected 1024 or above, or root"
+    return f"{which} cannot be listened on: {error.strerror}"
+
+
+def _attach_filter(sock: socket.socket) -> None:
+    """Let the kernel drop whatever does not carry exactly the payload.
+
+    A classic BPF program (linux/filter.h); the packet begins at the UDP header of 8 bytes.
+    """
+    header = 8
+    word, rest = struct.unpack("!IH", PAYLOAD)
+    program = b"".join(
+        struct.pack("@HBBI", *instruction)
+        for instruction in (
+            (0x80, 0, 0, 0),  # BPF_LD | BPF_W | BPF_LEN
+            (0x15, 0, 5, header + len(PAYLOAD)),  # BPF_JMP | BPF_JEQ | BPF_K
+            (0x20, 0, 0, header),  # BPF_LD | BPF_W | BPF_ABS
+            (0x15, 0, 3, word),
+            (0x28, 0, 0, header + 4),  # BPF_LD | BPF_H | BPF_ABS
+            (0x15, 0, 1, rest),
+            (0x06, 0, 0, 0xFFFF),  # BPF_RET | BPF_K: all of it
+            (0x06, 0, 0, 0),  # nothing of it
+        )
+    )
+    memory = array("B", program)
+    address, size = memory.buffer_info()
+    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", size // 8, address))
+
+
+def _enlarge_buffer(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+    except PermissionError:  # CAP_NET_ADMIN is not needed for anything else
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+
+
+def _packed(address: str) -> bytes:
+    """The canonical address: an IPv4 address mapped into IPv6 is the IPv4 address; an interface's name is left out."""
+    if address.startswith(_MAPPED):
+        return socket.inet_aton(address[len(_MAPPED) :])
+    if ":" in address:
+        return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
+    return socket.inet_aton(address)

@@ -1,0 +1,41 @@
+"""Ports that programs of this machine serve: no knock belongs there, and no trap."""
+
+import re
+from pathlib import Path
+
+from .model import Port, Protocol
+
+PROC_NET = Path("/proc/net")
+LOCAL_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+# Protocol and state of the sockets that wait for anybody, by the kernel's file (include/net/tcp_states.h: TCP_LISTEN,
+# and TCP_CLOSE, which is what a UDP socket without a peer is in).
+_FILES = {
+    "tcp": (Protocol.TCP, "0A"),
+    "tcp6": (Protocol.TCP, "0A"),
+    "udp": (Protocol.UDP, "07"),
+    "udp6": (Protocol.UDP, "07"),
+}
+_LINE = re.compile(r"\s*\d+: [0-9A-F]+:(?P<port>[0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} (?P<state>[0-9A-F]{2}) ")
+
+
+def served_ports(folder: Path = PROC_NET) -> frozenset[Port]:
+    """The ports that a socket of this network namespace listens on now; of a file that is not there, none."""
+    ports: set[Port] = set()
+    for name, (protocol, state) in _FILES.items():
+        try:
+            lines = (folder / name).read_text("ascii", "replace").splitlines()
+        except OSError:
+            continue
+        found = filter(None, map(_LINE.match, lines))
+        ports.update(Port(int(line["port"], 16), protocol) for line in found if line["state"] == state)
+    return frozenset(ports)
+
+
+def outgoing_ports(file: Path = LOCAL_PORT_RANGE) -> range:
+    """The ports that this host's own datagrams leave from, and are answered at (ip(7), ip_local_port_range)."""
+    try:
+        low, high = map(int, file.read_text("ascii").split())
+    except (OSError, ValueError):
+        low, high = 32768, 60999  # the kernel's own default
+    return range(low, high + 1)

@@ -1,0 +1,1 @@
+"""Measurements on the real thing; a report, not a test."""

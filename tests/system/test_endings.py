@@ -1,0 +1,375 @@
+"""However the daemon ends, its doors are shut: tried from the client's host."""
+
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from port_knocking_doors.sandbox import Process, Sandbox
+from tests.helpers.doorstep import (
+    NOTICE,
+    a_door_rule,
+    await_closed,
+    await_open,
+    children,
+    closed_at,
+    door_rules,
+    gone,
+    kill_with_guardian,
+    knock_port_rules,
+    marked,
+    nothing_marked,
+    one_more_try,
+    said,
+    state,
+)
+from tests.helpers.running import GUARDED, SEQUENCE, begin_daemon, knock, start_daemon, write_configuration
+from tests.helpers.waiting import wait_until
+
+KILLED_CLOSED = 2.0
+"""Seconds after a SIGKILL within which every door is shut."""
+FAREWELL = 10.0
+"""What a firewalld that hangs is given at the end."""
+PROGRAM = Path(sys.executable).with_name("port-knocking-doors")
+
+
+def a_daemon_with_an_open_door(box: Sandbox, folder: Path, **keys: object) -> Process:
+    """Open for `client`, for longer than any test lasts."""
+    client = box.hosts["client"]
+    daemon = start_daemon(box, folder, **{"max_opened_door_duration": 300, **keys})
+    knock(client, client.server4)
+    daemon.wait_for("opened")  # the rule stands before firewalld says so
+    await_open(client)
+    return daemon
+
+
+# --- when it is told to
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_a_daemon_that_is_told_to_end_shuts_everything(box: Sandbox, tmp_path: Path, number: signal.Signals) -> None:
+    client, stranger = box.hosts["client"], box.hosts["stranger"]
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        knock(stranger, stranger.server6)
+        await_open(stranger, ipv6=True)
+        family = children(box, daemon)
+        daemon.send_signal(number)
+        assert daemon.wait(NOTICE) == 0
+        assert (state(client), state(stranger, ipv6=True)) == ("prohibited", "prohibited")
+    assert nothing_marked(box)
+    assert family
+    assert gone(box, family)()
+    assert not said(daemon, "Traceback|ERROR")
+
+
+def test_told_twice_it_ends_as_if_told_once(box: Sandbox, tmp_path: Path) -> None:
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        daemon.terminate()
+        daemon.send_signal(signal.SIGINT)
+        assert daemon.wait(NOTICE) == 0
+        assert state(box.hosts["client"]) == "prohibited"
+
+
+def test_under_a_hung_firewalld_it_ends_in_bounded_time_and_a_helper_shuts_the_doors(
+    box: Sandbox, tmp_path: Path
+) -> None:
+    client = box.hosts["client"]
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        family = children(box, daemon)
+        box.firewalld.freeze()
+        before = len(daemon.stderr.lines)
+        daemon.terminate()
+        assert daemon.wait(FAREWELL + NOTICE) == 1
+        assert "doors are not closed" in daemon.stderr.lines[-1]
+        assert len(daemon.stderr.lines) - before <= 2, "that firewalld does not answer, and how it ended"
+        box.firewalld.thaw()
+        await_closed(client)
+        wait_until(lambda: nothing_marked(box), NOTICE, "no rule")
+    wait_until(gone(box, family), NOTICE, "no helper left")
+
+
+def test_it_does_not_wait_for_a_hung_firewalld_that_goes_away(box: Sandbox, tmp_path: Path) -> None:
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+    box.firewalld.freeze()
+    daemon.terminate()
+    # Its sockets are shut when it waits for nothing but firewalld.
+    wait_until(lambda: str(SEQUENCE[0]) not in box.server.run(["ss", "-lnu"]).stdout, NOTICE, "the listeners shut")
+    box.firewalld.kill()
+    start = time.monotonic()
+    daemon.wait(FAREWELL + NOTICE)
+    assert time.monotonic() - start < 2
+
+
+def test_without_firewalld_it_ends_at_once_with_0(box: Sandbox, tmp_path: Path) -> None:
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+    family = children(box, daemon)
+    box.firewalld.stop()
+    daemon.wait_for("firewalld is gone")
+    daemon.terminate()
+    assert daemon.wait(2) == 0
+    assert gone(box, family)()
+    box.firewalld.start()
+    assert nothing_marked(box)
+
+
+def test_told_to_end_before_it_is_ready_it_does(box: Sandbox, tmp_path: Path) -> None:
+    box.firewalld.stop()
+    daemon = begin_daemon(box, write_configuration(tmp_path))
+    daemon.wait_for("knocks are heard")
+    daemon.terminate()
+    assert daemon.wait(2) == 0
+    assert not said(daemon, r"\bready\b|Traceback")
+    box.firewalld.start()
+    assert nothing_marked(box)
+
+
+def test_told_to_end_at_any_moment_of_its_start_it_leaves_nothing(box: Sandbox, tmp_path: Path) -> None:
+    conf, chance = write_configuration(tmp_path), random.Random(1)
+    starting = start_daemon(box, tmp_path)
+    starting.terminate()
+    starting.wait(NOTICE)
+    for _ in range(8):
+        daemon = begin_daemon(box, conf)
+        moment = time.monotonic() + chance.uniform(0.1, 0.6)
+        wait_until(lambda moment=moment: time.monotonic() > moment, 2, "the moment", every=0.001)  # type: ignore[misc]
+        daemon.terminate()
+        # Before Python has come so far as to listen to signals, they end it as they end anything.
+        assert daemon.wait(NOTICE) in (0, -signal.SIGTERM)
+        assert not said(daemon, "Traceback|ERROR")
+        wait_until(lambda: not marked(box.rules()), KILLED_CLOSED, "no rule")
+
+
+# --- when it is killed
+
+
+def test_killed_daemons_doors_are_shut_within_two_seconds(box: Sandbox, tmp_path: Path) -> None:
+    client, stranger = box.hosts["client"], box.hosts["stranger"]
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        knock(client, client.server6)
+        knock(stranger, stranger.server4)
+        await_open(client, ipv6=True)
+        await_open(stranger)
+        family = children(box, daemon)
+        with (
+            client.watch_connect(client.server4, GUARDED) as over4,
+            client.watch_connect(client.server6, GUARDED) as over6,
+            stranger.watch_connect(stranger.server4, GUARDED) as stranger4,
+        ):
+            daemon.kill()
+            killed = time.monotonic()
+            await_closed(client, KILLED_CLOSED + NOTICE)
+            await_closed(client, NOTICE, ipv6=True)
+            await_closed(stranger)
+            one_more_try()
+        for watch in (over4, over6, stranger4):
+            assert 0 < closed_at(watch.attempts) - killed < KILLED_CLOSED
+    wait_until(gone(box, family), NOTICE, "neither guardian nor closer")
+    assert nothing_marked(box)
+    daemon.wait_for("closed the doors of a daemon that ended without doing so: 8 rules removed")
+
+
+def test_killed_under_a_hung_firewalld_its_doors_are_shut_once_that_goes_on(box: Sandbox, tmp_path: Path) -> None:
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        family = children(box, daemon)
+        box.firewalld.freeze()
+        daemon.kill()
+        daemon.wait(NOTICE)
+        (closer,) = family
+        command = ["sh", "-c", f"tr '\\0' ' ' < /proc/{closer}/cmdline"]
+        wait_until(lambda: "sweep" in box.server.run(command).stdout.split(" -m ")[-1], NOTICE, "the closer")
+        box.firewalld.thaw()
+        await_closed(box.hosts["client"])
+    wait_until(gone(box, family), NOTICE, "no closer left")
+    assert nothing_marked(box)
+
+
+def test_killed_under_a_bus_that_hangs_its_doors_are_shut_once_that_goes_on(box: Sandbox, tmp_path: Path) -> None:
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        family = children(box, daemon)
+        box.bus.freeze()
+        daemon.kill()
+        # The closer's patience with a firewalld that is not there, and it may give up only on that.
+        frozen_until = time.monotonic() + 6
+        wait_until(lambda: time.monotonic() > frozen_until or gone(box, family)(), 7, "the time to pass", every=0.2)
+        box.bus.thaw()
+        await_closed(box.hosts["client"])
+    assert nothing_marked(box)
+
+
+def test_killed_with_its_guardian_its_doors_are_shut_by_the_next_start_ahead_of_ready(
+    box: Sandbox, tmp_path: Path
+) -> None:
+    client = box.hosts["client"]
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        kill_with_guardian(box, daemon)
+        assert state(client) == "open", "nobody is left to shut it"
+        again = start_daemon(box, tmp_path)
+        assert state(client) == "prohibited"
+        assert door_rules(box) == []
+        assert len(knock_port_rules(box)) == len(SEQUENCE)
+        assert len(said(again, f"{len(SEQUENCE) + 1} rules carry our mark")) == 1
+
+
+def test_a_new_start_right_after_a_kill_keeps_its_own_rules(box: Sandbox, tmp_path: Path) -> None:
+    client = box.hosts["client"]
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        family = children(box, daemon)
+        daemon.kill()
+        again = start_daemon(box, tmp_path)
+        assert state(client) == "prohibited"
+        wait_until(gone(box, family), NOTICE, "the old guardian gone")
+        assert len(knock_port_rules(box)) == len(SEQUENCE)
+        knock(client, client.server4)
+        await_open(client)
+        assert door_rules(box) == [a_door_rule(client.address4)]
+        assert again.poll() is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_moment_of_an_opening_nothing_stays_open(box: Sandbox, tmp_path: Path, seed: int) -> None:
+    client, chance = box.hosts["client"], random.Random(seed)
+    with box.server.listen(GUARDED):
+        for _ in range(4):
+            daemon = start_daemon(box, tmp_path, max_opened_door_duration=300)
+            family = children(box, daemon)
+            knock(client, client.server4)
+            moment = time.monotonic() + chance.uniform(0, 0.03)
+            while time.monotonic() < moment:
+                pass
+            daemon.kill()
+            killed = time.monotonic()
+            wait_until(gone(box, family), NOTICE, "the closer's end")
+            assert time.monotonic() - killed < KILLED_CLOSED
+            assert state(client) == "prohibited"
+            assert marked(box.rules()) == []
+
+
+def test_signals_to_its_whole_group_leave_the_guardian_to_its_work(box: Sandbox, tmp_path: Path) -> None:
+    client = box.hosts["client"]
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        family = children(box, daemon)
+        box.server.run(["kill", "-STOP", str(daemon.inner_pid)])
+        for name in ("INT", "HUP", "TERM", "KILL"):
+            box.server.run(["kill", f"-{name}", "--", f"-{daemon.inner_pid}"])
+        assert daemon.wait(NOTICE) == -signal.SIGKILL
+        await_closed(client)
+    wait_until(gone(box, family), NOTICE, "no guardian left")
+
+
+def test_signals_to_the_guardian_do_not_end_it_early(box: Sandbox, tmp_path: Path) -> None:
+    client = box.hosts["client"]
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        (guardian,) = children(box, daemon)
+        for name in ("INT", "HUP", "TERM", "QUIT"):
+            box.server.run(["kill", f"-{name}", str(guardian)])
+        assert not gone(box, [guardian])()
+        daemon.kill()
+        await_closed(client)
+
+
+def test_without_its_guardian_the_daemon_goes_on_and_shuts_its_doors(box: Sandbox, tmp_path: Path) -> None:
+    client, stranger = box.hosts["client"], box.hosts["stranger"]
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        box.server.run(["kill", "-KILL", *map(str, children(box, daemon))])
+        knock(stranger, stranger.server4)
+        await_open(stranger)
+        daemon.terminate()
+        assert daemon.wait(NOTICE) == 0
+        assert (state(client), state(stranger)) == ("prohibited", "prohibited")
+    assert not said(daemon, "Traceback")
+
+
+def test_the_closer_runs_nothing_that_lies_about_in_the_working_folder(box: Sandbox, tmp_path: Path) -> None:
+    client, folder = box.hosts["client"], tmp_path / "somebody's"
+    folder.mkdir()
+    for name in ("asyncio", "port_knocking_doors"):
+        (folder / f"{name}.py").write_text("import pathlib\npathlib.Path('was-run').touch()\nraise SystemExit\n")
+    conf = write_configuration(tmp_path, max_opened_door_duration=300)
+    with box.server.listen(GUARDED):
+        daemon = box.server.popen([str(PROGRAM), "--conf", str(conf)], cwd=folder)
+        daemon.wait_for(r"\bready\b")
+        knock(client, client.server4)
+        await_open(client)
+        family = children(box, daemon)
+        daemon.kill()
+        wait_until(gone(box, family), NOTICE, "the closer's end")
+        assert not (folder / "was-run").exists()
+        assert state(client) == "prohibited"
+
+
+def test_the_guardian_is_small(box: Sandbox, tmp_path: Path) -> None:
+    (guardian,) = children(box, start_daemon(box, tmp_path))
+    status = box.server.run(["cat", f"/proc/{guardian}/status"]).stdout
+    resident = next(line.split() for line in status.splitlines() if line.startswith("VmRSS"))
+    assert int(resident[1]) < 2500
+    assert resident[2] == "kB"
+
+
+# --- two at once
+
+
+def test_a_second_daemon_with_the_same_mark_refuses_and_leaves_the_first_alone(box: Sandbox, tmp_path: Path) -> None:
+    client, other = box.hosts["client"], tmp_path / "other"
+    other.mkdir()
+    with box.server.listen(GUARDED):
+        first = a_daemon_with_an_open_door(box, tmp_path)
+        before = marked(box.rules())
+        second = begin_daemon(box, write_configuration(other, opening_sequence=[port + 100 for port in SEQUENCE]))
+        assert second.wait(NOTICE) == 1
+        (line,) = second.stderr.lines
+        assert f"process {first.inner_pid}," in line
+        assert (state(client), marked(box.rules())) == ("open", before)
+        first.terminate()
+        assert first.wait(NOTICE) == 0
+        assert state(client) == "prohibited"
+
+
+# --- a log that nobody takes
+
+
+@pytest.mark.parametrize(
+    "streams",
+    ["2>&-", "0<&- 1>&- 2>&-", ">/dev/full 2>&1"],
+    ids=["standard error closed", "all closed", "the disk is full"],
+)
+def test_a_daemon_whose_log_cannot_be_written_serves_all_the_same(box: Sandbox, tmp_path: Path, streams: str) -> None:
+    client = box.hosts["client"]
+    conf = write_configuration(tmp_path, max_opened_door_duration=1)
+    argv = [sys.executable, "-m", "port_knocking_doors", "--conf", str(conf)]
+    daemon = box.server.popen(["sh", "-c", f'exec "$@" {streams}', "sh", *argv])
+    wait_until(lambda: len(knock_port_rules(box)) == len(SEQUENCE), NOTICE, "the knock ports' rules")
+    with box.server.listen(GUARDED):
+        knock(client, client.server4)
+        await_open(client)
+        await_closed(client)
+        knock(client, client.server4)
+        await_open(client)
+        daemon.kill()
+        await_closed(client)
+    assert daemon.wait(NOTICE) == -signal.SIGKILL
+
+
+def test_a_daemon_whose_log_cannot_be_written_ends_well(box: Sandbox, tmp_path: Path) -> None:
+    conf = write_configuration(tmp_path)
+    argv = [sys.executable, "-m", "port_knocking_doors", "--conf", str(conf)]
+    daemon = box.server.popen(["sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh", *argv])
+    wait_until(lambda: len(knock_port_rules(box)) == len(SEQUENCE), NOTICE, "the knock ports' rules")
+    daemon.terminate()
+    assert daemon.wait(NOTICE) == 0
+    assert nothing_marked(box)

@@ -1,0 +1,106 @@
+"""Links come and go, addresses change: the next knock works, and the process never ends."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from port_knocking_doors.sandbox import ClientHost, Sandbox
+from tests.helpers.running import GUARDED, doors, wait_open, wait_shut
+from tests.helpers.sniffed import sniffing, whole_sequence
+
+
+def plug_in(box: Sandbox, client: ClientHost, name: str, number: int) -> None:
+    """A second cable between the client and the server, with a subnet of its own."""
+    pid = client.run(["sh", "-c", "echo $$; exec sleep 0"]).stdout
+    assert pid
+    peer = f"{name}-peer"
+    box.server.run(["ip", "link", "add", name, "type", "veth", "peer", "name", peer])
+    box.server.run(["ip", "link", "set", peer, "netns", netns_of(client)])
+    box.server.run(["ip", "address", "add", f"10.9.{number}.1/24", "dev", name])
+    box.server.run(["ip", "link", "set", name, "up"])
+    client.run(["ip", "address", "add", f"10.9.{number}.2/24", "dev", peer])
+    client.run(["ip", "link", "set", peer, "up"])
+
+
+def netns_of(client: ClientHost) -> str:
+    """A process of the client's, by its number on the server, which shares the processes' numbers."""
+    return str(client.popen(["sleep", "60"]).inner_pid)
+
+
+def test_an_interface_that_is_missing_is_heard_once_it_appears_and_again_after_it_was_made_anew(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    daemon = sniffing(box, tmp_path, {"duration": 0.5}, options=("-i", "ppp*", "-i", "late0"))
+    daemon.wait_for("interface late0 is not there")
+    with box.server.listen(GUARDED):
+        for _again in range(2):
+            plug_in(box, client, "late0", 1)
+            whole_sequence(client, "10.9.1.1")  # type: ignore[arg-type]
+            wait_open(client, "10.9.1.1")  # type: ignore[arg-type]
+            box.server.run(["ip", "link", "delete", "late0"])
+            daemon.wait_for("interface late0 is gone")
+    assert daemon.poll() is None
+
+
+def test_only_the_interfaces_that_were_named_are_heard(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    daemon = sniffing(box, tmp_path, options=("-i", "to-str*"))
+    stranger = box.hosts["stranger"]
+    whole_sequence(client, client.server4)
+    with box.server.listen(GUARDED):
+        whole_sequence(stranger, stranger.server4)
+        wait_open(stranger, stranger.server4)
+        assert client.connect(client.server4, GUARDED) == "prohibited"
+    assert str(client.address4) not in daemon.stderr.text
+
+
+@pytest.mark.parametrize("options", [(), ("-i", "to-client")], ids=["every interface", "one by name"])
+def test_down_and_up_again(box: Sandbox, client: ClientHost, tmp_path: Path, options: tuple[str, ...]) -> None:
+    daemon = sniffing(box, tmp_path, {"duration": 1}, options=options)
+    with box.server.listen(GUARDED):
+        for _again in range(2):
+            box.server.run(["ip", "link", "set", client.server_interface, "down"])
+            box.server.run(["ip", "link", "set", client.server_interface, "up"])
+            client.await_link(client.interface, client.address6)
+            whole_sequence(client, client.server4)
+            wait_open(client, client.server4)
+            wait_shut(client, client.server4)
+    assert daemon.poll() is None
+
+
+def test_a_new_address_counts_at_once_and_an_old_one_no_more(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    daemon = sniffing(box, tmp_path)
+    interface = client.server_interface
+    box.server.run(["ip", "address", "add", "10.0.1.77/24", "dev", interface])
+    with box.server.listen(GUARDED):
+        whole_sequence(client, "10.0.1.77")  # type: ignore[arg-type]
+        wait_open(client, "10.0.1.77")  # type: ignore[arg-type]
+        wait_shut(client, client.server4)
+        box.server.run(["ip", "address", "delete", "10.0.1.77/24", "dev", interface])
+        # The link's neighbour is still known, so the packets go on arriving.
+        lladdr = json.loads(box.server.run(["ip", "-json", "link", "show", interface]).stdout)[0]["address"]
+        client.run(["ip", "neighbour", "replace", "10.0.1.77", "lladdr", lladdr, "dev", client.interface])
+        whole_sequence(client, "10.0.1.77")  # type: ignore[arg-type]
+        stranger = box.hosts["stranger"]
+        whole_sequence(stranger, stranger.server4)
+        wait_open(stranger, stranger.server4)
+        assert not any(str(client.address4) in rule for rule in doors(box))
+    assert daemon.stderr.text.count(f"{client.address4}: opened") == 1
+
+
+def test_on_a_bridge_a_packet_counts_once_and_the_door_is_in_the_bridges_zone(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    interface = client.server_interface
+    box.server.run(["ip", "link", "add", "br0", "type", "bridge"])
+    box.server.run(["ip", "address", "flush", "dev", interface])
+    box.server.run(["ip", "link", "set", interface, "master", "br0"])
+    box.server.run(["ip", "address", "add", f"{client.server4}/24", "dev", "br0"])
+    box.server.run(["ip", "link", "set", "br0", "up"])
+    box.firewall_cmd("--zone=external", "--change-interface=br0")
+    daemon = sniffing(box, tmp_path)
+    with box.server.listen(GUARDED):
+        whole_sequence(client, client.server4)
+        wait_open(client, client.server4)
+    assert len(doors(box, "external")) == 1
+    assert "wrong knock" not in daemon.stderr.text
