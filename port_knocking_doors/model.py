@@ -60,18 +60,39 @@ LISTENED = 1 << 30
 """Set in a step's code where a socket heard it. Each sequence has one ear, so that what both hear counts once in it."""
 
 
+class Dialect(Enum):
+    """How a sequence treats wrong, late and repeated knocks (the design's table of dialects)."""
+
+    NATIVE = "native"
+    KNOCKD = "knockd"
+    TPORTKNOCKD = "tportknockd"
+
+
 @dataclass(frozen=True, order=True)
 class Step:
-    """What one packet of a sequence must be. For TCP the flags are exact; UDP has none."""
+    """What one packet of a sequence must be. Of TCP's flags those in `mask` are as in `flags`; UDP has none."""
 
     protocol: Protocol
     port: int
     flags: int = 0
+    mask: int = ALL_FLAGS
+    """TCP flags that matter: all of them, but for foreign dialects."""
 
     @property
     def code(self) -> int:
-        """The step as one number: TCP's flags, the protocol's number (IPPROTO_ in netinet/in.h), the port's 16 bits."""
+        """What is exactly this step as one number: TCP's flags, IPPROTO_ (netinet/in.h), the port's 16 bits."""
         return self.flags << 24 | _PROTOCOL_NUMBER[self.protocol] << 16 | self.port
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which packets a sequence hears at all."""
+
+    target: Address | None = None
+    """What they are addressed to; None for any address of this host."""
+    interfaces: tuple[str, ...] = ()
+    """What they come in by: names or patterns such as `ppp*`; empty for every interface."""
+    ipv4_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,6 +103,17 @@ class Command:
     stop: str = ""
     delay: float = 0.0
     """Seconds from the end of `start` to `stop`."""
+    start6: str | None = None
+    """`start` for a knocker with an IPv6 address; None for the same, empty for none."""
+    stop6: str | None = None
+
+    def start_for(self, address: Address) -> str:
+        """What opens for this address, empty for nothing; %IP% is still to be replaced."""
+        return self.start if address.version == 4 or self.start6 is None else self.start6
+
+    def stop_for(self, address: Address) -> str:
+        """What closes for this address, empty for nothing; %IP% is still to be replaced."""
+        return self.stop if address.version == 4 or self.stop6 is None else self.stop6
 
 
 @dataclass(frozen=True)
@@ -102,6 +134,22 @@ class Sequence:
     command: Command | None = None
     listened: bool = False
     """Whether sockets hear it, and not the sniffer."""
+    dialect: Dialect = Dialect.NATIVE
+    group: str = ""
+    """The file that it comes from. Of knockd's dialect, a knock for one sequence of a group is one for all of it."""
+    reach: Reach = Reach()
+    one_time: str = ""
+    """Path of the file of one-time sequences that `steps` is the line in force of; empty `steps` for none left."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """Another daemon's file, `[[import]]` in ours."""
+
+    dialect: Dialect
+    path: str
+    traps: int = 0
+    """For each of its sequences, as in `Sequence.traps`."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +170,8 @@ class Settings:
     max_open_doors: int = 1024
     rule_priority: int = RULE_PRIORITY
     sequences: tuple[Sequence, ...] = ()
-    """The sniffed ones, `[[sequence]]` in the file."""
+    """The sniffed ones: `[[sequence]]` in the file, and what the imported files have."""
+    imports: tuple[Import, ...] = ()
     interfaces: tuple[str, ...] = ()
     """Where they are heard: names or patterns such as `ppp*`; empty for every interface."""
 
