@@ -29,7 +29,7 @@ one costs the same in a full table as in an empty one; outcomes are made once, n
 import math
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import chain
 from types import MappingProxyType
@@ -442,15 +442,14 @@ class Knockers:
             del self._knockers[source]
 
 
-def _both(one: Outcome | None, other: Outcome) -> Outcome:
+def _both(one: Outcome, other: Outcome) -> Outcome:
     """Two sequences moved by the same knock: a completed one is what matters, then the one that is further."""
-    if one is None:
-        return other
+    stages = one.stages + other.stages
     if one.verdict is other.verdict is Verdict.COMPLETE:
-        return Outcome(Verdict.COMPLETE, one.sequences + other.sequences, max(one.stage, other.stage))
+        return Outcome(Verdict.COMPLETE, one.sequences + other.sequences, max(one.stage, other.stage), stages)
     if one.verdict is Verdict.COMPLETE or (other.verdict is not Verdict.COMPLETE and one.stage >= other.stage):
-        return one
-    return other
+        return replace(one, stages=stages)
+    return replace(other, stages=stages)
 
 
 def _hearing(code: int, courses: Iterable[_Course]) -> _Hearing:
