@@ -231,7 +231,7 @@ from port_knocking_doors.commands import Commands
 from port_knocking_doors.model import Command, Door
 async def main():
     command = Command("echo started; sleep 1; echo start >>{log}", "echo stop >>{log}")
-    Commands(Path("{tmp_path}/pending"), None).start(Door(ip_address("10.0.0.2"), "", "ssh", command=command))
+    Commands(Path("{tmp_path}/pending"), Mock()).start(Door(ip_address("10.0.0.2"), "", "ssh", command=command))
     await asyncio.sleep(60)
 asyncio.run(main())
 """
