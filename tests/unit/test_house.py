@@ -20,7 +20,9 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"knockers", "config.native", "config.knockd", "capture.bpf", "capture.ring"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served", "one_time"}),
-    frozenset({"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader"}),
+    frozenset(
+        {"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "knockd_log", "config.loader"}
+    ),
     # two or three of them together
     frozenset({"ears", "doorkeeper", "in_force", "sandbox"}),
     frozenset({"daemon", "sweep", "demo"}),
