@@ -16,10 +16,11 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"__init__", "errors", "model"}),
     # pure logic
     frozenset({"knockers", "doors", "rich_rule", "zones", "throttle", "traps", "config.values", "capture.packet"}),
-    frozenset({"config.native", "capture.bpf", "capture.ring"}),
+    frozenset({"config.native", "config.tportknockd", "capture.bpf", "capture.ring"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served"}),
     frozenset({"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader"}),
+    frozenset({"background"}),
     # two or three of them together
     frozenset({"ears", "doorkeeper", "sandbox"}),
     frozenset({"daemon", "sweep", "demo"}),
