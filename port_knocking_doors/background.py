@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import NoReturn
@@ -116,12 +117,13 @@ def run(payload: Callable[[], None], pid_file: Path | None = None) -> int:
     """Run `payload` in a process of its own in the background; its number, once it has said `READY=1`.
 
     It ends with `payload`, with status 0 or that of the `DoorsError` which that raised. Its standard streams are
-    /dev/null, its working directory is /, so both `pid_file` and what `payload` uses are to be absolute. Descriptors
-    that this process opened stay open in it, those that it was started with do not.
+    /dev/null and its working directory is /, so paths that `payload` uses have to be absolute. Descriptors that this
+    process opened stay open in it, those that it was started with do not.
 
     Raises `DoorsError` with the text and the exit status of what kept it from being ready, a missing library too.
     """
     library = _library()
+    pid_file = pid_file and pid_file.absolute()
     _open_standard_streams()
     with ExitStack() as stack:
         reading, writing = os.pipe()
@@ -184,9 +186,7 @@ def _is_ready(ear: socket.socket) -> bool:
     with suppress(BlockingIOError):
         while True:
             data, ancillary, _, _ = ear.recvmsg(4096, socket.CMSG_SPACE(_UCRED.size))
-            users = [
-                _UCRED.unpack(value)[1] for _, kind, value in ancillary if kind == socket.SCM_CREDENTIALS  # type: ignore[attr-defined]
-            ]
+            users = [_UCRED.unpack(value)[1] for _, kind, value in ancillary if kind == socket.SCM_CREDENTIALS]
             if users == [os.geteuid()] and b"READY=1" in data.split(b"\n"):
                 return True
     return False
@@ -235,13 +235,13 @@ def _live(library: ModuleType, payload: Callable[[], None], pid_file: Path | Non
 
 def _library() -> ModuleType:
     try:
-        import daemon
+        library = import_module("daemon")
     except ImportError:
         raise DoorsError(
             "running in the background needs the library python-daemon: install the package python3-daemon (Debian, "
             "Fedora), or port-knocking-doors[daemon] by pip; or let it run in the foreground"
         ) from None
-    return daemon
+    return library
 
 
 def _open_standard_streams() -> None:
@@ -252,12 +252,12 @@ def _open_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # the lowest number that is free, and so this one
         if getattr(sys, name) is None:
-            setattr(sys, name, open(number, "w" if number else "r", closefd=False))
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
 
 
 def _descriptors() -> list[int]:
     # The one that lists them is gone afterwards.
-    return [number for number in map(int, os.listdir("/proc/self/fd")) if _is_open(number)]
+    return [int(entry.name) for entry in Path("/proc/self/fd").iterdir() if _is_open(int(entry.name))]
 
 
 def _is_open(number: int) -> bool:

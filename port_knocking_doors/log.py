@@ -2,13 +2,19 @@
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 
 logger = logging.getLogger("port_knocking_doors")
 
 # Priorities of syslog(3), as sd-daemon(3) wants them in front of a line.
 _SYSLOG_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+_SYSLOG = "/dev/log"
+_SYSLOG_LONGEST = 8192
+_DAEMON_FACILITY = 3 << 3  # LOG_DAEMON of syslog.h
 
 
 class _JournalFormatter(logging.Formatter):
@@ -33,6 +39,32 @@ def set_up(verbose: bool, environ: Mapping[str, str] = os.environ) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.raiseExceptions = False  # a log that cannot be written is no reason for tracebacks
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def to_syslog(identity: str) -> None:
+    """Send the log to syslog(3) instead, under that name; what the system's log does not take at once is lost."""
+    handler = _SyslogHandler(identity)
+    handler.setFormatter(_JournalFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
+
+
+class _SyslogHandler(logging.Handler):
+    """Not `logging.handlers.SysLogHandler`: that wants a log to be there, and waits for one that hangs."""
+
+    def __init__(self, identity: str) -> None:
+        super().__init__()
+        self._head = f"{identity}[{os.getpid()}]: "
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        priority, _, text = self.format(record)[1:].partition(">")
+        with suppress(OSError):
+            data = f"<{_DAEMON_FACILITY | int(priority)}>{self._head}{text}".encode(errors="replace")
+            self._socket.sendto(data[:_SYSLOG_LONGEST], _SYSLOG)
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
 
 
 def _one_line(text: str) -> str:

@@ -238,7 +238,7 @@ WRONG = {
     ),
     "repeated": (block() + block(), ["F:6: there is a block A in line 1 already, expected each name once"]),
     "no name": (block(name=""), [f"F:1: an empty text is not a sequence's name, {NAME}"]),
-    "a name of two words": (block(name="A B"), [f"F:1: \"A B\" is not a sequence's name, {NAME}"]),
+    "a name of two words": (block(name="A B"), [f'F:1: "A B" is not a sequence\'s name, {NAME}']),
     "a name of digits": (block(name="7001"), [f"F:1: a text is not a sequence's name, {NAME}"]),
     "a long name": (block(name="A" * 33), [f'F:1: "{"A" * 33}" is not a sequence\'s name, {NAME}']),
     "the daemon's name": (
@@ -346,7 +346,7 @@ def test_every_error_of_a_file_at_once_and_every_sequence_that_can_be_read() -> 
     )
     found, wrong = tportknockd.read(text, "/etc/knock.conf")
     assert [sequence.name for sequence in found] == ["one", "four"]
-    assert [error.where.rpartition(":")[2] for error in wrong] == "1 7 8 9 15 22 27 27 27 27".split()
+    assert [int(error.where.rpartition(":")[2]) for error in wrong] == [1, 7, 8, 9, 15, 22, 27, 27, 27, 27]
     assert all(error.where.startswith("/etc/knock.conf:") for error in wrong)
 
 
