@@ -113,6 +113,18 @@ class PidFile:
             self._descriptor = -1
 
 
+def require_library() -> ModuleType:
+    """The library python-daemon, for whoever wants to know ahead of `run`. Raises `DoorsError` where it is missing."""
+    try:
+        library = import_module("daemon")
+    except ImportError:
+        raise DoorsError(
+            "running in the background needs the library python-daemon: install the package python3-daemon (Debian, "
+            "Fedora), or port-knocking-doors[daemon] by pip; or let it run in the foreground"
+        ) from None
+    return library
+
+
 def run(payload: Callable[[], None], pid_file: Path | None = None) -> int:
     """Run `payload` in a process of its own in the background; its number, once it has said `READY=1`.
 
@@ -122,7 +134,7 @@ def run(payload: Callable[[], None], pid_file: Path | None = None) -> int:
 
     Raises `DoorsError` with the text and the exit status of what kept it from being ready, a missing library too.
     """
-    library = _library()
+    library = require_library()
     pid_file = pid_file and pid_file.absolute()
     _open_standard_streams()
     with ExitStack() as stack:
@@ -231,17 +243,6 @@ def _live(library: ModuleType, payload: Callable[[], None], pid_file: Path | Non
             with suppress(OSError):  # nobody waits for it any more
                 os.write(writing, f"{status} {' '.join(failure.split())}".encode())
         os._exit(status)
-
-
-def _library() -> ModuleType:
-    try:
-        library = import_module("daemon")
-    except ImportError:
-        raise DoorsError(
-            "running in the background needs the library python-daemon: install the package python3-daemon (Debian, "
-            "Fedora), or port-knocking-doors[daemon] by pip; or let it run in the foreground"
-        ) from None
-    return library
 
 
 def _open_standard_streams() -> None:

@@ -11,6 +11,7 @@ from typing import Optional
 
 import typer
 
+from port_knocking_doors import background as detached
 from port_knocking_doors import links, log, runtime
 from port_knocking_doors.config import loader, tportknockd, values
 from port_knocking_doors.errors import ConfigError
@@ -147,13 +148,14 @@ def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool
     log.set_up(debug)
     loaded = read()
 
+    if background:
+        detached.require_library()
+
     from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
 
     if not background:
         asyncio.run(Daemon(loaded, read).run())
         return
-
-    from port_knocking_doors import background as detached
 
     def serve() -> None:
         log.to_syslog(COMMAND)
