@@ -12,7 +12,7 @@ logger = logging.getLogger("port_knocking_doors")
 # Priorities of syslog(3), as sd-daemon(3) wants them in front of a line.
 _SYSLOG_PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
-_SYSLOG = "/dev/log"
+SYSLOG = "/dev/log"
 _SYSLOG_LONGEST = 8192
 _DAEMON_FACILITY = 3 << 3  # LOG_DAEMON of syslog.h
 
@@ -41,9 +41,9 @@ def set_up(verbose: bool, environ: Mapping[str, str] = os.environ) -> None:
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
-def to_syslog(identity: str) -> None:
+def to_syslog(identity: str, path: str = SYSLOG) -> None:
     """Send the log to syslog(3) instead, under that name; what the system's log does not take at once is lost."""
-    handler = _SyslogHandler(identity)
+    handler = _SyslogHandler(identity, path)
     handler.setFormatter(_JournalFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
@@ -51,8 +51,9 @@ def to_syslog(identity: str) -> None:
 class _SyslogHandler(logging.Handler):
     """Not `logging.handlers.SysLogHandler`: that wants a log to be there, and waits for one that hangs."""
 
-    def __init__(self, identity: str) -> None:
+    def __init__(self, identity: str, path: str) -> None:
         super().__init__()
+        self._path = path
         self._head = f"{identity}[{os.getpid()}]: "
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
@@ -60,7 +61,7 @@ class _SyslogHandler(logging.Handler):
         priority, _, text = self.format(record)[1:].partition(">")
         with suppress(OSError):
             data = f"<{_DAEMON_FACILITY | int(priority)}>{self._head}{text}".encode(errors="replace")
-            self._socket.sendto(data[:_SYSLOG_LONGEST], _SYSLOG)
+            self._socket.sendto(data[:_SYSLOG_LONGEST], self._path)
 
     def close(self) -> None:
         self._socket.close()

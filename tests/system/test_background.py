@@ -97,6 +97,18 @@ def test_an_end_by_an_error_later_removes_the_pid_file_too(pid_file: Path) -> No
     assert not pid_file.exists()
 
 
+def test_a_parent_that_waits_says_for_whom(pid_file: Path) -> None:
+    command = argv("dawdle", pid_file)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **PATHS}) as parent:
+        assert parent.stderr is not None
+        line = parent.stderr.readline()
+        wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), LONG, "the pid file")
+        assert f"process {int(pid_file.read_text())} in the background is not ready yet" in line
+        (pid_file.parent / "go").touch()
+        assert parent.wait(LONG) == 0
+        assert parent.stderr.read() == "", "once is enough"
+
+
 def test_an_interrupted_parent_takes_the_daemon_along(pid_file: Path) -> None:
     with subprocess.Popen(argv("hesitate", pid_file), stderr=subprocess.DEVNULL, env={**os.environ, **PATHS}) as parent:
         wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), LONG, "the pid file")
@@ -129,7 +141,6 @@ def test_what_a_daemon_keeps_and_lets_go_of(pid_file: Path) -> None:
         done = start("report", pid_file, pass_fds=[reading, writing], cwd=pid_file.parent, umask=0o077)
     finally:
         os.close(writing)
-    assert done.stderr == ""
     state = json.loads((pid_file.parent / "state").read_text())
     assert state["pid"] == int(done.stdout) == int(pid_file.read_text())
     assert state["streams"] == ["/dev/null"] * 3

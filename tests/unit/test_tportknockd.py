@@ -357,6 +357,13 @@ def test_what_is_read_beside_an_error_has_none_of_it() -> None:
     assert [sequence.timeout for sequence in tportknockd.read(repeated, "F")[0]] == [3.0]
 
 
+def test_another_kind_of_file_is_not_read_to_its_end() -> None:
+    found, wrong = tportknockd.read(block(name="first") + "<A>\n" + "Nov 21 12:00:00 a log\n" * 10000, "F")
+    assert [sequence.name for sequence in found] == ["first"]
+    assert len(wrong) == tportknockd.MOST_PROBLEMS + 1
+    assert str(wrong[-1]) == "F:1007: 1000 problems were found before this line, expected a file of tportknockd's"
+
+
 # --- in words
 
 
