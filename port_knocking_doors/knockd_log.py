@@ -14,11 +14,9 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from .herald import Herald
-from .log import logger
+from .log import LOG_NOTICE, LOG_USER, Syslog, logger
 from .model import Address
 
-SYSLOG_SOCKET = "/dev/log"
-_LOG_USER, _LOG_NOTICE = 1 << 3, 5  # sys/syslog.h; knockd's own
 _ODD = "backslashreplace"
 WAITING_MAX = 1000
 """Lines that wait for a name; those beyond get none."""
@@ -32,9 +30,10 @@ class KnockdLog(Herald):
     """A context manager. `file`: the log file's path, empty for none."""
 
     def __init__(self, file: str = "", *, syslog: bool = False, verbose: bool = False, lookup: bool = False) -> None:
-        self._path = file
+        self.path = file
+        """Of the log file that is opened next: at the start, and when the configuration is read again."""
         self._file = -1
-        self._syslog = _Syslog() if syslog else None
+        self._syslog = Syslog("knockd", LOG_USER) if syslog else None
         self._verbose = verbose
         self._lookup = _Lookup(self._write) if lookup else None
 
@@ -55,15 +54,15 @@ class KnockdLog(Herald):
             self._file = -1
 
     def _open(self) -> None:
-        if not self._path:
+        if not self.path:
             return
         try:
             # Owner and group alone, as for everything that tells who knocked; knockd leaves it to the umask.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            self._file = os.open(self._path, flags, 0o640)
+            self._file = os.open(self.path, flags, 0o640)
         except OSError as error:
             why = f"({error.strerror}): it is tried again at SIGHUP"
-            logger.warning("%s: the log file cannot be opened %s", self._path, why)
+            logger.warning("%s: the log file cannot be opened %s", self.path, why)
 
     # What is told. ---------------------------------------------------------------------------------------------------
 
@@ -117,44 +116,12 @@ class KnockdLog(Herald):
             with suppress(OSError):  # a full disk
                 os.write(self._file, f"[{time.strftime('%Y-%m-%d %H:%M', when)}] {text}\n".encode(errors=_ODD))
         if self._syslog is not None:
-            self._syslog.send(when, text)
+            self._syslog.send(LOG_NOTICE, text)
         if self._verbose and shown != "":
             try:
                 print(shown or text, flush=True)
             except OSError:
                 self._verbose = False
-
-
-class _Syslog:
-    """syslog(3) without its waiting: a line for which the other end has no room is left out."""
-
-    def __init__(self) -> None:
-        self._socket: socket.socket | None = None
-
-    def send(self, when: time.struct_time, text: str) -> None:
-        stamp = f"{time.strftime('%b', when)} {when.tm_mday:2} {time.strftime('%H:%M:%S', when)}"
-        line = f"<{_LOG_USER | _LOG_NOTICE}>{stamp} knockd: {text}".encode(errors=_ODD)
-        if not self._sent(line):  # syslogd may have been started anew
-            self._sent(line)
-
-    def _sent(self, line: bytes) -> bool:
-        """Whether there is no use in trying again."""
-        try:
-            if self._socket is None:
-                self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-                self._socket.connect(SYSLOG_SOCKET)
-            self._socket.send(line)
-        except BlockingIOError:
-            return True
-        except OSError:
-            self.close()
-            return False
-        return True
-
-    def close(self) -> None:
-        if self._socket is not None:
-            self._socket.close()
-        self._socket = None
 
 
 _Line = tuple[time.struct_time, Address | None, str, str | None]

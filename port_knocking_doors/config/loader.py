@@ -210,7 +210,7 @@ def _is_there(path: Path) -> bool:
 
 def _from_file(path: Path) -> tuple[Settings, dict[str, str], list[str]]:
     shown = _shown(path)
-    data, mode = _read(path)
+    data, mode = read(path, "TOML text")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -223,14 +223,17 @@ def _from_file(path: Path) -> tuple[Settings, dict[str, str], list[str]]:
     return native.parse(text, shown), native.places(text, shown), warnings
 
 
-def _read(path: Path) -> tuple[bytes, int]:
-    """The bytes of an ordinary file, and its permissions. Anything else is refused, without waiting for it."""
+def read(path: Path, expected: str) -> tuple[bytes, int]:
+    """The bytes of an ordinary file, and its permissions. Anything else is refused, without waiting for it.
+
+    `expected` says for messages what the file ought to hold. Raises `ConfigError`.
+    """
     try:
         # Opening a pipe for reading would wait for its writer.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ConfigError("this is not an ordinary file, expected TOML text", _shown(path))
+                raise ConfigError(f"this is not an ordinary file, expected {expected}", _shown(path))
             data = file.read(SIZE_MAX + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         reason = getattr(error, "strerror", None) or "no possible name"

@@ -30,7 +30,7 @@ FLAG_LETTERS: dict[str, int] = {
 }
 """The flags of a TCP step as tportknockd writes them. `x` and `n` say all there is to say, and stand alone."""
 ANY_FLAGS = "i"
-"""tportknockd's letter for whatever flags there are; no flags that a step could name."""
+"""tportknockd's letter for whatever flags there are. It stands alone, too, and only in tportknockd's own files."""
 _ALONE = "xn"
 
 RESERVED_NAME = "main"
@@ -95,6 +95,10 @@ class Whole:
             raise ConfigError(f"{what} is out of range, expected {self.low} to {self.high}")
         return value
 
+    def from_text(self, text: str) -> int:
+        """Read plain decimal digits."""
+        return self(_number(text))
+
 
 @dataclass(frozen=True)
 class Seconds:
@@ -114,6 +118,10 @@ class Seconds:
             what = str(value) if isinstance(value, float) else shown(value)
             raise ConfigError(f"{what} is out of range, expected {self.expects}")
         return float(value)
+
+    def from_text(self, text: str) -> float:
+        """Read plain decimal digits, with or without a fraction."""
+        return self(float(text) if re.fullmatch(r"-?[0-9]{1,9}\.[0-9]{1,9}", text) else _number(text))
 
 
 @dataclass(frozen=True)
@@ -208,10 +216,12 @@ class GuardedPorts:
 class KnockStep:
     """A step as tportknockd writes it: `udp:1234`, `tcp:543`, `tcp:123:frap`; all of it in small letters.
 
-    `bare`: the flags of a TCP step that names none. `expects` is not about a dialect, for all but that is the same.
+    `bare`: the flags of a TCP step that names none. `takes_any`: whether all of tportknockd's grammar holds, where `i`
+    stands for any flags, and nothing behind the second colon is the same as no such colon.
     """
 
     bare: int = model.Flags.SYN
+    takes_any: bool = False
     expects: str = "udp:PORT, tcp:PORT or tcp:PORT:FLAGS in small letters"
 
     def __call__(self, value: object) -> model.Step:
@@ -228,14 +238,18 @@ class KnockStep:
             if flags:
                 raise ConfigError("flags follow a UDP port, expected them behind a TCP port only")
             return model.Step(protocol, port)
-        return model.Step(protocol, port, _tcp_flags(flags[0]) if flags else self.bare)
+        if not flags or (self.takes_any and not flags[0]):
+            return model.Step(protocol, port, self.bare)
+        if self.takes_any and flags[0] == ANY_FLAGS:
+            return model.Step(protocol, port, 0, mask=0)
+        return model.Step(protocol, port, _tcp_flags(flags[0], self.takes_any))
 
     def spell(self, step: model.Step) -> str:
         """The text that reads as the step."""
         plain = f"{step.protocol}:{step.port}"
-        if step.protocol is model.Protocol.UDP or step.flags == self.bare:
+        if step.protocol is model.Protocol.UDP or (step.mask and step.flags == self.bare):
             return plain
-        return f"{plain}:{_letters(step.flags)}"
+        return f"{plain}:{_letters(step.flags) if step.mask else ANY_FLAGS}"
 
 
 @dataclass(frozen=True)
@@ -244,17 +258,22 @@ class KnockSteps:
 
     fewest: int = 2
     most: int = 32
+    step: KnockStep = KnockStep()
 
     @property
     def expects(self) -> str:
-        return f"a list of {self.fewest} to {self.most} steps, each {knock_step.expects}"
+        return f"a list of {self.fewest} to {self.most} steps, each {self.step.expects}"
 
     def __call__(self, value: object) -> tuple[model.Step, ...]:
         if not isinstance(value, list):
             raise ConfigError(f"{_kind(value)} is not a list, expected {self.expects}")
-        steps = tuple(_at(position, knock_step, item) for position, item in enumerate(value, start=1))
+        steps = tuple(_at(position, self.step, item) for position, item in enumerate(value, start=1))
         _count(steps, self.fewest, self.most, "step")
         return steps
+
+    def from_text(self, text: str) -> tuple[model.Step, ...]:
+        """Read steps with white space between them."""
+        return self(text.split())
 
 
 @dataclass(frozen=True)
@@ -366,19 +385,20 @@ def _guarded_port(item: object) -> model.Port:
     return model.Port(knock_port(_number(number)), protocol)
 
 
-def _tcp_flags(text: str) -> int:
+def _tcp_flags(text: str, takes_any: bool) -> int:
     """The flags that letters name. No message shows which they are: they are part of the secret."""
-    expects = "letters of f s r p a u, or x (all) or n (none) alone"
-    if ANY_FLAGS in text:
+    lone, words = ("x, n or i", "x (all), n (none) or i (any)") if takes_any else ("x or n", "x (all) or n (none)")
+    expects = f"letters of f s r p a u, or {words} alone"
+    if ANY_FLAGS in text and not takes_any:
         raise ConfigError(f"{ANY_FLAGS} (any flags) is none of the flags here, expected {expects}")
     if not text:
         raise ConfigError(f"nothing follows the colon behind the port, expected {expects}")
-    if not all(letter in FLAG_LETTERS for letter in text):
+    if not all(letter in FLAG_LETTERS or letter == ANY_FLAGS for letter in text):
         raise ConfigError(f"a flag is unknown, expected {expects}")
     if len(set(text)) < len(text):
         raise ConfigError("a flag stands twice, expected each once")
-    if len(text) > 1 and any(letter in text for letter in _ALONE):
-        raise ConfigError(f"x or n stands with other flags, expected {expects}")
+    if len(text) > 1 and any(letter in text for letter in _ALONE + ANY_FLAGS):
+        raise ConfigError(f"{lone} stands with other flags, expected {expects}")
     return sum(FLAG_LETTERS[letter] for letter in text)
 
 

@@ -76,7 +76,9 @@ def events(log: Path) -> list[str]:
     return [found[1] for line in read(log).splitlines() if (found := EVENT.match(line))]
 
 
-def send(client: ClientHost, packets: Iterable[Packet], pause: float = 0.0005, waits: dict[int, float] | None = None) -> None:
+def send(
+    client: ClientHost, packets: Iterable[Packet], pause: float = 0.0005, waits: dict[int, float] | None = None
+) -> None:
     rows = [
         (packet.source, packet.protocol, packet.port, packet.flags, (waits or {}).get(number, 0))
         for number, packet in enumerate(packets)
@@ -93,10 +95,10 @@ def finished(client: ClientHost, logs: Iterable[Path], last: Door) -> None:
 
 
 def doors_and_traces(seed: int) -> tuple[list[tuple[Door, str]], list[Packet]]:
-    """Doors that share ports and first steps, and traces that are nearly right, from many sources, one after another."""
+    """Doors that share ports and first steps, and traces that are nearly right, from one source after another."""
     chance = random.Random(seed)
     steps = [(chance.choice((TCP, TCP, UDP)), port) for port in PORTS]
-    doors = []
+    doors: list[tuple[Door, str]] = []
     for number in range(chance.randint(1, 4)):
         flags = chance.choice(FLAG_SETS)
         chosen = [chance.choice(steps) for _ in range(chance.randint(1, 4))]
@@ -114,8 +116,8 @@ def doors_and_traces(seed: int) -> tuple[list[tuple[Door, str]], list[Packet]]:
                     protocol, port = chance.choice(steps)
                 elif roll < 0.12:
                     port = 7100
-                flags = one.value if chance.random() < 0.9 else chance.randrange(64)
-                packets.append(Packet(source, protocol, port, flags if protocol == TCP else 0))
+                bits = one.value if chance.random() < 0.9 else chance.randrange(64)
+                packets.append(Packet(source, protocol, port, bits if protocol == TCP else 0))
     return doors, packets
 
 
@@ -138,7 +140,8 @@ def test_random_traces(box: Sandbox, client: ClientHost, tmp_path: Path, seeds: 
         finished(client, logs, last)
         names = [one for one, _ in doors] + [last]
         foretold = {
-            faulty: [line for lines in told(names, packets, faulty=faulty) for line in lines] for faulty in (True, False)
+            faulty: [line for lines in told(names, packets, faulty=faulty) for line in lines]
+            for faulty in (True, False)
         }
         heard = [[line for line in events(log) if not line.startswith("10.0.1.250:")] for log in logs]
         assert heard[0] == foretold[True], f"knockd, seed {seed}"

@@ -17,12 +17,13 @@ LEVELS: tuple[frozenset[str], ...] = (
     # pure logic
     frozenset({"dialects", "doors", "herald", "lapses", "rich_rule", "zones", "throttle", "traps"}),
     frozenset({"config.values", "capture.packet"}),
-    frozenset({"knockers", "config.native", "config.knockd", "capture.bpf", "capture.ring"}),
+    frozenset({"knockers", "config.native", "config.knockd", "config.tportknockd", "capture.bpf", "capture.ring"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served", "one_time"}),
     frozenset(
         {"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "knockd_log", "config.loader"}
     ),
+    frozenset({"background"}),
     # two or three of them together
     frozenset({"ears", "doorkeeper", "in_force", "sandbox"}),
     frozenset({"daemon", "sweep", "demo"}),

@@ -1,0 +1,188 @@
+"""`tportknockd`: its options and its own file, for whoever used that daemon before."""
+
+import asyncio
+import ipaddress
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+from port_knocking_doors import background as detached
+from port_knocking_doors import links, log, runtime
+from port_knocking_doors.config import loader, tportknockd, values
+from port_knocking_doors.errors import ConfigError
+from port_knocking_doors.model import Reach, Sequence, Settings
+
+from .options import PROGRAM, app, refuse_misplaced
+
+COMMAND = "tportknockd"
+_PERIOD = values.Whole(1, 10**6, "number of seconds")
+_HEADINGS = ("INTERFACE", "STATE", "ADDRESSES")
+
+_CONF = typer.Option(
+    None, "-c", metavar="FILE", readable=False, help="File with the knock sequences: run the daemon with it."
+)
+_CHECKED = typer.Option(
+    None,
+    "-C",
+    metavar="FILE",
+    readable=False,
+    help="Check this file: show every sequence in words, and every error. Shows the sequences: mind who looks over "
+    "your shoulder. Exit status 2 if anything is wrong.",
+)
+
+
+@app.command(COMMAND)
+def run(
+    context: typer.Context,
+    conf: Optional[Path] = _CONF,
+    checked: Optional[Path] = _CHECKED,
+    device: Optional[str] = typer.Option(
+        None,
+        "-i",
+        metavar="DEVICE",
+        help="Interface to watch, or a pattern such as 'ppp*'. Without it: every interface.",
+    ),
+    refresh: Optional[str] = typer.Option(
+        None,
+        "-r",
+        metavar="SEC",
+        help="Taken and not needed: the addresses of interfaces are followed as they change, without any period.",
+    ),
+    listed: bool = typer.Option(False, "-l", help="List the interfaces with their state and addresses, and end."),
+    debug: bool = typer.Option(False, "-d", help="Log every knock, too (never its port or flags), in the foreground."),
+    background: bool = typer.Option(
+        False,
+        "-D",
+        help="Daemon mode: run in the background, and return once it is ready. The log goes to syslog, and the number "
+        "of the process to tportknockd.pid in /run/port-knocking-doors. Needs the library python-daemon.",
+    ),
+) -> None:
+    """Take tportknockd's own options and read its own file, as it is.
+
+    Each block <NAME> … </NAME> of the file has a sequence of frames (tcp or udp:PORT:FLAGS), a timeout, and the
+    start_command that runs once somebody has knocked it; %IP% there is the knocker's address. A stop_command follows
+    command_delay seconds later, 30 if the file does not say. No port needs to be open, or looks open.
+
+    Runs in the foreground without -D. SIGTERM and Ctrl-C run what stop commands are due and end it; SIGHUP reads the
+    file again.
+
+    Exit status: 0 done, 2 wrong usage or configuration, 1 any other failure.
+    """
+    refuse_misplaced(context, COMMAND)
+    if refresh is not None:
+        _placed("-r", lambda: _PERIOD.from_text(refresh))
+    if device is not None:
+        _placed("-i", lambda: values.interface_name(device))
+    if listed:
+        print(_table())
+    elif checked is not None:
+        _check(checked)
+    elif conf is None:
+        raise ConfigError("no file with the sequences is named, expected -c FILE", COMMAND)
+    elif debug and background:
+        raise ConfigError("debugging is for the foreground and this is for the background, expected one of -d -D", "-D")
+    else:
+        _run_daemon(conf.absolute() if background else conf, device, debug=debug, background=background)
+
+
+def load(path: Path, device: str | None) -> loader.Loaded:
+    """The settings that tportknockd's file stands for. Raises `ConfigError` for the first thing that is wrong."""
+    sequences, errors, warnings = _read(path)
+    if errors:
+        more = f" (and {len(errors) - 1} more; see {COMMAND} -C)" if len(errors) > 1 else ""
+        raise ConfigError(f"{errors[0].problem}{more}", errors[0].where)
+    reach = Reach(interfaces=(device,) if device is not None else ())
+    settings = Settings(
+        guarded_ports=(),
+        opening_sequence=(),
+        open_knock_ports=False,
+        sequences=tuple(replace(sequence, reach=reach) for sequence in sequences),
+        rule_priority=runtime.mark_of(COMMAND, str(path.absolute()), device or ""),
+    )
+    return loader.Loaded(settings, path, warnings, {})
+
+
+def _read(path: Path) -> tuple[tuple[Sequence, ...], tuple[ConfigError, ...], tuple[str, ...]]:
+    """What can be read of a file, what is wrong with it, and what is allowed and still unwise."""
+    shown = str(path) if str(path).isprintable() else repr(str(path))
+    data, mode = loader.read(path, "a file of tportknockd's")
+    # Old files have comments in old encodings; in a command, what is not UTF-8 is refused.
+    sequences, errors = tportknockd.read(data.decode("utf-8-sig", "surrogateescape"), shown)
+    warnings = []
+    if mode & 0o077:
+        chmod = f"chmod 600 {shlex.quote(shown)}"
+        warnings.append(f"{shown}: others may use this file (mode {mode:04o}), and it holds a secret: {chmod}")
+    warnings += [
+        f"{shown}: sequence {one.name}: PUBLIC SEQUENCE: its ports are a documentation's example, which everybody can "
+        "look up"
+        for one in sequences
+        if tuple(step.port for step in one.steps) in loader.PUBLIC
+    ]
+    return sequences, errors, tuple(warnings)
+
+
+def _check(path: Path) -> None:
+    sequences, errors, warnings = _read(path)
+    for sequence in sequences:
+        print(tportknockd.in_words(sequence))
+    for warning in warnings:
+        print(f"Warning: {warning}")
+    sys.stdout.flush()
+    for error in errors:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+    if errors:
+        raise typer.Exit(ConfigError.exit_status)
+
+
+def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool) -> None:
+    def read() -> loader.Loaded:
+        loaded = load(path, device)
+        for warning in loaded.warnings:
+            log.logger.warning("%s", warning)
+        return loaded
+
+    log.set_up(debug)
+    loaded = read()
+
+    if background:
+        detached.require_library()
+
+    from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
+
+    if not background:
+        asyncio.run(Daemon(loaded, read).run())
+        return
+
+    def serve() -> None:
+        log.to_syslog(COMMAND)
+        asyncio.run(Daemon(loaded, read).run())
+
+    name = COMMAND if device is None else f"{COMMAND}-{device}"
+    detached.run(serve, runtime.directory() / f"{name}.pid")
+
+
+def _table() -> str:
+    """The interfaces, each with its state and its addresses."""
+    with links.Links() as known:
+        rows = [_HEADINGS]
+        for _, link in sorted(known.links.items()):
+            # IPv4 first: its packed addresses are the shorter ones.
+            packed = sorted(link.addresses, key=lambda address: (len(address), address))
+            name = ", ".join(link.names)
+            addresses = [str(ipaddress.ip_address(address)) for address in packed] or ["none"]
+            rows.append((name, "up" if link.up else "down", addresses[0]))
+            rows += [("", "", address) for address in addresses[1:]]
+    widths = [max(len(row[column]) for row in rows) for column in range(2)]
+    return "\n".join(f"{name:{widths[0]}}  {state:{widths[1]}}  {address}" for name, state, address in rows)
+
+
+def _placed(where: str, read: Callable[[], object]) -> None:
+    try:
+        read()
+    except ConfigError as wrong:
+        raise wrong.at(where) from None

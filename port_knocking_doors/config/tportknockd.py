@@ -1,0 +1,259 @@
+"""tportknockd's own file: blocks `<NAME> … </NAME>` of lines `key = value`, as its page describes them.
+
+No problem hides another one: everything that is wrong with a file is told at once, and every block in which nothing is
+wrong is read. Where the page is silent, this holds:
+
+- A `#` begins a comment anywhere, but in a command only where a shell would take it for one, too: behind white space
+  and outside quotes. So comments behind a value work, and `grep '# mine'` does, too.
+- `command_delay` is 30 seconds, as in each of the page's examples, where only `stop_command` is there. By itself it is
+  an error: it may well be that `stop_command` was forgotten, and then what was opened would stay open.
+- A block's name is a word, since the log calls the sequence so.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from port_knocking_doors.errors import ConfigError
+from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Sequence, Step
+
+from . import values
+
+DELAY = 30.0
+"""Seconds from `start_command` to `stop_command` where the file does not say."""
+
+steps = values.KnockSteps(fewest=1, most=64, step=values.KnockStep(bare=0, takes_any=True))
+_delay = values.Seconds(low=0)
+
+_KEYS: dict[str, Callable[[str], Any]] = {
+    "sequence": steps.from_text,
+    "timeout": values.seconds.from_text,
+    "start_command": values.shell_command,
+    "stop_command": values.shell_command,
+    "command_delay": _delay.from_text,
+}
+_REQUIRED = {
+    "sequence": "frames with spaces between them, such as tcp:PORT:FLAGS or udp:PORT",
+    "timeout": values.seconds.expects,
+    "start_command": values.shell_command.expects,
+}
+_COMMANDS = frozenset({"start_command", "stop_command"})
+MOST_PROBLEMS = 1000
+"""With so many it is another kind of file, and it is read no further."""
+
+_LONG = 40
+"""Characters of a wrong key that are compared with the known ones."""
+
+# What a shell takes for one: an escaped character, a quoted text, white space, any other character.
+_PIECE = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|\s+|.""", re.DOTALL)
+
+
+@dataclass
+class _Block:
+    """What stands between `<NAME>` and `</NAME>`, as far as it was read."""
+
+    name: str
+    line: int
+    sound: bool = True
+    closed: bool = False
+    interrupted: bool = False
+    """Whether it was told that another block begins inside it."""
+    lines: dict[str, int] = field(default_factory=dict)
+    """Where each key stands."""
+    found: dict[str, Any] = field(default_factory=dict, repr=False)
+    """The values of those that could be read."""
+
+
+def read(text: str, path: str) -> tuple[tuple[Sequence, ...], tuple[ConfigError, ...]]:
+    """Every sequence that could be read, and every error at `PATH:LINE`, both in the order of their lines.
+
+    No error shows a step. `path` names the file in errors, and is the sequences' group.
+    """
+    reading = _Reading(text)
+    errors = tuple(
+        ConfigError(problem, f"{path}:{line}") for line, problem in sorted(reading.problems, key=lambda found: found[0])
+    )
+    return tuple(_sequence(block, path) for block in reading.blocks if block.closed and block.sound), errors
+
+
+def in_words(sequence: Sequence) -> str:
+    """A sequence for people: what has to be knocked within which time, and what happens then. It shows the steps."""
+    lines = [f"Sequence {sequence.name}, within {sequence.timeout:g} s:"]
+    lines += [f"  {position}. {_step_in_words(step)}" for position, step in enumerate(sequence.steps, start=1)]
+    if sequence.command is not None:
+        lines.append(f"  runs: {sequence.command.start}")
+        if sequence.command.stop:
+            lines.append(f"  {sequence.command.delay:g} s later: {sequence.command.stop}")
+    return "\n".join(lines)
+
+
+def _step_in_words(step: Step) -> str:
+    port = f"{step.protocol.name} {step.port}"
+    if step.protocol is Protocol.UDP:
+        return port
+    if not step.mask:
+        return f"{port} with any flags"
+    names = [flag.name or "" for flag in Flags if step.flags & flag]
+    return f"{port} with " + ("all six flags" if step.flags == ALL_FLAGS else " ".join(names) or "no flags")
+
+
+def _sequence(block: _Block, path: str) -> Sequence:
+    found = block.found
+    command = Command(found["start_command"])
+    if "stop_command" in found:
+        command = Command(found["start_command"], found["stop_command"], found.get("command_delay", DELAY))
+    return Sequence(
+        name=block.name,
+        steps=found["sequence"],
+        timeout=found["timeout"],
+        command=command,
+        dialect=Dialect.TPORTKNOCKD,
+        group=path,
+    )
+
+
+class _Reading:
+    """One reading of a text: `blocks` in the order of their beginnings, and `problems` with their lines."""
+
+    def __init__(self, text: str) -> None:
+        self.blocks: list[_Block] = []
+        self.problems: list[tuple[int, str]] = []
+        self._open: list[_Block] = []  # the innermost is the last; more than one is an error that was told
+        self._named: dict[str, int] = {}
+        for line, statement in _statements(text):
+            if len(self.problems) >= MOST_PROBLEMS:
+                self._blame(
+                    line, f"{MOST_PROBLEMS} problems were found before this line, expected a file of tportknockd's"
+                )
+                return
+            self._take(line, statement)
+        self._end()
+
+    def _take(self, line: int, statement: str) -> None:
+        key, equals, rest = statement.partition("=")
+        if statement.startswith("<"):
+            tag = _without_comment(statement)
+            name = tag[1:-1].strip()
+            if not tag.endswith(">") or "<" in name or ">" in name:
+                self._on_half_tag(line, is_end=name.startswith("/"))
+            elif name.startswith("/"):
+                self._close(line, name[1:].strip())
+            else:
+                self._begin(line, name)
+        elif equals and "#" not in key:
+            self._entry(line, key.rstrip(), rest)
+        else:
+            self._blame(line, "this line means nothing, expected KEY = VALUE, <NAME> or </NAME>")
+
+    def _on_half_tag(self, line: int, is_end: bool) -> None:
+        """Whatever it was meant to be: what follows is judged as if it were that."""
+        self._blame(line, "this is neither the beginning of a block nor its end, expected <NAME> or </NAME>")
+        if not is_end:
+            block = _Block("", line, sound=False)
+            self.blocks.append(block)
+            self._open.append(block)
+        elif self._open:
+            block = self._open.pop()
+            block.sound = False
+            self._check(block)
+
+    def _begin(self, line: int, name: str) -> None:
+        block = _Block(name, line)
+        self.blocks.append(block)
+        try:
+            values.sequence_name(name)
+        except ConfigError as wrong:
+            block.name = ""
+            self._blame(line, wrong.problem, block)
+        else:
+            if name in self._named:
+                first = self._named[name]
+                self._blame(line, f"there is a block {name} in line {first} already, expected each name once", block)
+            self._named.setdefault(name, line)
+        if self._open:
+            outer = self._open[-1]
+            self._blame(line, f"a block begins inside {_called(outer)}, expected the end of that one first", outer)
+            outer.interrupted = True
+        self._open.append(block)
+
+    def _close(self, line: int, name: str) -> None:
+        if not self._open:
+            self._blame(line, f"a block ends here and none is open, expected <{name or 'NAME'}> before it")
+            return
+        block = self._open.pop()
+        if block.name and block.name != name:
+            self._blame(line, f"the name is another one than that of {_called(block)}, expected </{block.name}>", block)
+            # An outer block's end is meant, perhaps, and the inner one's was forgotten.
+            if name in (outer.name for outer in self._open):
+                while self._open.pop().name != name:
+                    pass
+        block.closed = True
+        self._check(block)
+
+    def _end(self) -> None:
+        for block in self._open:
+            if not block.interrupted:
+                self._blame(block.line, f"{_called(block)} has no end, expected </{block.name or 'NAME'}>", block)
+            self._check(block)
+        if not self.blocks and not self.problems:
+            self._blame(1, "no block is there, expected <NAME> … </NAME>")
+
+    def _entry(self, line: int, key: str, rest: str) -> None:
+        block = self._open[-1] if self._open else None
+        if key not in _KEYS:
+            nearest = difflib.get_close_matches(key[:_LONG], _KEYS, n=1, cutoff=0)[0]
+            self._blame(line, f"{values.shown(key)} is unknown, the nearest known key is {nearest}", block)
+            return
+        if block is None:
+            self._blame(line, f"{key} stands outside of any block, expected <NAME> before it")
+        elif key in block.lines:
+            self._blame(line, f"{key} stands in line {block.lines[key]} already, expected it once in a block", block)
+            block = None
+        if block is not None:
+            block.lines[key] = line
+        try:
+            value = _KEYS[key](_without_comment(rest, is_command=key in _COMMANDS))
+        except ConfigError as wrong:
+            self._blame(line, f"{key}: {wrong.problem}", block)
+        else:
+            if block is not None:
+                block.found[key] = value
+
+    def _check(self, block: _Block) -> None:
+        """Check what no line of a block can know by itself."""
+        for key, expects in _REQUIRED.items():
+            if key not in block.lines:
+                self._blame(block.line, f"{_called(block)} has no {key}, expected {expects}", block)
+        if "command_delay" in block.lines and "stop_command" not in block.lines:
+            problem = "command_delay means nothing without stop_command, expected that one, too"
+            self._blame(block.lines["command_delay"], problem, block)
+
+    def _blame(self, line: int, problem: str, block: _Block | None = None) -> None:
+        self.problems.append((line, problem))
+        if block is not None:
+            block.sound = False
+
+
+def _called(block: _Block) -> str:
+    return f"block {block.name} of line {block.line}" if block.name else f"the block of line {block.line}"
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """What is neither empty nor all comment, with its line."""
+    for line, statement in enumerate(text.split("\n"), start=1):
+        statement = statement.strip()
+        if statement and not statement.startswith("#"):
+            yield line, statement
+
+
+def _without_comment(text: str, *, is_command: bool = False) -> str:
+    if not is_command:
+        return text.partition("#")[0].strip()
+    begins_word = True
+    for piece in _PIECE.finditer(text):
+        if piece[0] == "#" and begins_word:
+            return text[: piece.start()].strip()
+        begins_word = piece[0].isspace()
+    return text.strip()
