@@ -226,7 +226,7 @@ def _live(library: ModuleType, payload: Callable[[], None], pid_file: Path | Non
             },
         )
         with context:
-            os.write(writing, f"{os.getpid()}\n".encode())
+            os.write(writing, str(os.getpid()).encode())
             with PidFile(pid_file) if pid_file is not None else nullcontext():
                 payload()
             status = 0
@@ -243,7 +243,7 @@ def _live(library: ModuleType, payload: Callable[[], None], pid_file: Path | Non
     finally:
         if failure:
             with suppress(OSError):  # nobody waits for it any more
-                os.write(writing, f"{status} {' '.join(failure.split())}".encode())
+                os.write(writing, f"\n{status} {' '.join(failure.split())}".encode())
         os._exit(status)
 
 

@@ -59,7 +59,8 @@ def run(
         False,
         "-D",
         help="Daemon mode: run in the background, and return once it is ready. The log goes to syslog, and the number "
-        "of the process to tportknockd.pid in /run/port-knocking-doors. Needs the library python-daemon.",
+        "of the process to tportknockd.pid in /run/port-knocking-doors, with -i to tportknockd-DEVICE.pid. Needs the "
+        "library python-daemon.",
     ),
 ) -> None:
     """Take tportknockd's own options and read its own file, as it is.
