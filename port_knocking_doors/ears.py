@@ -7,6 +7,7 @@ daemon needs no capability.
 from collections.abc import Iterable
 from contextlib import ExitStack
 from fnmatch import fnmatchcase
+from functools import partial
 from types import TracebackType
 
 from .capture.sniffer import Sniffer
@@ -77,7 +78,7 @@ class Ears:
     def _start_sniffing(self, codes: frozenset[int]) -> None:
         with ExitStack() as stack:
             links = stack.enter_context(Links(self._interfaces, self._on_link))
-            self._sniffer = stack.enter_context(Sniffer(codes, self._judge, self._act, links.is_local, links.heard))
+            self._sniffer = stack.enter_context(Sniffer(codes, self._judge, self._act, partial(_reach_of, links)))
             self._sniffing = stack.pop_all()
         for pattern in self._interfaces:
             if not any(fnmatchcase(name, pattern) for link in links.links.values() for name in link.names):
@@ -94,3 +95,8 @@ class Ears:
             logger.info("interface %s is there: it is heard", link.name)
         elif change is Change.WENT:
             logger.warning("interface %s is gone: it is heard again once it is back", link.name)
+
+
+def _reach_of(links: Links, destination: bytes, interface: int) -> int | None:
+    """Packets to this host by a link that is heard are heard by all sequences, others by none."""
+    return 0 if links.is_local(destination) and links.heard(interface) else None

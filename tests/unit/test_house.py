@@ -15,8 +15,20 @@ LEVELS: tuple[frozenset[str], ...] = (
     # values that everything speaks of
     frozenset({"__init__", "errors", "model"}),
     # pure logic
-    frozenset({"knockers", "doors", "rich_rule", "zones", "throttle", "traps", "config.values", "capture.packet"}),
-    frozenset({"config.native", "capture.bpf", "capture.ring"}),
+    frozenset(
+        {
+            "knockers",
+            "doors",
+            "rich_rule",
+            "zones",
+            "throttle",
+            "traps",
+            "config.values",
+            "capture.packet",
+            "capture.ring",
+        }
+    ),
+    frozenset({"config.native", "capture.bpf", "capture.block"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served"}),
     frozenset({"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader"}),
