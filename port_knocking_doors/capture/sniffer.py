@@ -41,27 +41,16 @@ one lets more packets through, and user space decides."""
 
 _EVERYTHING = tuple(bpf.Interest(protocol, 0, PORT_MAX) for protocol in Protocol)
 
-_EXACT = (1 << 32) - 1
-"""The bits of a code that a packet itself tells; reach is above them."""
-
-ReachOf = Callable[[bytes, int], int | None]
-"""Called with a packet's destination and the index of the interface that it came by: what is to be set in its code
-above the bits that are its own (0: nothing), or None where nobody hears such packets."""
-
 ETH_P_ALL = 0x0003  # linux/if_ether.h
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-
-
-def _without_reach(codes: Iterable[int]) -> frozenset[int]:
-    return frozenset(code & _EXACT for code in codes)
 
 
 class Sniffer:
     """The ring and its socket: a context manager, and once entered it hears.
 
-    `codes`: what is to be heard (`Step.code`; what is in them of reach makes no difference). `reach_of`: which reach a
-    packet is of. `targets`: addresses that need not be this host's for their packets to come to `reach_of`. Entering
-    raises `CaptureError` where this process may not sniff.
+    `codes`: what is to be heard (`Step.code`). `reach_of` tells what to add to the codes of packets to a destination by
+    a link (by index), or None where nobody hears them. `targets`: addresses, other than this host's, that somebody
+    hears. Entering raises `CaptureError` where this process may not sniff.
     """
 
     def __init__(
@@ -69,14 +58,14 @@ class Sniffer:
         codes: Iterable[int],
         judge: Judge,
         act: Act,
-        reach_of: ReachOf,
+        reach_of: Callable[[bytes, int], int | None],
         targets: Iterable[Address] = (),
     ) -> None:
-        self._codes = _without_reach(codes)
-        self._targets = tuple(targets)
+        self._codes = frozenset(codes)
         self._judge = judge
         self._act = act
         self._reach_of = reach_of
+        self._targets = tuple(targets)
         self._socket: socket.socket | None = None
         self._ring: mmap.mmap | None = None
         self._next = 0
@@ -130,9 +119,9 @@ class Sniffer:
 
     def replace(self, codes: Iterable[int], judge: Judge, targets: Iterable[Address] = ()) -> None:
         """Hear these from now on, and judge them so. The kernel exchanges filters between two packets: none is lost."""
-        self._codes = _without_reach(codes)
-        self._targets = tuple(targets)
+        self._codes = frozenset(codes)
         self._judge = judge
+        self._targets = tuple(targets)
         self._attach_filter()
 
     def _attach_filter(self) -> None:
@@ -176,9 +165,11 @@ class Sniffer:
                 if destination != to or interface != by:
                     to, by = destination, interface
                     reach = reach_of(destination, interface)
-                if reach is None:
+                if reach:
+                    code |= reach
+                elif reach is None:
                     continue
-                outcome = judge(source, code | reach if reach else code, echo, when)
+                outcome = judge(source, code, echo, when)
                 if outcome.matters:
                     self._act(source, interface, outcome, when)
             ring.release(memory, block)
