@@ -33,9 +33,8 @@ Arrival = tuple[bytes, bytes, int, int, int]
 ROW = 128
 """Frames that are read in a row at most. They are copied out for it, and so few stay in a processor's nearest cache."""
 FEW = 8
-"""A row shorter than this is not worth its beginning."""
-PAUSE = 32
-"""Frames that are read on their own after such a row: where all are different, trying again costs next to nothing."""
+"""A row shorter than this is not worth its beginning. After such a one twice as many frames are read on their own, and
+twice as many again after the next: where hardly two frames are alike, trying costs next to nothing."""
 
 # How the kernel lays out a frame in the ring of a cooked socket: its own headers, room for a link's header, and the
 # packet; the next frame begins at a multiple of eight bytes (net/packet/af_packet.c: tpacket_rcv, V3_ALIGNMENT).
