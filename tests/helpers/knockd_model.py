@@ -60,7 +60,7 @@ class Knockd:
             for door in self.doors:
                 if door.steps[0] == (packet.protocol, packet.port) and door.matches(packet):
                     attempt = _Attempt(packet.source, door)
-                    self._attempts.insert(0, attempt)
+                    self._attempts.append(attempt)
                     said += self._advance(attempt)
             return said
         for attempt in mine:

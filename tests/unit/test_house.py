@@ -16,8 +16,8 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"__init__", "errors", "model"}),
     # pure logic
     frozenset({"dialects", "doors", "herald", "lapses", "rich_rule", "zones", "throttle", "traps"}),
-    frozenset({"config.values", "capture.packet"}),
-    frozenset({"knockers", "config.native", "config.knockd", "config.tportknockd", "capture.bpf", "capture.ring"}),
+    frozenset({"config.values", "capture.packet", "capture.ring"}),
+    frozenset({"knockers", "config.native", "config.knockd", "config.tportknockd", "capture.bpf", "capture.block"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served", "one_time"}),
     frozenset(
