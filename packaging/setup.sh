@@ -167,6 +167,11 @@ make_environment() { # make_environment demo|test
   PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
     "$venv/bin/python" -m pip install --quiet --progress-bar off --editable "$source" >"$log" 2>&1 </dev/null ||
     pip_failed 'pip install failed' "$log"
+  # Not every Python can have it, and to build it takes clang: without, the tests replay the fuzzer's corpus only.
+  [ "$want" != test ] || PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    "$venv/bin/python" -m pip install --quiet --progress-bar off --only-binary atheris \
+    --editable "${source%'[dev]'}[fuzz]" >"$log" 2>&1 </dev/null ||
+    say "there is no atheris for this Python: the tests will not fuzz"
   stamp "$want" "$(about_python "$venv/bin/python" pip)" >"$venv/.set-up"
   rm -f "$venv/.unfinished" "$log"
   say "the environment is ready, in $((SECONDS - started)) s"

@@ -26,20 +26,23 @@ def lay(
     free ports. Sequences with as many traps share those that are spread, so that hundreds of them fit into one filter.
     """
     every = tuple(sequences)
-    traps: dict[int, set[Sequence]] = {}
+    # By their places: to hash a sequence for each trap took two seconds where there are hundreds.
+    trapped_by: dict[int, list[int]] = {}
     for protocol in Protocol:
-        trapped = [one for one in every if one.traps and any(step.protocol is protocol for step in one.steps)]
+        trapped = [
+            (place, one)
+            for place, one in enumerate(every)
+            if one.traps and any(step.protocol is protocol for step in one.steps)
+        ]
         free = _free_ports(protocol, every, served, outgoing)
-        spread = {count: _spread(free, count, random) for count in sorted({one.traps for one in trapped})}
-        for sequence in trapped:
+        spread = {count: _spread(free, count, random) for count in sorted({one.traps for _, one in trapped})}
+        code = Step(protocol, 0, Flags.SYN if protocol is Protocol.TCP else 0).code
+        for place, sequence in trapped:
             own = _beside(free, sorted({step.port for step in sequence.steps if step.protocol is protocol}))
             for port in (own + [port for port in spread[sequence.traps] if port not in own])[: sequence.traps]:
-                traps.setdefault(_code(protocol, port), set()).add(sequence)
-    return {code: frozenset(of) for code, of in traps.items()}
-
-
-def _code(protocol: Protocol, port: int) -> int:
-    return Step(protocol, port, Flags.SYN if protocol is Protocol.TCP else 0).code
+                trapped_by.setdefault(code | port, []).append(place)
+    alike = {of: frozenset(every[place] for place in of) for of in set(map(tuple, trapped_by.values()))}
+    return {code: alike[tuple(of)] for code, of in trapped_by.items()}
 
 
 def _free_ports(

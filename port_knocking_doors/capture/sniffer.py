@@ -15,6 +15,7 @@ import socket
 import struct
 from array import array
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import TracebackType
 
 from port_knocking_doors.capture import bpf, ring
@@ -23,7 +24,7 @@ from port_knocking_doors.clock import now
 from port_knocking_doors.errors import CaptureError
 from port_knocking_doors.knockers import Act, Judge
 from port_knocking_doors.log import logger
-from port_knocking_doors.model import PORT_MAX, Address, Protocol
+from port_knocking_doors.model import Address
 
 GEOMETRY = ring.Geometry(block_size=1 << 15, blocks=256, frame_size=1 << 11, retire_after=5)
 """8 MiB: some 60,000 knocks of a burst. A lone knock waits up to `retire_after` milliseconds, and the kernel's timer
@@ -41,10 +42,8 @@ PROGRAM_LIMITS = (bpf.MAX_INSTRUCTIONS, bpf.MAX_INSTRUCTIONS, 1600, 600)
 """Instructions of the filter, tried in turn: older kernels have room for 1,745 (net.core.optmem_max = 20480). A shorter
 one lets more packets through, and user space decides."""
 
-_EVERYTHING = tuple(bpf.Interest(protocol, 0, PORT_MAX) for protocol in Protocol)
-
 ETH_P_ALL = 0x0003  # linux/if_ether.h
-SO_ATTACH_FILTER = 26  # asm-generic/socket.h
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 
 
 class Sniffer:
@@ -85,7 +84,7 @@ class Sniffer:
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
             self._socket = sock
             sock.setblocking(False)
-            self._attach_filter()
+            self._attach_filter(self._codes, self._targets)
             sock.setsockopt(ring.SOL_PACKET, ring.PACKET_VERSION, ring.TPACKET_V3)
             sock.setsockopt(ring.SOL_PACKET, ring.PACKET_IGNORE_OUTGOING, 1)
             sock.setsockopt(ring.SOL_PACKET, ring.PACKET_RX_RING, GEOMETRY.request())
@@ -120,19 +119,26 @@ class Sniffer:
         self._socket = self._ring = None
 
     def replace(self, codes: Iterable[int], judge: Judge, targets: Iterable[Address] = ()) -> None:
-        """Hear these from now on, and judge them so. The kernel exchanges filters between two packets: none is lost."""
-        self._codes = frozenset(codes)
-        self._judge = judge
-        self._targets = tuple(targets)
-        self._attach_filter()
+        """Hear these from now on, and judge them so. The kernel exchanges filters between two packets: none is lost.
 
-    def _attach_filter(self) -> None:
-        wanted = tuple(bpf.interests(self._codes))
+        Raises `CaptureError` where the kernel has no room for a filter, with nothing changed but that all packets come.
+        """
+        new_codes, new_targets = frozenset(codes), tuple(targets)
+        try:
+            self._attach_filter(new_codes, new_targets)
+        except OSError as error:
+            raise CaptureError(f"packets cannot be filtered: {error.strerror}") from error
+        self._codes, self._targets, self._judge = new_codes, new_targets, judge
+
+    def _attach_filter(self, codes: Iterable[int], targets: Iterable[Address]) -> None:
+        assert self._socket is not None
+        wanted = tuple(bpf.interests(codes))
         for limit in PROGRAM_LIMITS:
-            if self._attach(bpf.build(wanted, self._targets, limit)):
+            if self._attach(bpf.build(wanted, targets, limit)):
                 return
-            # While filters are exchanged the kernel counts both; a small one that hears everything makes room.
-            self._attach(bpf.build(_EVERYTHING, self._targets))
+            # While filters are exchanged the kernel counts both. Without any, all packets come: user space decides.
+            with suppress(FileNotFoundError):  # there was none
+                self._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
         raise OSError(errno.ENOMEM, "the kernel has no room for the filter (net.core.optmem_max)")
 
     def _attach(self, program: bytes) -> bool:

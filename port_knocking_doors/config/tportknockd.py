@@ -180,15 +180,18 @@ class _Reading:
 
     def _close(self, line: int, name: str) -> None:
         if not self._open:
-            self._blame(line, f"a block ends here and none is open, expected <{name or 'NAME'}> before it")
+            self._blame(line, "a block ends here and none is open, expected <NAME> before it")
             return
         block = self._open.pop()
         if block.name and block.name != name:
             self._blame(line, f"the name is another one than that of {_called(block)}, expected </{block.name}>", block)
             # An outer block's end is meant, perhaps, and the inner one's was forgotten.
             if name in (outer.name for outer in self._open):
-                while self._open.pop().name != name:
-                    pass
+                while (outer := self._open.pop()).name != name:
+                    outer.sound = False
+                    self._check(outer)
+                outer.closed = True
+                self._check(outer)
         block.closed = True
         self._check(block)
 

@@ -30,6 +30,7 @@ from port_knocking_doors.sandbox import Sandbox
 from tests.helpers import blocks, frames
 from tests.helpers.bpf_machine import About, Machine
 from tests.helpers.frames import OTHER4, OTHER6, Frame
+from tests.helpers.raw_frames import link_address
 
 ROUND = 100
 """Frames that are sent before the sender waits: as many as any socket's buffer holds."""
@@ -151,11 +152,6 @@ def send(interface: str, folder: Path) -> None:
 # --- the tests
 
 
-def link_address(box: Sandbox, interface: str) -> bytes:
-    shown = box.server.run(["ip", "-json", "link", "show", "dev", interface]).stdout
-    return bytes.fromhex(json.loads(shown)[0]["address"].replace(":", ""))
-
-
 def any_frames(random: Random, ports: list[int], count: int) -> list[Frame]:
     row: list[Frame] = []
     while len(row) < count:
@@ -198,7 +194,7 @@ def test_the_kernel_and_the_interpreter_agree_on_every_frame(
     ports = sorted({port for one in interests for port in (one.first, one.last, one.first ^ 1, one.last ^ 1)})
     client = box.hosts["client"]
     to = {
-        frames.TO_HOST: link_address(box, client.server_interface),
+        frames.TO_HOST: link_address(box.server, client.server_interface),
         frames.TO_ALL: b"\xff" * 6,
         frames.TO_GROUP: bytes.fromhex("3333deadbeef"),
         frames.TO_OTHER: bytes.fromhex("020000000077"),

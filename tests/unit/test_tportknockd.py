@@ -204,8 +204,8 @@ WRONG = {
     "an empty file": ("", ["F:1: no block is there, expected <NAME> … </NAME>"]),
     "only comments": ("# one\n\n", ["F:1: no block is there, expected <NAME> … </NAME>"]),
     "unclosed": (block().replace("</A>", ""), ["F:1: block A of line 1 has no end, expected </A>"]),
-    "unopened": ("</A>\n", ["F:1: a block ends here and none is open, expected <A> before it"]),
-    "closed twice": (block() + "</A>", ["F:6: a block ends here and none is open, expected <A> before it"]),
+    "unopened": ("</A>\n", ["F:1: a block ends here and none is open, expected <NAME> before it"]),
+    "closed twice": (block() + "</A>", ["F:6: a block ends here and none is open, expected <NAME> before it"]),
     "nested": (
         block().replace("</A>", block(name="B") + "</A>"),
         ["F:5: a block begins inside block A of line 1, expected the end of that one first"],

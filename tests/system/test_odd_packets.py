@@ -1,0 +1,189 @@
+"""Packets that few clients send, through the daemon: what is a knock nevertheless, and what makes no difference."""
+
+from dataclasses import replace
+from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
+
+from port_knocking_doors.model import Address
+from port_knocking_doors.sandbox import ClientHost, Host, Process, Sandbox
+from tests.helpers import frames
+from tests.helpers.doorstep import said
+from tests.helpers.frames import FRAGMENT, TCP, Extension, Frame
+from tests.helpers.raw_frames import link_address, send_frames
+from tests.helpers.raw_knock import send_tcp
+from tests.helpers.running import GUARDED, doors, wait_open
+from tests.helpers.sniffed import FLAGS_STEP, RIGHT, SYN_STEP, UDP_STEP, knock_udp, sniffing
+from tests.helpers.waiting import wait_until
+
+UDP4 = Frame(port=UDP_STEP, payload=6)
+SYN4 = Frame(protocol=TCP, port=SYN_STEP, flags=0x02)
+FRAP4 = Frame(protocol=TCP, port=FLAGS_STEP, flags=0x1D)
+STEPS4 = (UDP4, SYN4, FRAP4)
+STEPS6 = tuple(replace(step, version=6) for step in STEPS4)
+WRONG4, WRONG6 = (replace(steps[1], flags=0x01) for steps in (STEPS4, STEPS6))
+"""On the bare SYN's port, and so a wrong knock after the first step."""
+
+CHAIN = (Extension(frames.HOP_BY_HOP, 1), Extension(frames.ROUTING), Extension(frames.DESTINATION))
+LATER = (Extension(FRAGMENT, place=1),)
+
+KNOCKS: dict[str, tuple[Frame, ...]] = {
+    "plain": STEPS4,
+    "plain, IPv6": STEPS6,
+    "IPv4 options": tuple(replace(step, options=3) for step in STEPS4),
+    "all the IPv4 options that there is room for": tuple(replace(step, options=10) for step in STEPS4),
+    "first fragments": tuple(replace(step, more=True) for step in STEPS4),
+    "first fragments behind options": tuple(replace(step, more=True, options=2) for step in STEPS4),
+    "first fragments of IPv6": tuple(replace(step, extensions=(Extension(FRAGMENT, more=True),)) for step in STEPS6),
+    "atomic fragments of IPv6": tuple(replace(step, extensions=(Extension(FRAGMENT),)) for step in STEPS6),
+    "extension headers": tuple(replace(step, extensions=CHAIN) for step in STEPS6),
+    "extension headers and a first fragment": tuple(
+        replace(step, extensions=(*CHAIN, Extension(FRAGMENT, more=True))) for step in STEPS6
+    ),
+    "padding of the link": tuple(replace(step, payload=0, padding=18) for step in STEPS4),
+    "a priority mark of the link": tuple(replace(step, tag=0xE000) for step in STEPS4),
+    "the bits of ECN": (UDP4, *(replace(step, flags=step.flags | 0xC0) for step in STEPS4[1:])),
+    "longer than one frame": tuple(replace(step, payload=1400) for step in STEPS4),
+}
+"""Whole sequences, each packet of the kind."""
+
+EVERYBODY4, GROUP4 = IPv4Address("10.0.1.255"), IPv4Address("224.0.0.1")
+GROUP6 = IPv6Address("ff02::1")
+ELSEWHERE4, ELSEWHERE6 = IPv4Address("10.0.1.99"), IPv6Address("fd00:0:0:1::99")
+
+KINDS: dict[str, tuple[int, dict[str, object]]] = {
+    "a later fragment": (4, {"place": 1}),
+    "a later fragment, the last": (4, {"place": 185, "options": 1}),
+    "a later fragment of IPv6": (6, {"extensions": LATER}),
+    "a later fragment behind extension headers": (6, {"extensions": (*CHAIN, *LATER)}),
+    "five extension headers": (6, {"extensions": (Extension(frames.DESTINATION),) * 5}),
+    "encrypted": (6, {"extensions": (Extension(frames.AUTHENTICATION),)}),
+    "broadcast": (4, {"kind": frames.TO_ALL, "destination": EVERYBODY4}),
+    "broadcast on the link alone": (4, {"kind": frames.TO_ALL}),
+    "broadcast, addressed to us on the link": (4, {"destination": EVERYBODY4}),
+    "broadcast everywhere": (4, {"kind": frames.TO_ALL, "destination": IPv4Address("255.255.255.255")}),
+    "multicast": (4, {"kind": frames.TO_GROUP, "destination": GROUP4}),
+    "multicast, addressed to us on the link": (4, {"destination": GROUP4}),
+    "multicast of IPv6": (6, {"kind": frames.TO_GROUP, "destination": GROUP6}),
+    "multicast of IPv6, addressed to us on the link": (6, {"destination": GROUP6}),
+    "to another host on the link": (4, {"kind": frames.TO_OTHER}),
+    "to another host": (4, {"destination": ELSEWHERE4}),
+    "to another host, IPv6": (6, {"destination": ELSEWHERE6}),
+    "to no address": (4, {"destination": IPv4Address("0.0.0.0")}),
+    "half a header": (4, {"cut": 24}),
+    "a length that denies its header": (4, {"claimed_length": 24, "padding": 20}),
+    "an IPv4 header that is too short": (4, {"claimed_words": 4}),
+    "IPv4 by its link, IPv6 by itself": (4, {"claimed_version": 6}),
+    "on a VLAN that is not there": (4, {"tag": 5}),
+}
+"""What is no knock, by the family and what is odd about it."""
+
+
+def odd(frame: Frame, oddity: dict[str, object]) -> Frame:
+    return replace(frame, **oddity)  # type: ignore[arg-type]
+
+
+class Street:
+    """Who lives on the client's link: each case has a knocker of its own, by a forged address."""
+
+    def __init__(self, box: Sandbox, client: ClientHost) -> None:
+        self._client = client
+        self._links = {
+            frames.TO_HOST: link_address(box.server, client.server_interface),
+            frames.TO_ALL: b"\xff" * 6,
+            frames.TO_GROUP: bytes.fromhex("01005e000001"),
+            frames.TO_OTHER: bytes.fromhex("020000000077"),
+        }
+        self._own = link_address(client, client.interface)
+        self._count = 9
+        self._on_wire: list[bytes] = []
+
+    def plan(self, packets: tuple[Frame, ...]) -> Address:
+        """These come from an address that nobody had yet; which."""
+        self._count += 1
+        first: Address = IPv4Address("10.0.1.0") if packets[0].version == 4 else IPv6Address("fd00:0:0:1::")
+        source = first + self._count
+        self._on_wire += [replace(one, source=source).ethernet(self._links[one.kind], self._own) for one in packets]
+        return source
+
+    def knock(self) -> None:
+        """Send all that was planned, in order."""
+        send_frames(self._client, self._client.interface, self._on_wire)
+        self._on_wire.clear()
+
+
+def opens_for_all(daemon: Process, knockers: dict[Address, str]) -> None:
+    """Wait until the door is open for each."""
+
+    def shut() -> list[str]:
+        return [name for address, name in knockers.items() if not said(daemon, f"{address}: opened")]
+
+    wait_until(lambda: not shut(), 15, lambda: f"open in spite of {shut()}")
+
+
+def test_a_knock_is_one_however_it_is_wrapped(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    daemon = sniffing(box, tmp_path, {"duration": 60})
+    street = Street(box, client)
+    knockers = {street.plan(packets): name for name, packets in KNOCKS.items()}
+    street.knock()
+    opens_for_all(daemon, knockers)
+    assert "wrong knock" not in daemon.stderr.text
+    assert len(doors(box)) == len(KNOCKS)
+
+
+def test_what_is_no_knock_neither_helps_nor_hurts(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    """Of each kind: as the last step it opens nothing, and as a wrong step it spoils nothing."""
+    daemon = sniffing(box, tmp_path, {"duration": 60}, ignoring_period_after_knock_error=60)
+    street = Street(box, client)
+    helped: dict[Address, str] = {}
+    hurt: dict[Address, str] = {}
+    for name, (version, oddity) in KINDS.items():
+        steps, wrong = (STEPS4, WRONG4) if version == 4 else (STEPS6, WRONG6)
+        helped[street.plan((*steps[:2], odd(steps[2], oddity)))] = name
+        hurt[street.plan((steps[0], odd(wrong, oddity), *steps[1:]))] = name
+    last = street.plan(STEPS4)
+    street.knock()
+    opens_for_all(daemon, {**hurt, last: "nothing"})
+    assert [name for address, name in helped.items() if said(daemon, f"{address}: opened")] == [], "these help"
+    assert "wrong knock" not in daemon.stderr.text
+    assert len(doors(box)) == len(KINDS) + 1
+
+
+def test_the_wrong_step_that_the_odd_ones_resemble_does_hurt(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    """So the test above can fail."""
+    daemon = sniffing(box, tmp_path, ignoring_period_after_knock_error=60)
+    street = Street(box, client)
+    for steps, wrong in ((STEPS4, WRONG4), (STEPS6, WRONG6)):
+        knocker = street.plan((steps[0], wrong, *steps[1:]))
+        street.knock()
+        daemon.wait_for(f"{knocker}: wrong knock")
+    right = street.plan(STEPS4)
+    street.knock()
+    daemon.wait_for(f"{right}: opened")
+    assert len(doors(box)) == 1
+
+
+def retransmitted(host: Host) -> int:
+    """How many segments of TCP the host's kernel has sent again (RFC 2012, tcpRetransSegs)."""
+    names, values = (
+        line.split()[1:] for line in host.run(["cat", "/proc/net/snmp"]).stdout.splitlines() if line.startswith("Tcp:")
+    )
+    return int(dict(zip(names, values, strict=True))["RetransSegs"])
+
+
+def test_a_syn_that_the_clients_kernel_sends_again_is_no_wrong_knock(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    """The server answers nothing at all, so each SYN comes once more after a second: between steps and at the end."""
+    box.firewall_cmd("--zone=drop", f"--change-interface={client.server_interface}")
+    another = SYN_STEP + 50
+    daemon = sniffing(box, tmp_path, {"steps": [f"udp:{UDP_STEP}", f"tcp:{SYN_STEP}", f"tcp:{another}"], "duration": 5})
+    with box.server.listen(GUARDED):
+        knock_udp(client, client.server4)
+        for number, port in enumerate((SYN_STEP, another), 1):
+            assert client.connect(client.server4, port, timeout=1.5) == "timeout"
+            assert retransmitted(client) >= number
+        wait_open(client, client.server4)
+        knock_udp(client, client.server4)  # heard at once: nothing was wrong
+        send_tcp(client, client.server4, [RIGHT[0], (another, "s")], source_port=40001)
+        daemon.wait_for(f"{client.address4}: prolonged")
+    assert "wrong knock" not in daemon.stderr.text
