@@ -16,7 +16,6 @@ RULES = REPOSITORY / "packaging" / "polkit" / "50-port-knocking-doors.rules"
 USER = "port-knocking-doors"
 OTHER = "somebody"
 
-_PLACE = "/run/installed"
 CONF = "/run/configuration/port_knocker.toml"
 NOTIFY_SOCKET = "/run/notify"
 WATCHDOG_USEC = 400_000
@@ -32,6 +31,11 @@ while True:
 """
 
 
+def _closed(place: Path) -> Path | None:
+    """The uppermost folder on the way to this place that other users may not pass through."""
+    return next((folder for folder in reversed([place, *place.parents]) if not folder.stat().st_mode & 0o001), None)
+
+
 class Installation:
     """What an administrator installs, on the server of a sandbox with users: the service's user, and the program where
     this user can read it. Nothing of it is on the machine itself: every place is a mount of the sandbox's own."""
@@ -39,7 +43,7 @@ class Installation:
     def __init__(self, box: Sandbox, folder: Path, conf: Path) -> None:
         self._box = box
         self._add_users(folder)
-        self.python = self._show_program()
+        self._show_program()
         self.configure(conf)
 
     def _add_users(self, folder: Path) -> None:
@@ -53,12 +57,22 @@ class Installation:
         for name in ("passwd", "group"):
             self._box.server.run(["mount", "--bind", str(root / "etc" / name), f"/etc/{name}"])
 
-    def _show_program(self) -> str:
-        """Folders of this machine may be closed to other users: let there be another way to these two."""
-        for name, source in (("project", str(REPOSITORY)), ("python", sys.prefix)):
-            self._box.server.run(["mkdir", "-p", f"{_PLACE}/{name}"])
-            self._box.server.run(["mount", "--bind", source, f"{_PLACE}/{name}"])
-        return f"{_PLACE}/python/{Path(sys.executable).relative_to(sys.prefix)}"
+    def _show_program(self) -> None:
+        """Let everybody get at the program and its Python: where a folder above is closed to others, as root's own is,
+        an open one takes its place, with nothing else in it."""
+        places = [Path(place) for place in (REPOSITORY, sys.prefix, sys.base_prefix)]
+        closed = {folder for place in places for folder in [_closed(place)] if folder is not None}
+        behind = [place for place in places if _closed(place) is not None]
+        for number, place in enumerate(behind):
+            self._bind(str(place), f"/run/behind/{number}")
+        for folder in closed:
+            self._box.server.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "sandbox", str(folder)])
+        for number, place in enumerate(behind):
+            self._bind(f"/run/behind/{number}", str(place))
+
+    def _bind(self, source: str, place: str) -> None:
+        self._box.server.run(["mkdir", "-p", place])
+        self._box.server.run(["mount", "--bind", source, place])
 
     def configure(self, conf: Path) -> None:
         """Put the configuration where everybody could get at it, but for the permissions of tmpfiles.conf."""
@@ -67,9 +81,9 @@ class Installation:
 
     def begin(self, what: str, *arguments: str, units: Sequence[Path] = (UNIT,)) -> Process:
         """Begin the program as one of the unit's commands, with what the unit gives it."""
-        helper = f"{_PLACE}/project/tests/helpers/confine.py"
-        files = ",".join(f"{_PLACE}/project/{unit.relative_to(REPOSITORY)}" for unit in units)
-        program = [self.python, "-m", "port_knocking_doors", *arguments]
+        helper = str(REPOSITORY / "tests" / "helpers" / "confine.py")
+        files = ",".join(map(str, units))
+        program = [sys.executable, "-m", "port_knocking_doors", *arguments]
         env = {**self._env, "NOTIFY_SOCKET": NOTIFY_SOCKET, "WATCHDOG_USEC": str(WATCHDOG_USEC)}
         return self._box.server.popen([sys.executable, "-I", helper, files, what, "--", *program], env=env, cwd="/")
 
@@ -80,7 +94,7 @@ class Installation:
 
     @property
     def _env(self) -> dict[str, str]:
-        return {"PYTHONPATH": f"{_PLACE}/project", "PYTHONDONTWRITEBYTECODE": "1"}
+        return {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def listen(self) -> Process:
         """What systemd would hear, a line each on standard output."""
