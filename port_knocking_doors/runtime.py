@@ -84,15 +84,18 @@ def _lock(descriptor: int, role: str, priority: int) -> None:
     deadline = time.monotonic() + _PATIENCE
     while not _try_lock(descriptor):
         holder, _, pid = os.pread(descriptor, 64, 0).decode(errors="replace").strip().partition(" ")
-        if role == CLOSER or (holder == DAEMON and Path(f"/proc/{pid}").exists()):
+        by_daemon = holder == DAEMON and Path(f"/proc/{pid}").exists()
+        if role == CLOSER or by_daemon:
             raise AlreadyRunningError(
                 f"port-knocking-doors runs already, as process {pid}, with the mark rule_priority = {priority}: "
-                "the two would close each other's doors; stop it, or give this one another rule_priority"
+                "the two would close each other's doors; stop it, or give this one another rule_priority",
+                by_daemon=by_daemon,
             )
         if time.monotonic() > deadline:
             raise AlreadyRunningError(
                 f"process {pid or '(unknown)'} has been closing the doors of an earlier daemon for {_PATIENCE:g} s; "
-                "see whether firewalld answers"
+                "see whether firewalld answers",
+                by_daemon=False,
             )
         time.sleep(_PAUSE)
 

@@ -6,11 +6,12 @@ is the command `sweep`. Where a daemon with the mark is running, there is nothin
 
 import asyncio
 import sys
+import time
 from collections.abc import Hashable
 from contextlib import suppress
 
 from . import log
-from .clock import within
+from .clock import now, within
 from .commands import pending_directory, run_pending
 from .doorkeeper import Doorkeeper
 from .errors import AlreadyRunningError, DoorsError, FirewallError
@@ -24,6 +25,7 @@ TURN = 10.0
 """Seconds for which the mark is held in one go; more than the removal of many doors takes."""
 PATIENCE = 600.0
 """Seconds that a firewalld which hangs is waited for."""
+_PAUSE = 0.1
 
 
 class _Nobody:
@@ -86,16 +88,29 @@ async def _answering(patience: float) -> None:
 def close(priority: int, patience: float = PATIENCE) -> DoorsError | None:
     """`sweep`, with what came of it in the log; what went wrong if rules may be left."""
     try:
-        removed = asyncio.run(sweep(priority, patience))
-    except AlreadyRunningError:
-        return None
+        removed = _sweep_after_others(priority, patience)
     except DoorsError as error:
         if isinstance(error, FirewallError) and error.code == UNREACHABLE:
             logger.info("firewalld is not running: what was open went with it")
             return None
         return error
-    logger.warning("closed the doors of a daemon that ended without doing so: %d rules removed", removed)
+    if removed is not None:
+        logger.warning("closed the doors of a daemon that ended without doing so: %d rules removed", removed)
     return None
+
+
+def _sweep_after_others(priority: int, patience: float) -> int | None:
+    """`sweep`; None where somebody else did it, or does. Another closer is waited for: it may have less patience."""
+    deadline = now() + patience
+    while True:
+        try:
+            return asyncio.run(sweep(priority, patience))
+        except AlreadyRunningError as error:
+            if error.by_daemon or now() > deadline:
+                return None
+        time.sleep(_PAUSE)
+        if priority not in left_behind():
+            return None
 
 
 def close_all(patience: float) -> None:

@@ -10,7 +10,7 @@ import pytest
 from port_knocking_doors import runtime, sweep
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewalld import UNREACHABLE
-from port_knocking_doors.runtime import DAEMON, hold_mark, left_behind
+from port_knocking_doors.runtime import CLOSER, DAEMON, hold_mark, left_behind
 from tests.helpers.fake_bus import FakeBus, shorten_calls
 
 REPOSITORY = Path(__file__).parents[2]
@@ -92,6 +92,34 @@ def test_a_firewalld_that_is_stopped_took_everything_along(bus: FakeBus) -> None
         assert raised.value.code == UNREACHABLE
 
     asyncio.run(story())
+
+
+def test_one_that_gives_up_leaves_the_work_to_one_with_more_patience(bus: FakeBus) -> None:
+    """As after every end under systemd: the guardian's closer and ExecStopPost's begin in the same moment."""
+
+    async def story() -> None:
+        async with bus:
+            with hold_mark(MARK, CLOSER, leaves_rules=True):
+                waiting = asyncio.create_task(asyncio.to_thread(sweep.close, MARK, 10.0))
+                await asyncio.sleep(0.3)
+                assert not waiting.done()
+            assert await asyncio.wait_for(waiting, 10) is None
+
+    asyncio.run(story())
+    assert bus.zones["public"] == []
+    assert left_behind() == []
+
+
+def test_one_that_comes_to_its_end_leaves_nothing_to_the_other(bus: FakeBus) -> None:
+    async def story() -> None:
+        async with bus:
+            with hold_mark(MARK, CLOSER):
+                waiting = asyncio.create_task(asyncio.to_thread(sweep.close, MARK, 10.0))
+                await asyncio.sleep(0.3)
+            assert await asyncio.wait_for(waiting, 10) is None
+
+    asyncio.run(story())
+    assert bus.connections == 0
 
 
 def the_command(**env: str) -> subprocess.CompletedProcess[str]:
