@@ -96,7 +96,9 @@ class PidFile:
 
     def _taken(self, pid: int) -> AlreadyRunningError:
         who = f"process {pid} ({_name(pid)})" if pid else "another process"
-        return AlreadyRunningError(f"{self._path}: {who} runs already; stop it, or choose another pid file")
+        return AlreadyRunningError(
+            f"{self._path}: {who} runs already; stop it, or choose another pid file", by_daemon=True
+        )
 
     def _remove(self) -> None:
         if self._descriptor < 0:

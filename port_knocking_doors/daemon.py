@@ -29,8 +29,8 @@ from .knockers import Judge, Knockers, Outcome, Verdict
 from .lapses import Lapses
 from .log import logger
 from .model import Dialect, Door, Port, Protocol, Sequence, Settings
-from .notify import notify
-from .runtime import hold_mark
+from .notify import Watchdog, notify, reloading
+from .runtime import has_rules, hold_mark
 from .throttle import Throttle
 from .zones import Zones
 
@@ -65,7 +65,8 @@ class Daemon:
             self._judge(self._knockers),
             self._act,
         )
-        self._firewall_needed = asyncio.Event()
+        self._has_rules = has_rules(settings.rule_priority)
+        """Whether it has anything to do with firewalld, and does not only run commands."""
         self._confirmed: set[Hashable] = set()
         self._wrong = Throttle(burst=20, period=10.0)
         self._refused = Throttle(burst=5, period=10.0)
@@ -76,8 +77,6 @@ class Daemon:
         self._timer: asyncio.TimerHandle | None = None
         self._alarm = math.inf
         """What the timer is set to."""
-        self._guardians: list[Guardian] = []
-        self._stack = ExitStack()
         self._ending = asyncio.Event()
 
     async def run(self) -> None:
@@ -92,14 +91,15 @@ class Daemon:
             raise self._loaded.placed(error) from error
 
     async def _run(self) -> None:
-        with self._stack as stack:
+        with ExitStack() as stack:
             stack.enter_context(hold_mark(self._settings.rule_priority))
+            stack.enter_context(Watchdog())
             pending = pending_directory(self._settings.rule_priority)
             run_pending(pending)
             self._commands = Commands(pending, self)
             stack.enter_context(self._ears)
             # From here on something may be open; what went wrong before needs no closer.
-            self._guard(stack)
+            guardian = stack.enter_context(Guardian(self._settings.rule_priority))
             end = self._ending.set
             stack.enter_context(_signals({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: self._on_hangup}))
             worker = asyncio.create_task(self._keep())
@@ -110,40 +110,30 @@ class Daemon:
             finally:
                 for task in (ending, *others):
                     task.cancel()
-                await self._close_all()
+                await self._close_all(guardian)
                 worker.cancel()
                 await asyncio.gather(ending, worker, *others, return_exceptions=True)
 
-    def _guard(self, stack: ExitStack) -> None:
-        """Have the doors of these settings closed whatever happens to this process."""
-        firewall = _needs_firewall(self._settings)
-        self._guardians.append(stack.enter_context(Guardian(self._settings.rule_priority, firewall)))
-        if firewall:
-            self._firewall_needed.set()
-
     async def _keep(self) -> None:
-        """Without a door in the firewall there need not be one."""
-        await self._firewall_needed.wait()
-        await self._keeper.run()
+        if self._has_rules:
+            await self._keeper.run()
+        else:
+            await asyncio.Event().wait()
 
     async def _start(self) -> None:
-        """Wait for firewalld, let the knocks through, and say that all is ready."""
-        if self._firewall_needed.is_set():
+        """Wait for firewalld where there is a use for it, let the knocks through, and say that all is ready."""
+        if self._has_rules:
             await self._meet_firewall()
         logger.info("%s", _ready_line(self._settings))
         self._herald.on_ready(", ".join(interfaces(self._settings)))
         self._tell_disabled(self._force)
         notify("READY=1")
-        await self._firewall_needed.wait()
-        if not self._keeper.surveyed_once:
-            await self._meet_firewall()
 
     async def _meet_firewall(self) -> None:
         try:
             await within(FIRST_ANSWER, self._keeper.surveyed())
         except asyncio.TimeoutError:
-            why = "does not answer" if self._keeper.present else "is not running"
-            logger.warning("firewalld %s: knocks are heard, doors wait until it does", why)
+            logger.warning("firewalld %s: knocks are heard, doors wait until it obeys", self._keeper.obstacle)
             await self._keeper.surveyed()
         assert self._keeper.zones is not None
         _check_zone(self._settings, self._keeper.zones)
@@ -154,12 +144,12 @@ class Daemon:
     async def _check(self) -> None:
         while True:
             await asyncio.sleep(self._settings.rule_check_period)
-            if self._firewall_needed.is_set():
+            if self._has_rules:
                 self._keeper.check()
             self._knockers.expire(now())  # a matter of memory only
 
-    async def _close_all(self) -> None:
-        """Close every door, and end the guardians' watch if that worked."""
+    async def _close_all(self, guardian: Guardian) -> None:
+        """Close every door, and end the guardian's watch if that worked."""
         notify("STOPPING=1")
         self._ears.close()
         if self._timer is not None:
@@ -177,8 +167,7 @@ class Daemon:
                 raise FirewallError(f"firewalld refused to remove {self._keeper.standing} rules; see above")
         if unstopped:
             raise DoorsError(f"{unstopped} stop commands have not ended; a helper process runs them again")
-        for guardian in self._guardians:
-            guardian.dismiss()
+        guardian.dismiss()
         self._herald.on_end()
 
     # Knocks. ---------------------------------------------------------------------------------------------------------
@@ -387,6 +376,7 @@ class Daemon:
 
     # The configuration, again. ---------------------------------------------------------------------------------------
 
+    @reloading
     def _on_hangup(self) -> None:
         """Read the configuration again, whole; then swap it in. Open doors and their deadlines stay as they are."""
         try:
@@ -409,8 +399,6 @@ class Daemon:
             logger.error("the configuration was read again and nothing changed: %s", placed)
             return
         self._loaded, self._settings = loaded, settings
-        if _needs_firewall(settings) and not self._firewall_needed.is_set():
-            self._guard(self._stack)
         self._doors.limit = settings.max_open_doors
         if settings.open_knock_ports:
             self._keeper.want(_KNOCK_PORTS, self._knock_port_rules)
@@ -420,10 +408,6 @@ class Daemon:
         self._herald.on_reload()
         self._tell_disabled(force)
         logger.info("the configuration was read again and is in force")
-
-
-def _needs_firewall(settings: Settings) -> bool:
-    return bool(settings.opening_sequence) or any(sequence.opens for sequence in settings.sequences)
 
 
 def _ready_line(settings: Settings) -> str:

@@ -37,7 +37,11 @@ class ListenError(ConfigError):
 
 
 class AlreadyRunningError(DoorsError):
-    """Another daemon holds the same mark of ownership: two would close each other's doors."""
+    """Somebody else holds the same mark of ownership: a daemon (two would close each other's doors), or a closer."""
+
+    def __init__(self, text: str, *, by_daemon: bool) -> None:
+        super().__init__(text)
+        self.by_daemon = by_daemon
 
 
 class FirewallError(DoorsError):

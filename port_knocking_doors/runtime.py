@@ -7,10 +7,11 @@ ends.
 
 import fcntl
 import os
+import re
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import AlreadyRunningError, DoorsError
@@ -31,12 +32,20 @@ def mark_of(*words: str) -> int:
     return _BEYOND_PRIORITIES + zlib.crc32("\0".join(words).encode(errors="surrogateescape"))
 
 
-def directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """The runtime directory, made if need be: the system's, or where that may not be written the user's own.
+def has_rules(priority: int) -> bool:
+    """Whether whoever has this mark has rules in the firewall, and not only commands."""
+    return priority < _BEYOND_PRIORITIES
 
-    Raises `DoorsError` where there is neither.
+
+def directory(environ: Mapping[str, str] = os.environ) -> Path:
+    """The runtime directory, made if need be: the one that systemd made for us (RuntimeDirectory= of systemd.exec(5)),
+    else the system's, or where that may not be written the user's own.
+
+    Raises `DoorsError` where there is none.
     """
     candidates = [SYSTEM_DIRECTORY]
+    if given := environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
+        candidates.insert(0, Path(given))
     if environ.get("XDG_RUNTIME_DIR"):
         candidates.append(Path(environ["XDG_RUNTIME_DIR"]) / SYSTEM_DIRECTORY.name)
     for candidate in candidates:
@@ -54,33 +63,52 @@ def directory(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 @contextmanager
-def hold_mark(priority: int, role: str = DAEMON) -> Iterator[None]:
+def hold_mark(priority: int, role: str = DAEMON, *, leaves_rules: bool = False) -> Iterator[None]:
     """Hold the lock on the mark `priority` for as long as the context lasts.
 
+    Where it ends by an exception, or `leaves_rules`, rules with the mark may be left behind: `left_behind` tells later.
     A daemon waits for a closer to finish. Raises `AlreadyRunningError`, naming the holder, where a daemon has it.
     """
     path = directory() / f"{priority}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+    with ExitStack() as held:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        held.callback(os.close, descriptor)
         _lock(descriptor, role, priority)
+        # Root may run one by hand, with a directory of its own, beside the service with the system's.
+        with suppress(OSError):
+            elsewhere = os.open(
+                SYSTEM_DIRECTORY / path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            )
+            held.callback(os.close, elsewhere)
+            if not os.path.sameopenfile(descriptor, elsewhere):
+                _lock(elsewhere, role, priority)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{role} {os.getpid()}\n".encode(), 0)
         yield
-        os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
+        if not leaves_rules:
+            os.ftruncate(descriptor, 0)
+
+
+def left_behind() -> list[int]:
+    """The marks whose last holder did not come to its end, or has not yet. Raises `DoorsError`."""
+    locks = (path for path in directory().glob("*.lock") if re.fullmatch(r"-?\d{1,10}", path.stem))
+    return sorted(int(path.stem) for path in locks if path.is_file() and path.stat().st_size)
 
 
 def _lock(descriptor: int, role: str, priority: int) -> None:
     deadline = time.monotonic() + _PATIENCE
     while not _try_lock(descriptor):
         holder, _, pid = os.pread(descriptor, 64, 0).decode(errors="replace").strip().partition(" ")
-        if role == CLOSER or (holder == DAEMON and Path(f"/proc/{pid}").exists()):
-            raise AlreadyRunningError(f"port-knocking-doors runs already, as process {pid}, {_likeness(priority)}")
+        by_daemon = holder == DAEMON and Path(f"/proc/{pid}").exists()
+        if role == CLOSER or by_daemon:
+            raise AlreadyRunningError(
+                f"port-knocking-doors runs already, as process {pid}, {_likeness(priority)}", by_daemon=by_daemon
+            )
         if time.monotonic() > deadline:
             raise AlreadyRunningError(
                 f"process {pid or '(unknown)'} has been closing the doors of an earlier daemon for {_PATIENCE:g} s; "
-                "see whether firewalld answers"
+                "see whether firewalld answers",
+                by_daemon=False,
             )
         time.sleep(_PAUSE)
 
@@ -94,7 +122,7 @@ def _try_lock(descriptor: int) -> bool:
 
 
 def _likeness(priority: int) -> str:
-    if priority >= _BEYOND_PRIORITIES:
+    if not has_rules(priority):
         return "with the same file on the same interface: the two would run each command twice; stop it"
     return (
         f"with the mark rule_priority = {priority}: the two would close each other's doors; stop it, or give this one "

@@ -18,6 +18,11 @@ COMMAND = "knockd"
 CONFIG = Path("/etc/knockd.conf")
 PID_FILE = Path("/var/run/knockd.pid")
 
+_CONFIG = typer.Option(CONFIG, "--config", "-c", metavar="FILE", readable=False, help="The file to read.")
+_PID_FILE = typer.Option(
+    None, "--pidfile", "-p", metavar="FILE", help=f"Where -d writes its process number. Without it: {PID_FILE}."
+)
+
 
 @app.command(COMMAND)
 def run(
@@ -36,7 +41,7 @@ def run(
         "-d",
         help="Run in the background, and return once it listens. Needs the library python-daemon.",
     ),
-    config: Path = typer.Option(CONFIG, "--config", "-c", metavar="FILE", readable=False, help="The file to read."),
+    config: Path = _CONFIG,
     debug: bool = typer.Option(False, "--debug", "-D", help="Log every knock, too (never its port)."),
     lookup: bool = typer.Option(
         False,
@@ -46,9 +51,7 @@ def run(
         "server learns that somebody made a first knock, and which one that was; and a host that wants to seem absent "
         "gives itself away by asking. The log waits for the answers, nothing else does.",
     ),
-    pid_file: Optional[Path] = typer.Option(
-        None, "--pidfile", "-p", metavar="FILE", help=f"Where -d writes its process number. Without it: {PID_FILE}."
-    ),
+    pid_file: Optional[Path] = _PID_FILE,
     log_file: Optional[str] = typer.Option(
         None, "--logfile", "-g", metavar="FILE", help="The log file, in place of the one that the configuration names."
     ),
