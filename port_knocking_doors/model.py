@@ -140,6 +140,8 @@ class Sequence:
     reach: Reach = Reach()
     one_time: str = ""
     """Path of the file of one-time sequences that `steps` is the line in force of; empty `steps` for none left."""
+    one_time_flags: tuple[int, int] = (0, 0)
+    """Flags and mask that the TCP steps of that file's lines get."""
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"__init__", "errors", "model"}),
     # pure logic
     frozenset({"knockers", "doors", "rich_rule", "zones", "throttle", "traps", "config.values", "capture.packet"}),
-    frozenset({"config.native", "config.tportknockd", "capture.bpf", "capture.ring"}),
+    frozenset({"config.native", "config.tportknockd", "config.knockd", "capture.bpf", "capture.ring"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served"}),
     frozenset({"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader"}),

@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 
 from port_knocking_doors.config import native, values
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import ALL_FLAGS, Command, Flags, Port, Protocol, Sequence, Settings, Step
+from port_knocking_doors.model import (
+    ALL_FLAGS,
+    Command,
+    Dialect,
+    Flags,
+    Import,
+    Port,
+    Protocol,
+    Sequence,
+    Settings,
+    Step,
+)
 
 SECRET = (17321, 28463, 19542, 30611, 21785)
 SEQUENCE = f"opening_sequence = {list(SECRET)}\n"
@@ -562,7 +573,7 @@ def keys_of(keys: tuple[native.Key, ...]) -> Iterator[native.Key]:
 def test_the_help_shows_every_key_with_its_default_and_what_it_expects() -> None:
     text = native.help_text()
     settings = native.parse("\n".join(entries(text)), "F")
-    assert settings == Settings(sequences=settings.sequences)
+    assert settings == Settings(sequences=settings.sequences, imports=(Import(Dialect.KNOCKD, "/etc/knockd.conf"),))
     assert [sequence.steps for sequence in settings.sequences] == [native.EXAMPLE_STEPS]
     joined = " ".join(text.split())
     for key in keys_of(native.KEYS):
