@@ -438,7 +438,7 @@ def in_words(sequence: Sequence) -> str:
     lines = [f"{position}. {line}" for position, line in enumerate(lines, start=1)]
     if sequence.one_time:
         lines.append(f"one-time sequences, one after the other: {sequence.one_time}")
-        lines.append(f"each TCP step of theirs {_flags_in_words(*sequence.one_time_flags)}")
+        lines.append(f"each TCP step of theirs {flags_in_words(*sequence.one_time_flags)}")
     lines += _reach_in_words(sequence)
     if sequence.opens:
         lines.append(f"opens {', '.join(map(str, sequence.opens))} for {sequence.duration:g} s")
@@ -478,10 +478,10 @@ def _command_in_words(command: Command) -> Iterator[str]:
 
 def _step_in_words(step: Step) -> str:
     port = f"{step.protocol.name} {step.port}"
-    return port if step.protocol is Protocol.UDP else f"{port} {_flags_in_words(step.flags, step.mask)}"
+    return port if step.protocol is Protocol.UDP else f"{port} {flags_in_words(step.flags, step.mask)}"
 
 
-def _flags_in_words(flags: int, mask: int) -> str:
+def flags_in_words(flags: int, mask: int) -> str:
     """Flags that are free go without saying; where none is, those that may not be set do."""
     if not mask:
         return "with any flags"
@@ -522,7 +522,9 @@ def table(sequence: Sequence) -> str:
     lines = [
         _assignment(key, value)
         for key in _SEQUENCE_KEYS
-        if (value := getattr(entry, key.field)) is not None and (key.required or value != getattr(usual, key.field))
+        if (value := getattr(entry, key.field)) is not None
+        and (key.required or value != getattr(usual, key.field))
+        and not (key.needs and getattr(entry, key.needs) is None)
     ]
     return "\n".join(["[[sequence]]", *lines])
 

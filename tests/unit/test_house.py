@@ -17,6 +17,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     # pure logic
     frozenset({"knockers", "doors", "rich_rule", "zones", "throttle", "traps", "config.values", "capture.packet"}),
     frozenset({"config.native", "config.tportknockd", "config.knockd", "capture.bpf", "capture.ring"}),
+    frozenset({"config.migration"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served"}),
     frozenset({"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader"}),
@@ -27,7 +28,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
-PURE = LEVELS[0] | LEVELS[1] | LEVELS[2]
+PURE = LEVELS[0] | LEVELS[1] | LEVELS[2] | LEVELS[3]
 WORLDLY = {"asyncio", "logging", "os", "pathlib", "select", "subprocess", "sys", "tempfile", "threading", "time"}
 
 
