@@ -211,7 +211,7 @@ class Writer:
             lambda: self.directive(one(["Seq_Timeout", "Timeout"]), self.timeout()),
             lambda: self.directive("TCPFlags", self.flags()),
             lambda: self.directive("Target", self.target()),
-            lambda: self.directive("Cmd_Timeout", one(["0", self.seconds()])),
+            lambda: self.directive("Cmd_Timeout", self.seconds() if self.random.random() < 0.8 else "0"),
             lambda: self.directive(one(["Start_Command", "Command"]), self.command()),
             lambda: self.directive(one(["Start_Command_6", "Command_6"]), self.command()),
             lambda: self.directive("Stop_Command", self.command()),

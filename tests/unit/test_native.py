@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import example, given
@@ -19,6 +20,7 @@ from port_knocking_doors.model import (
     Import,
     Port,
     Protocol,
+    Reach,
     Sequence,
     Settings,
     Step,
@@ -64,6 +66,14 @@ steps = [
     "udp:23817",
 ]
 start_command = "true"
+
+[[import]]
+format = "knockd"
+path = "/etc/knockd.conf"
+[[import]]
+format = "tportknockd"
+path = "~/knock.conf"
+traps = 64
 """
 STEPS = (
     Step(Protocol.UDP, 23817),
@@ -113,6 +123,7 @@ def test_every_key_is_read() -> None:
             ),
             Sequence("vpn", STEPS[1::-1], duration=30, timeout=10, traps=512, command=Command("true")),
         ),
+        imports=(Import(Dialect.KNOCKD, "/etc/knockd.conf"), Import(Dialect.TPORTKNOCKD, "~/knock.conf", 64)),
     )
 
 
@@ -512,6 +523,15 @@ SETTINGS = st.builds(
     max_open_doors=st.integers(1, 1024),
     rule_priority=st.integers(1, 32767),
     sequences=st.lists(SEQUENCES, max_size=4, unique_by=(lambda one: one.name, lambda one: one.steps[0])).map(tuple),
+    imports=st.lists(
+        st.builds(
+            Import,
+            st.sampled_from([Dialect.KNOCKD, Dialect.TPORTKNOCKD]),
+            st.text("ab /~.\\\"'#é", min_size=1),
+            st.integers(0, 4096),
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 
 
@@ -530,6 +550,7 @@ def test_what_is_commented_out_in_a_written_file_is_the_default() -> None:
 
 @given(SETTINGS)
 def test_the_summary_is_all_that_is_in_force(settings: Settings) -> None:
+    settings = replace(settings, imports=())  # shown as the sequences that they bring
     said = native.summary(settings)
     words = "".join(f"\n{native.in_words(sequence)}" for sequence in settings.sequences)
     assert said.endswith(words)
@@ -556,6 +577,88 @@ Sequence ssh, within 7.5 s:
 Sequence vpn, within 10 s:
   1. TCP 1 with no flags
   runs: true
+  no traps"""
+    )
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        pytest.param(
+            "format = 'knockd'", "F:3: the key path is missing, expected a file's path, absolute", id="no path"
+        ),
+        pytest.param(
+            "path = '/x'", 'F:3: the key format is missing, expected "knockd" or "tportknockd"', id="no format"
+        ),
+        pytest.param(
+            "format = 'native'\npath = '/x'",
+            'F:4: format: "native" is no format of a file that can be imported, expected "knockd" or "tportknockd"',
+            id="our own",
+        ),
+        pytest.param(
+            "format = ['knockd']\npath = '/x'", "F:4: format: a list is no format of a file that can be", id="a list"
+        ),
+        pytest.param("format = 'knockd'\npath = ''", "F:5: path: an empty text is not a path", id="an empty path"),
+        pytest.param("format = 'knockd'\npath = \"/x\\u0000\"", "F:5: path: a text is not a path", id="a zero byte"),
+        pytest.param(
+            "format = 'knockd'\npath = '/x'\ntraps = 4097",
+            "F:6: traps: number 4097 is out of range, expected 0 to 4096",
+            id="too many traps",
+        ),
+        pytest.param("file = '/x'", "F:4: the key file is unknown, the nearest known key is ", id="an unknown key"),
+    ],
+)
+def test_a_wrong_import_is_refused_in_these_words(table: str, message: str) -> None:
+    assert complaint(f"{REQUIRED}[[import]]\n{table}").startswith(message)
+
+
+def test_sequences_of_other_files_are_not_written() -> None:
+    foreign = Sequence("knockd's", STEPS, dialect=Dialect.KNOCKD, command=Command("true"))
+    settings = Settings(opening_sequence=SECRET, imports=(Import(Dialect.KNOCKD, "x"),))
+    assert native.parse(native.render(replace(settings, sequences=(foreign,))), "F") == settings
+
+
+def test_a_sequence_of_another_daemon_in_words() -> None:
+    tcp = Protocol.TCP
+    door = Sequence(
+        "open SSH",
+        (
+            Step(tcp, 7, Flags.SYN, Flags.SYN | Flags.ACK),
+            Step(tcp, 8, 0, Flags.ACK),
+            Step(tcp, 9, 0, 0),
+            Step(Protocol.UDP, 5),
+            Step(tcp, 9, Flags.FIN, Flags.FIN),
+        ),
+        timeout=25,
+        command=Command("a", "b", 10, "", ""),
+        dialect=Dialect.KNOCKD,
+        reach=Reach(ip_address("192.0.2.1"), ("eth0", "ppp*"), True),
+    )
+    assert (
+        native.in_words(door)
+        == """\
+Sequence open SSH, as knockd hears it, within 25 s:
+  1. TCP 7 with SYN, without ACK
+  2. TCP 8 without ACK
+  3. TCP 9 with any flags
+  4. UDP 5
+  5. TCP 9 with FIN
+  hears packets to 192.0.2.1 alone
+  hears packets by eth0, ppp* alone
+  hears IPv4 alone
+  for IPv4 runs: a
+  10 s later: b
+  for IPv6 runs nothing
+  no traps"""
+    )
+    once = Sequence("d", (), timeout=5, dialect=Dialect.KNOCKD, one_time="/x", one_time_flags=(0, Flags.SYN))
+    assert (
+        native.in_words(once)
+        == """\
+Sequence d, as knockd hears it, within 5 s:
+  one-time sequences, one after the other: /x
+  each TCP step of theirs without SYN
+  neither opens nor runs anything
   no traps"""
     )
 
