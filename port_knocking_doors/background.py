@@ -152,6 +152,8 @@ def run(payload: Callable[[], None], pid_file: Path | None = None) -> int:
             os.close(writing)
             raise DoorsError(f"no process for the background can be made: {error.strerror}") from None
         if child == 0:
+            os.close(reading)
+            ear.close()
             os.environ["NOTIFY_SOCKET"] = f"@{name}"
             _live(library, payload, pid_file, writing)
         os.close(writing)
@@ -169,7 +171,7 @@ def _await(ear: socket.socket, reading: int, child: int) -> int:
         while True:
             found = dict(waiting.poll(patience))
             pid = int(told.partition(b"\n")[0] or 0)
-            if not found:
+            if not found and pid:
                 patience = None
                 logger.warning("process %d in the background is not ready yet; its log says why", pid)
             if reading in found and (part := os.read(reading, 65536)):
@@ -224,7 +226,7 @@ def _live(library: ModuleType, payload: Callable[[], None], pid_file: Path | Non
             },
         )
         with context:
-            os.write(writing, f"{os.getpid()}\n".encode())
+            os.write(writing, str(os.getpid()).encode())
             with PidFile(pid_file) if pid_file is not None else nullcontext():
                 payload()
             status = 0
@@ -241,7 +243,7 @@ def _live(library: ModuleType, payload: Callable[[], None], pid_file: Path | Non
     finally:
         if failure:
             with suppress(OSError):  # nobody waits for it any more
-                os.write(writing, f"{status} {' '.join(failure.split())}".encode())
+                os.write(writing, f"\n{status} {' '.join(failure.split())}".encode())
         os._exit(status)
 
 

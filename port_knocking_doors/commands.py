@@ -43,13 +43,19 @@ _WITHHELD = frozenset({"KNOCKER_SEQ", "KNOCKER_PORTS", "NOTIFY_SOCKET", "JOURNAL
 
 
 class Witness(Protocol):
-    """Who is told what became of a start command."""
+    """Who is told what becomes of commands."""
 
     def on_started(self, door: Door) -> None:
         """The door's start command has ended; the log has its status."""
 
     def on_refused(self, door: Door) -> None:
         """The door's start command was not run; the log says why."""
+
+    def on_command(self, door: Door, line: str) -> None:
+        """A command of the door's begins to run."""
+
+    def on_status(self, door: Door, status: int) -> None:
+        """A command of the door's has ended."""
 
 
 def command_line(command: str, address: Address) -> str:
@@ -115,14 +121,16 @@ class Commands:
 
     async def _live(self, door: Door, closing: asyncio.Event, before: "asyncio.Task[None] | None") -> None:
         assert door.command is not None
-        stop = command_line(door.command.stop, door.address)
+        start = command_line(door.command.start_for(door.address), door.address)
+        stop = command_line(door.command.stop_for(door.address), door.address)
         record = None
         try:
             if before is not None:
                 await asyncio.wait({before})
             async with self._start_places:
                 record = _remember(self._directory, door, stop) if stop else None
-                await self._run(door, "start", command_line(door.command.start, door.address), record)
+                if start:
+                    await self._run(door, "start", start, record)
         except (OSError, ValueError) as error:  # ValueError: a zero byte in it
             # A door that could not be closed after a crash is not opened.
             logger.error("%s: %s: start command not run: %s", door.address, door.sequence, error)
@@ -160,7 +168,9 @@ class Commands:
             if lock >= 0:
                 os.close(lock)
         logger.debug("%s: %s: running the %s command", door.address, door.sequence, which)
+        self._witness.on_command(door, line)
         status = await _end_of(process)
+        self._witness.on_status(door, status)
         report = logger.info if status == 0 else logger.warning
         report("%s: %s: %s command ended with status %d", door.address, door.sequence, which, status)
 

@@ -13,24 +13,24 @@ import signal
 import socket
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from random import SystemRandom
 
-from . import rich_rule, traps
+from . import one_time, rich_rule
 from .clock import now, within
 from .commands import Commands, pending_directory, run_pending
 from .config.loader import Loaded
-from .config.values import RESERVED_NAME
 from .doorkeeper import Doorkeeper, Placed
 from .doors import Answer, Doors
 from .ears import Ears
 from .errors import ConfigError, DoorsError, FirewallError
 from .guardian import Guardian
+from .herald import Herald
+from .in_force import Force, interfaces
 from .knockers import Judge, Knockers, Outcome, Verdict
+from .lapses import Lapses
 from .log import logger
-from .model import Door, Port, Protocol, Sequence, Settings, Step
+from .model import Dialect, Door, Port, Protocol, Sequence, Settings
 from .notify import notify
 from .runtime import hold_mark
-from .served import outgoing_ports, served_ports
 from .throttle import Throttle
 from .zones import Zones
 
@@ -48,28 +48,36 @@ Reload = Callable[[], Loaded]
 class Daemon:
     """Everything that runs; `run` is its whole life."""
 
-    def __init__(self, loaded: Loaded, reload: Reload) -> None:
+    def __init__(self, loaded: Loaded, reload: Reload, herald: Herald | None = None) -> None:
         settings = self._settings = loaded.settings
         self._loaded = loaded
         self._reload = reload
-        self._knockers = _knockers(settings)
+        self._herald = herald or Herald()
+        self._force = Force.of(settings)
+        self._knockers = self._force.knockers
         self._doors = Doors(settings.max_open_doors)
         self._keeper = Doorkeeper(settings.rule_priority, self)
         self._commands: Commands | None = None
         self._verbose = logger.isEnabledFor(logging.DEBUG)
         self._ears = Ears(
             settings.opening_sequence,
-            self._knockers.sniffed,
-            settings.interfaces,
+            self._knockers,
             self._judge(self._knockers),
             self._act,
         )
+        self._firewall_needed = asyncio.Event()
         self._confirmed: set[Hashable] = set()
         self._wrong = Throttle(burst=20, period=10.0)
         self._refused = Throttle(burst=5, period=10.0)
         self._prolonged = Throttle(burst=20, period=10.0)
         self._single = Throttle(burst=200, period=10.0)
+        self._staged = Throttle(burst=1000, period=10.0)
+        self._lapses = Lapses()
         self._timer: asyncio.TimerHandle | None = None
+        self._alarm = math.inf
+        """What the timer is set to."""
+        self._guardians: list[Guardian] = []
+        self._stack = ExitStack()
         self._ending = asyncio.Event()
 
     async def run(self) -> None:
@@ -84,17 +92,17 @@ class Daemon:
             raise self._loaded.placed(error) from error
 
     async def _run(self) -> None:
-        with ExitStack() as stack:
+        with self._stack as stack:
             stack.enter_context(hold_mark(self._settings.rule_priority))
             pending = pending_directory(self._settings.rule_priority)
             run_pending(pending)
             self._commands = Commands(pending, self)
             stack.enter_context(self._ears)
             # From here on something may be open; what went wrong before needs no closer.
-            guardian = stack.enter_context(Guardian(self._settings.rule_priority))
+            self._guard(stack)
             end = self._ending.set
             stack.enter_context(_signals({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: self._on_hangup}))
-            worker = asyncio.create_task(self._keeper.run())
+            worker = asyncio.create_task(self._keep())
             others = [asyncio.create_task(self._start()), asyncio.create_task(self._check())]
             ending = asyncio.create_task(self._ending.wait())
             try:
@@ -102,12 +110,35 @@ class Daemon:
             finally:
                 for task in (ending, *others):
                     task.cancel()
-                await self._close_all(guardian)
+                await self._close_all()
                 worker.cancel()
                 await asyncio.gather(ending, worker, *others, return_exceptions=True)
 
+    def _guard(self, stack: ExitStack) -> None:
+        """Have the doors of these settings closed whatever happens to this process."""
+        firewall = _needs_firewall(self._settings)
+        self._guardians.append(stack.enter_context(Guardian(self._settings.rule_priority, firewall)))
+        if firewall:
+            self._firewall_needed.set()
+
+    async def _keep(self) -> None:
+        """Without a door in the firewall there need not be one."""
+        await self._firewall_needed.wait()
+        await self._keeper.run()
+
     async def _start(self) -> None:
         """Wait for firewalld, let the knocks through, and say that all is ready."""
+        if self._firewall_needed.is_set():
+            await self._meet_firewall()
+        logger.info("%s", _ready_line(self._settings))
+        self._herald.on_ready(", ".join(interfaces(self._settings)))
+        self._tell_disabled(self._force)
+        notify("READY=1")
+        await self._firewall_needed.wait()
+        if not self._keeper.surveyed_once:
+            await self._meet_firewall()
+
+    async def _meet_firewall(self) -> None:
         try:
             await within(FIRST_ANSWER, self._keeper.surveyed())
         except asyncio.TimeoutError:
@@ -119,17 +150,16 @@ class Daemon:
         if self._settings.open_knock_ports:
             self._keeper.want(_KNOCK_PORTS, self._knock_port_rules)
         await self._keeper.settled()
-        logger.info("%s", _ready_line(self._settings))
-        notify("READY=1")
 
     async def _check(self) -> None:
         while True:
             await asyncio.sleep(self._settings.rule_check_period)
-            self._keeper.check()
+            if self._firewall_needed.is_set():
+                self._keeper.check()
             self._knockers.expire(now())  # a matter of memory only
 
-    async def _close_all(self, guardian: Guardian) -> None:
-        """Close every door, and end the guardian's watch if that worked."""
+    async def _close_all(self) -> None:
+        """Close every door, and end the guardians' watch if that worked."""
         notify("STOPPING=1")
         self._ears.close()
         if self._timer is not None:
@@ -147,7 +177,9 @@ class Daemon:
                 raise FirewallError(f"firewalld refused to remove {self._keeper.standing} rules; see above")
         if unstopped:
             raise DoorsError(f"{unstopped} stop commands have not ended; a helper process runs them again")
-        guardian.dismiss()
+        for guardian in self._guardians:
+            guardian.dismiss()
+        self._herald.on_end()
 
     # Knocks. ---------------------------------------------------------------------------------------------------------
 
@@ -168,14 +200,71 @@ class Daemon:
         return aloud if self._verbose else knockers.on_knock
 
     def _act(self, source: bytes, interface: int, outcome: Outcome, when: float) -> None:
+        if outcome.stages:
+            self._tell_stages(source, outcome, when)
         if outcome.verdict is Verdict.COMPLETE:
             for sequence in outcome.sequences:
-                self._open(source, interface, sequence, when)
+                if not sequence.one_time or self._spend(sequence):
+                    self._open(source, interface, sequence, when)
             self._arm()
-        elif self._wrong.admits(when):
-            logger.warning("%s: wrong knock, not heard for %g s", _text(source), self._settings.ignoring_period)
-        elif self._wrong.withheld == 1:
-            self._arm()
+        elif outcome.verdict is Verdict.WRONG:
+            if self._wrong.admits(when):
+                logger.warning("%s: wrong knock, not heard for %g s", _text(source), self._settings.ignoring_period)
+            elif self._wrong.withheld == 1:
+                self._arm()
+
+    def _tell_stages(self, source: bytes, outcome: Outcome, when: float) -> None:
+        """knockd has a line for each step of its sequences."""
+        for sequence, stage in outcome.stages:
+            if sequence.dialect is not Dialect.KNOCKD:
+                continue
+            is_complete = stage == len(sequence.steps)
+            if not is_complete and not self._staged.admits(when):
+                if self._staged.withheld == 1:
+                    self._arm()
+                continue
+            address = ipaddress.ip_address(source)
+            self._herald.on_stage(address, sequence.name, stage)
+            if is_complete:
+                self._herald.on_complete(address, sequence.name)
+            elif stage == 1:
+                until = when + sequence.timeout
+                self._lapses.watch(source, sequence, until)
+                if until < self._alarm:
+                    self._arm()
+
+    def _spend(self, sequence: Sequence) -> bool:
+        """Whether the one-time sequence counts: it is marked as used, on the disk, before anything comes of it."""
+        line = self._force.lines.pop(sequence, None)
+        if line is None:  # the same line again, in the same moment
+            return False
+        # The next one is in force once all that arrived with this knock was judged.
+        asyncio.get_running_loop().call_soon(self._renew)
+        try:
+            one_time.use(line)
+        except DoorsError as error:
+            logger.error("%s: %s: the door is disabled until the configuration is read again", sequence.name, error)
+            self._herald.on_disabled(sequence.name)
+            self._force.disabled.add(line.path)
+            return False
+        return True
+
+    def _renew(self) -> None:
+        """The next one-time sequences are in force; everybody goes on where he was."""
+        force = Force.of(self._settings, self._force.disabled)
+        self._tell_disabled(force)
+        self._put_in_force(force, self._settings)
+
+    def _put_in_force(self, force: Force, settings: Settings) -> None:
+        """Raises `DoorsError` with nothing changed."""
+        force.knockers.adopt(self._knockers)
+        self._ears.replace(settings.opening_sequence, force.knockers, self._judge(force.knockers))
+        self._force, self._knockers = force, force.knockers
+
+    def _tell_disabled(self, force: Force) -> None:
+        for sequence in force.used_up:
+            logger.error("%s: no sequence is left in %s: its door is disabled", sequence.name, sequence.one_time)
+            self._herald.on_disabled(sequence.name)
 
     def _open(self, source: bytes, interface: int, sequence: Sequence, when: float) -> None:
         address = ipaddress.ip_address(source)
@@ -190,7 +279,7 @@ class Daemon:
             # The delay counts from the end of the start command, which is not known yet.
             delay = sequence.command.delay if door in self._doors else math.inf
             # Without a stop command nothing is open afterwards: it runs each time.
-            if self._commands and (not sequence.command.stop or self._admit(door, when, delay)):
+            if self._commands and (not sequence.command.stop_for(address) or self._admit(door, when, delay)):
                 self._commands.start(door)
 
     def _admit(self, door: Door, when: float, duration: float) -> bool:
@@ -241,18 +330,32 @@ class Daemon:
         """Nothing is open, and the next sequence may try again."""
         self._doors.close(door)
 
+    def on_command(self, door: Door, line: str) -> None:
+        """A start or stop command begins."""
+        self._herald.on_command(door.sequence, line)
+
+    def on_status(self, door: Door, status: int) -> None:
+        """A start or stop command has ended."""
+        if status:
+            self._herald.on_status(door.sequence, status)
+
     # Deadlines. ------------------------------------------------------------------------------------------------------
 
     def _arm(self) -> None:
         """Sleep until the nearest deadline of everything that has one."""
         deadlines = [
             self._doors.next_deadline(),
-            *(throttle.next_deadline() for throttle in (self._wrong, self._refused, self._prolonged, self._single)),
+            self._lapses.next_deadline(),
+            *(
+                throttle.next_deadline()
+                for throttle in (self._wrong, self._refused, self._prolonged, self._single, self._staged)
+            ),
         ]
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         nearest = min((deadline for deadline in deadlines if deadline is not None), default=math.inf)
+        self._alarm = nearest
         if nearest < math.inf:
             self._timer = asyncio.get_running_loop().call_later(max(0.0, nearest - now()), self._on_deadline)
 
@@ -260,12 +363,18 @@ class Daemon:
         when = now()
         for door in self._doors.due(when):
             if door.command is not None:
+                self._herald.on_stop(door.address, door.sequence)
                 if self._commands is not None:
                     self._commands.stop(door)
                 continue
             if door not in self._confirmed:
                 logger.warning("%s: never opened: its time ran out before firewalld had answered", door.address)
             self._keeper.forget(door)
+        for source, sequence in self._lapses.due(when):
+            if stage := self._knockers.stage(source, sequence):
+                self._herald.on_timeout(ipaddress.ip_address(source), sequence.name, stage)
+        if more := self._staged.summary(when):
+            logger.warning("%d more steps of sequences", more)
         if more := self._wrong.summary(when):
             logger.warning("%d more wrong knocks in the last %g s", more, self._wrong.period)
         if more := self._refused.summary(when):
@@ -293,48 +402,41 @@ class Daemon:
                 )
             if self._keeper.zones is not None:
                 _check_zone(settings, self._keeper.zones)
-            knockers = _knockers(settings)
-            self._ears.replace(settings.opening_sequence, knockers.sniffed, self._judge(knockers))
+            force = Force.of(settings)
+            self._put_in_force(force, settings)
         except DoorsError as error:
             placed = loaded.placed(error) if isinstance(error, ConfigError) else error
             logger.error("the configuration was read again and nothing changed: %s", placed)
             return
-        self._loaded, self._settings, self._knockers = loaded, settings, knockers
+        self._loaded, self._settings = loaded, settings
+        if _needs_firewall(settings) and not self._firewall_needed.is_set():
+            self._guard(self._stack)
         self._doors.limit = settings.max_open_doors
         if settings.open_knock_ports:
             self._keeper.want(_KNOCK_PORTS, self._knock_port_rules)
         else:
             self._keeper.forget(_KNOCK_PORTS)
         self._keeper.replace_all()
+        self._herald.on_reload()
+        self._tell_disabled(force)
         logger.info("the configuration was read again and is in force")
 
 
-def _knockers(settings: Settings) -> Knockers:
-    main = Sequence(
-        name=RESERVED_NAME,
-        steps=tuple(Step(Protocol.UDP, port) for port in settings.opening_sequence),
-        opens=settings.guarded_ports,
-        duration=settings.door_duration,
-        lifetime=settings.knocker_lifetime,
-        listened=True,
-    )
-    sequences = (main, *settings.sequences)
-    laid = {}
-    if settings.sequences:
-        own = {Port(step.port, step.protocol) for step in main.steps} | {
-            port for one in sequences for port in one.opens
-        }
-        laid = traps.lay(settings.sequences, own | served_ports(), outgoing_ports(), SystemRandom())
-    return Knockers(sequences, settings.ignoring_period, settings.max_knockers, laid)
+def _needs_firewall(settings: Settings) -> bool:
+    return bool(settings.opening_sequence) or any(sequence.opens for sequence in settings.sequences)
 
 
 def _ready_line(settings: Settings) -> str:
-    listening = f"listening on {len(set(settings.opening_sequence))} UDP ports"
+    ears = []
+    if settings.opening_sequence:
+        ears.append(f"listening on {len(set(settings.opening_sequence))} UDP ports")
     if settings.sequences:
-        listening += f", sniffing for {', '.join(sequence.name for sequence in settings.sequences)}"
+        ears.append(f"sniffing for {', '.join(sequence.name for sequence in settings.sequences)}")
+    if not settings.opening_sequence:
+        return f"ready: {', '.join(ears) or 'no sequence is to be heard'}"
     where = f"zone {settings.zone}" if settings.zone else "the zone that each knock came by"
     return (
-        f"ready: {listening}; the opening sequence opens {_ports(settings.guarded_ports)} "
+        f"ready: {', '.join(ears)}; the opening sequence opens {_ports(settings.guarded_ports)} "
         f"for {settings.door_duration:g} s in {where}"
     )
 

@@ -134,6 +134,11 @@ class Doorkeeper:
         await self._surveyed.wait()
 
     @property
+    def surveyed_once(self) -> bool:
+        """Whether firewalld has answered since the start."""
+        return self._surveyed.is_set()
+
+    @property
     def present(self) -> bool:
         """Whether firewalld is on the bus."""
         return self._firewalld.present

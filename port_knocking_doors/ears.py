@@ -6,40 +6,44 @@ daemon needs no capability.
 
 from collections.abc import Iterable
 from contextlib import ExitStack
-from fnmatch import fnmatchcase
 from types import TracebackType
 
 from .capture.sniffer import Sniffer
-from .knockers import Act, Judge
-from .links import Change, Link, Links
+from .knockers import Act, Judge, Knockers
+from .links import Change, Link, Links, fits
 from .listeners import Listeners
 from .log import logger
+from .model import Address, Reach
+
+_IPV4_SIZE = 4
+_KNOWN_WAYS = 1024
+"""Destinations and links of packets, of which it is remembered who hears them. Somebody may send to many."""
 
 
 class Ears:
     """A context manager: once entered, every knock is heard.
 
-    `ports`: what the sockets listen on. `codes`: what the sniffer hears (`Step.code`), none for no sniffer.
-    `interfaces`: names or patterns of the links that it hears them on, none for all. Entering raises `ListenError` or
-    `CaptureError` with nothing left open.
+    `ports`: what the sockets listen on. `knockers`: tells what else is to be heard, and from where. Entering raises
+    `ListenError` or `CaptureError` with nothing left open.
     """
 
-    def __init__(
-        self, ports: Iterable[int], codes: frozenset[int], interfaces: tuple[str, ...], judge: Judge, act: Act
-    ) -> None:
+    def __init__(self, ports: Iterable[int], knockers: Knockers, judge: Judge, act: Act) -> None:
         self._listeners = Listeners(ports, judge, act)
-        self._codes = codes
-        self._interfaces = interfaces
+        self._knockers = knockers
         self._judge = judge
         self._act = act
-        self._sniffer: Sniffer | None = None
+        self._links: Links | None = None
+        self._ways: dict[tuple[bytes, int], int | None] = {}
+        self._as_of = 0
+        self.sniffer: Sniffer | None = None
+        """There while something is sniffed."""
         self._sniffing = ExitStack()
 
     def __enter__(self) -> "Ears":
         try:
             self._listeners.__enter__()
-            if self._codes:
-                self._start_sniffing(self._codes)
+            if self._knockers.sniffed:
+                self._start_sniffing()
         except BaseException:
             self.close()
             raise
@@ -55,40 +59,80 @@ class Ears:
         self._listeners.close()
         self._stop_sniffing()
 
-    def replace(self, ports: Iterable[int], codes: frozenset[int], judge: Judge) -> None:
+    def replace(self, ports: Iterable[int], knockers: Knockers, judge: Judge) -> None:
         """Hear these from now on, and judge them so. Raises `ListenError` or `CaptureError` with nothing changed."""
-        is_new = self._sniffer is None and bool(codes)
-        before, self._judge = self._judge, judge
+        codes = knockers.sniffed
+        is_new = self.sniffer is None and bool(codes)
+        before = self._knockers, self._judge
+        self._knockers, self._judge = knockers, judge
         try:
             if is_new:
-                self._start_sniffing(codes)
+                self._start_sniffing()
             self._listeners.replace(ports)
         except BaseException:
-            self._judge = before
+            self._knockers, self._judge = before
             if is_new:
                 self._stop_sniffing()
             raise
         self._listeners.judge = judge
+        self._ways.clear()
         if not codes:
             self._stop_sniffing()
-        elif self._sniffer is not None and not is_new:
-            self._sniffer.replace(codes, judge)
+        elif self.sniffer is not None and not is_new:
+            self.sniffer.replace(codes, judge, self._targets())
 
-    def _start_sniffing(self, codes: frozenset[int]) -> None:
+    def _start_sniffing(self) -> None:
+        knockers = self._knockers
         with ExitStack() as stack:
-            links = stack.enter_context(Links(self._interfaces, self._on_link))
-            self._sniffer = stack.enter_context(Sniffer(codes, self._judge, self._act, links.is_local, links.heard))
+            self._ways.clear()
+            self._links = links = stack.enter_context(Links(self._on_link))
+            self.sniffer = stack.enter_context(
+                Sniffer(knockers.sniffed, self._judge, self._act, self._reach_of, self._targets())
+            )
             self._sniffing = stack.pop_all()
-        for pattern in self._interfaces:
-            if not any(fnmatchcase(name, pattern) for link in links.links.values() for name in link.names):
+        for pattern in self._patterns():
+            if not any(fits(link, (pattern,)) for link in links.links.values()):
                 logger.warning("interface %s is not there: it is heard once it appears", pattern)
 
     def _stop_sniffing(self) -> None:
-        self._sniffer = None
+        self.sniffer = self._links = None
         self._sniffing.close()
 
+    def _targets(self) -> list[Address]:
+        return [reach.target for reach in self._knockers.reaches if reach.target is not None]
+
+    def _patterns(self) -> list[str]:
+        return list(dict.fromkeys(pattern for reach in self._knockers.reaches for pattern in reach.interfaces))
+
+    def _reach_of(self, destination: bytes, interface: int) -> int | None:
+        """What the table of knockers is told of packets that come this way; None where nobody hears them."""
+        assert self._links is not None
+        self._links.drain()
+        if self._links.changes != self._as_of:
+            self._ways.clear()
+            self._as_of = self._links.changes
+        way = (destination, interface)
+        try:
+            return self._ways[way]
+        except KeyError:
+            if len(self._ways) >= _KNOWN_WAYS:
+                self._ways.clear()
+            self._ways[way] = reach = self._knockers.within(self._reaches_of(destination, interface, self._links))
+            return reach
+
+    def _reaches_of(self, destination: bytes, interface: int, links: Links) -> frozenset[Reach]:
+        is_local = links.is_local(destination)
+        return frozenset(
+            reach
+            for reach in self._knockers.reaches
+            if (is_local if reach.target is None else destination == reach.target.packed)
+            and links.heard(interface, reach.interfaces)
+            and not (reach.ipv4_only and len(destination) != _IPV4_SIZE)
+        )
+
     def _on_link(self, change: Change, link: Link) -> None:
-        if not any(fnmatchcase(name, pattern) for name in link.names for pattern in self._interfaces):
+        patterns = tuple(self._patterns())
+        if not patterns or not fits(link, patterns):
             return
         if change is Change.APPEARED:
             logger.info("interface %s is there: it is heard", link.name)

@@ -11,15 +11,21 @@ from pathlib import Path
 from types import TracebackType
 
 SHELL = "/bin/sh"
+COMMANDS_ONLY = "commands-only"
+"""The closer's argument where no door was in the firewall."""
 # Signals for the daemon's group are not meant for its guardian: it ends when the daemon has.
 _SCRIPT = "trap '' HUP INT QUIT TERM; read -r word && exit 0; exec \"$@\""
 
 
 class Guardian:
-    """A context manager: while it lasts, the end of this process leads to a closer for the mark `priority`."""
+    """A context manager: while it lasts, the end of this process leads to a closer for the mark `priority`.
 
-    def __init__(self, priority: int) -> None:
-        self._closer = (sys.executable, "-m", f"{__package__}.sweep", str(priority))
+    `firewall`: whether doors may stand in the firewall, and not only commands wait to be run.
+    """
+
+    def __init__(self, priority: int, firewall: bool = True) -> None:
+        more = () if firewall else (COMMANDS_ONLY,)
+        self._closer = (sys.executable, "-m", f"{__package__}.sweep", str(priority), *more)
         self._pipe = -1
         self._shell: subprocess.Popen[bytes] | None = None
         self._dismissed = False

@@ -3,13 +3,18 @@
 Knows no socket, no clock and no log. Time comes with each knock, in seconds of any clock that never goes back, and
 never less than the knock before. Only the daemon's loop calls it, so it has no lock.
 
-The rules (the native dialect of the design):
+The rules of all dialects (the design's table; `dialects` says which packets are a step or a knock):
 
 * a knock that is the next step of a sequence advances it; the last step completes it, and the next knock starts anew;
 * the very packet that was just accepted, once more, is not a knock;
-* any other knock is wrong: it takes the sequence back to its start, and a knocker whose knock was good for no sequence
-  at all is ignored for a while, during which nothing it sends changes anything;
-* a knocker not heard for a sequence's lifetime starts that sequence anew.
+* after a sequence's time limit, from the first knock or from the last, a knocker starts that sequence anew.
+
+Any other knock is wrong, and takes the sequence back to its start. Beyond that:
+
+* native: a knocker whose knock was good for no sequence at all is ignored for a while, in which nothing that it sends
+  changes anything;
+* tportknockd: the wrong knock counts as a first step if it is one;
+* knockd: it does not, and as long as a knocker is on the way through any door of a file it begins no other of it.
 
 The table is bounded, and each rank, which is all who came equally far, has an equal share of it that nobody takes away
 (those who got nowhere have none). What a rank does not need is everybody's. When the table is full, room is made in
@@ -22,13 +27,16 @@ one costs the same in a full table as in an empty one; outcomes are made once, n
 """
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from itertools import chain
 from types import MappingProxyType
+from typing import NamedTuple
 
-from .model import ALL_FLAGS, LISTENED, Flags, Protocol, Sequence, Step
+from . import dialects
+from .model import LISTENED, Dialect, Reach, Sequence
 
 
 class Verdict(Enum):
@@ -49,12 +57,16 @@ class Outcome:
     verdict: Verdict
     sequences: tuple[Sequence, ...] = ()
     stage: int = 0
+    stages: tuple[tuple[Sequence, int], ...] = field(default=(), compare=False)
+    """Every sequence that the knock moved, with the number of steps done."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "matters", self.verdict in (Verdict.WRONG, Verdict.COMPLETE))
+        told = any(sequence.dialect is Dialect.KNOCKD for sequence, _ in self.stages)
+        object.__setattr__(self, "matters", told or self.verdict in (Verdict.WRONG, Verdict.COMPLETE))
 
     matters: bool = field(init=False, compare=False)
-    """Whether anything is to be done about it; worked out beforehand, for the sake of a flood of those that don't."""
+    """Whether anything is to be done about it, if only to tell of each stage as knockd does; worked out beforehand, for
+    the sake of a flood of those that don't."""
 
 
 UNNAMED = Outcome(Verdict.UNNAMED)
@@ -64,6 +76,9 @@ WRONG = Outcome(Verdict.WRONG)
 
 
 _NEVER = -math.inf
+_REACH_SHIFT = 32
+_CODE = (1 << _REACH_SHIFT) - 1
+"""The part of a code that has nothing to do with its reach."""
 
 
 Judge = Callable[[bytes, int, int, float], Outcome]
@@ -74,22 +89,36 @@ Act = Callable[[bytes, int, Outcome, float], None]
 
 
 class _Course:
-    """A sequence prepared for matching: steps as numbers, every outcome made beforehand."""
+    """A sequence prepared for matching: what each step accepts, every outcome made beforehand."""
 
-    __slots__ = ("advanced", "codes", "complete", "length", "lifetime", "sequence", "timeout")
+    __slots__ = ("accepts", "advanced", "complete", "dialect", "group", "length", "lifetime", "sequence", "timeout")
 
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
-        self.codes = tuple(_heard(step.code, sequence) for step in sequence.steps)
-        self.length = len(self.codes)
+        self.dialect = sequence.dialect
+        self.group = sequence.group
+        self.accepts = dialects.accepted(sequence)
+        self.length = len(self.accepts)
         self.lifetime = sequence.lifetime
         self.timeout = sequence.timeout
-        self.advanced = tuple(Outcome(Verdict.ADVANCED, (sequence,), done) for done in range(self.length))
-        self.complete = Outcome(Verdict.COMPLETE, (sequence,), self.length)
+        self.advanced = tuple(
+            Outcome(Verdict.ADVANCED, (sequence,), done, ((sequence, done),)) for done in range(self.length)
+        )
+        self.complete = Outcome(Verdict.COMPLETE, (sequence,), self.length, ((sequence, self.length),))
+
+
+class _Hearing(NamedTuple):
+    """What one code is to the sequences that hear it."""
+
+    native: tuple[_Course, ...] = ()
+    foreign: tuple[_Course, ...] = ()
+    """Of the other dialects."""
+    first: _Course | None = None
+    """The one course that it is the first of several steps of, where there is one such."""
 
 
 class _Attempt:
-    """How far one knocker is in one sequence, and the packet that brought it there."""
+    """How far one knocker is in one sequence, and the packet that brought it there. Stage 0: it is through."""
 
     __slots__ = ("course", "echo", "heard", "stage", "started")
 
@@ -99,6 +128,11 @@ class _Attempt:
         self.started = now
         self.heard = now
         self.echo = echo
+
+    def is_on_its_way(self, now: float) -> bool:
+        """Whether there are steps behind it and steps ahead, and time left."""
+        course = self.course
+        return self.stage > 0 and now - self.heard < course.lifetime and now - self.started < course.timeout
 
 
 class _Knocker:
@@ -126,18 +160,19 @@ class Knockers:
         limit: int,
         traps: Mapping[int, frozenset[Sequence]] = MappingProxyType({}),
     ) -> None:
-        courses = [_Course(sequence) for sequence in sequences]
-        self._courses_of: dict[int, tuple[_Course, ...]] = {}
-        for course in courses:
-            for code in knocks_of(course.sequence):
-                heard = _heard(code, course.sequence)
-                self._courses_of[heard] = (*self._courses_of.get(heard, ()), course)
+        every = tuple(sequence for sequence in sequences if sequence.steps)
+        self._courses = {sequence: _Course(sequence) for sequence in every}
+        courses = self._courses.values()
+        self._heard = dialects.heard(every)
+        self._traps = traps
+        self._hearings: dict[int, _Hearing] = {}
+        self._trapped_by: dict[int, tuple[_Course, ...]] = {}
+        self._numbers: dict[frozenset[Reach], int] = {}
+        self._number(self.reaches)
         # On a port that both ears hear, one packet is judged twice, for different sequences: what is wrong for the one
         # may be right for the other, and its knocker is not ignored for it.
-        self._heard_twice = frozenset(code for code in self._courses_of if code ^ LISTENED in self._courses_of)
-        # Many traps are the same sequences' traps: one tuple serves them all.
-        alike = {of: tuple(course for course in courses if course.sequence in of) for of in set(traps.values())}
-        self._trapped_by = {code: alike[of] for code, of in traps.items()}
+        every_code = set(chain(*self._heard.values()))
+        self._heard_twice = frozenset(code for code in every_code if code ^ LISTENED in every_code)
         self._ignoring_period = ignoring_period
         self._limit = limit
         # Nothing about a knocker matters for longer than this after it was heard last.
@@ -157,7 +192,41 @@ class Knockers:
     @property
     def sniffed(self) -> frozenset[int]:
         """The codes of all that matters and that no socket hears: what the sniffer has to bring."""
-        return frozenset(code for code in (*self._courses_of, *self._trapped_by) if not code & LISTENED)
+        return frozenset(code for code in (*self._traps, *chain(*self._heard.values())) if not code & LISTENED)
+
+    @property
+    def reaches(self) -> frozenset[Reach]:
+        """Which packets its sequences hear."""
+        return frozenset(sequence.reach for sequence in self._courses)
+
+    def within(self, reaches: frozenset[Reach]) -> int | None:
+        """What to add to the codes of packets that are within these of `reaches`, and no others; None if in none."""
+        return self._number(reaches) << _REACH_SHIFT if reaches else None
+
+    def _number(self, reaches: frozenset[Reach]) -> int:
+        """All of them are number 0; the others are worked out when the first packet of their kind comes."""
+        known = self._numbers.get(reaches)
+        if known is not None:
+            return known
+        number = self._numbers[reaches] = len(self._numbers)
+        added = number << _REACH_SHIFT
+        hearing: dict[int, list[_Course]] = defaultdict(list)
+        for sequence, course in self._courses.items():
+            if sequence.reach in reaches:
+                for code in self._heard[sequence]:
+                    hearing[code].append(course)
+        # Thousands of codes are heard alike, and share what is said of them.
+        alike: dict[_Hearing, _Hearing] = {}
+        for code, courses in hearing.items():
+            of = _hearing(code, courses)
+            self._hearings[code | added] = alike.setdefault(of, of)
+        trapped: dict[frozenset[Sequence], tuple[_Course, ...]] = {}
+        for code, of_trap in self._traps.items():
+            if of_trap not in trapped:
+                trapped[of_trap] = tuple(self._courses[one] for one in of_trap if one.reach in reaches)
+            if trapped[of_trap]:
+                self._trapped_by[code | added] = trapped[of_trap]
+        return number
 
     def __len__(self) -> int:
         return len(self._newcomers) + len(self._knockers)
@@ -166,11 +235,11 @@ class Knockers:
         """Judge one knock.
 
         `source`: the canonical address, packed (4 or 16 bytes). `code`: `Step.code` of what arrived, with `LISTENED`
-        if a socket heard it. `echo`: what tells a packet from a later one with the same step: its source port (and for
-        TCP its sequence number).
+        if a socket heard it, and with what `within` says. `echo`: what tells a packet from a later one with the same
+        step: its source port (and for TCP its sequence number).
         """
-        courses = self._courses_of.get(code)
-        if courses is None:
+        hearing = self._hearings.get(code)
+        if hearing is None:
             trapped = self._trapped_by.get(code)
             return UNNAMED if trapped is None else self._on_trap(source, trapped, now)
         knocker = self._knockers.get(source)
@@ -179,22 +248,26 @@ class Knockers:
             newcomer = newcomers.get(source)
             if newcomer is not None:
                 knocker = self._known(newcomer)
-                attempts = knocker.attempts
-            elif len(courses) == 1 and (course := courses[0]).codes[0] == code and course.length > 1:
-                if len(newcomers) + len(self._knockers) < self._limit or self._make_room(1):
-                    newcomers[source] = (course, now, echo)
-                return course.advanced[1]
             else:
-                attempts = ()
-        elif now < knocker.ignored_until:
-            return IGNORED
-        else:
-            attempts = knocker.attempts
+                first = hearing.first
+                if first is not None:
+                    if len(newcomers) + len(self._knockers) < self._limit or self._make_room(1):
+                        newcomers[source] = (first, now, echo)
+                    return first.advanced[1]
+                knocker = _Knocker((), now, 0)
+        native, foreign, _ = hearing
+        is_ignored = now < knocker.ignored_until
+        if is_ignored:
+            if not foreign:
+                return IGNORED
+            native = ()
+        code &= _CODE
 
+        attempts = left = knocker.attempts
         outcome: Outcome | None = None
         repeated = False
-        left: tuple[_Attempt, ...] = attempts
-        for course in courses:
+        busy = _busy(attempts, now) if foreign and attempts else frozenset()
+        for course in (*native, *foreign) if foreign else native:
             attempt = None
             for candidate in attempts:
                 if candidate.course is course:
@@ -204,36 +277,42 @@ class Knockers:
                         attempt = candidate
                     break
             stage = attempt.stage if attempt is not None else 0
-            codes = course.codes
-            if codes[stage] == code:
+            accepts = course.accepts
+            if code not in accepts[stage]:
                 if attempt is None:
-                    attempt = _Attempt(course, 0, now, echo)
-                    left = (*left, attempt)
-                elif stage == 0:
-                    attempt.started = now
-                stage += 1
-                if stage == course.length:
-                    stage = 0
-                    outcome = course.complete if outcome is None else _both(outcome, course.complete)
-                else:
-                    outcome = course.advanced[stage] if outcome is None else _both(outcome, course.advanced[stage])
-                attempt.stage = stage
-                attempt.heard = now
-                attempt.echo = echo
-            elif attempt is not None:
+                    continue
                 # At stage 0 the index is -1, and that is right: the packet just accepted was the last step.
-                if attempt.echo == echo and codes[stage - 1] == code:
+                if attempt.echo == echo and code in accepts[stage - 1]:
                     repeated = True
-                else:
-                    left = tuple(other for other in left if other is not attempt)
+                    continue
+                left = tuple(other for other in left if other is not attempt)
+                if course.dialect is not Dialect.TPORTKNOCKD or code not in accepts[0]:
+                    continue
+                attempt, stage = None, 0
+            if stage == 0 and course.group in busy:
+                continue
+            if attempt is None:
+                attempt = _Attempt(course, 0, now, echo)
+                left = (*left, attempt)
+            elif stage == 0:
+                attempt.started = now
+            stage += 1
+            if stage == course.length:
+                stage = 0
+                outcome = course.complete if outcome is None else _both(outcome, course.complete)
+            else:
+                outcome = course.advanced[stage] if outcome is None else _both(outcome, course.advanced[stage])
+            attempt.stage = stage
+            attempt.heard = now
+            attempt.echo = echo
 
-        if repeated and outcome is None:
-            return REPEATED
-        if knocker is None:
-            knocker = _Knocker((), now, 0)
         if outcome is None:
-            if code not in self._heard_twice:
-                return self._err(source, knocker, now)
+            if repeated:
+                return REPEATED
+            if native and code not in self._heard_twice:
+                return self._err(source, knocker, now, left)
+            if left is attempts:
+                return IGNORED if is_ignored else UNNAMED
             outcome = UNNAMED
         knocker.attempts = left
         knocker.heard = now
@@ -243,27 +322,60 @@ class Knockers:
     def _on_trap(self, source: bytes, trapped: tuple[_Course, ...], now: float) -> Outcome:
         """A trap is a wrong knock for whoever is between two steps of one of its sequences, and nothing otherwise."""
         knocker = self._knockers.get(source)
-        if knocker is None and (newcomer := self._newcomers.get(source)) is not None:
+        if knocker is None:
+            newcomer = self._newcomers.get(source)
+            if newcomer is None:
+                return UNNAMED
             knocker = self._known(newcomer)
-        if knocker is None or now < knocker.ignored_until:
+        caught = [attempt for attempt in knocker.attempts if attempt.course in trapped and attempt.is_on_its_way(now)]
+        if not caught:
             return UNNAMED
-        for attempt in knocker.attempts:
-            course = attempt.course
-            if (
-                attempt.stage > 0
-                and course in trapped
-                and now - attempt.heard < course.lifetime
-                and now - attempt.started < course.timeout
-            ):
-                return self._err(source, knocker, now)
+        left = tuple(attempt for attempt in knocker.attempts if attempt not in caught)
+        if any(attempt.course.dialect is Dialect.NATIVE for attempt in caught) and now >= knocker.ignored_until:
+            return self._err(source, knocker, now, left)
+        knocker.attempts = left
+        knocker.heard = now
+        self._file(source, knocker)
         return UNNAMED
 
-    def _err(self, source: bytes, knocker: _Knocker, now: float) -> Outcome:
-        knocker.attempts = ()
+    def _err(self, source: bytes, knocker: _Knocker, now: float, left: tuple[_Attempt, ...]) -> Outcome:
+        """Nothing native that it sends counts for a while; what it does in other dialects is left to them."""
+        knocker.attempts = tuple(attempt for attempt in left if attempt.course.dialect is not Dialect.NATIVE)
         knocker.ignored_until = now + self._ignoring_period
         knocker.heard = now
         self._file(source, knocker)
         return WRONG
+
+    def stage(self, source: bytes, sequence: Sequence) -> int:
+        """How many steps of the sequence it has done, also where its time is up; 0 where it is not on its way."""
+        knocker = self._knockers.get(source)
+        if knocker is None:
+            newcomer = self._newcomers.get(source)
+            return int(newcomer is not None and newcomer[0].sequence == sequence)
+        return sum(attempt.stage for attempt in knocker.attempts if attempt.course.sequence == sequence)
+
+    def adopt(self, other: "Knockers") -> None:
+        """Take over, into an empty table, what another one knows of knockers on the way through sequences of this one.
+
+        Those are the ones with the same steps under the same rules, whatever else about them has changed. Each knocker
+        is put behind the others of its rank, as after a knock.
+        """
+        course_of = {_progress_key(sequence): course for sequence, course in self._courses.items()}
+        renewed = {old: course_of.get(_progress_key(sequence)) for sequence, old in other._courses.items()}
+        known = [(source, knocker) for rank in other._ranks for source, knocker in rank.items()]
+        for source, newcomer in other._newcomers.items():
+            known.append((source, self._known(newcomer)))
+        for source, knocker in sorted(known, key=lambda one: one[1].heard):
+            attempts = []
+            for attempt in knocker.attempts:
+                if (course := renewed[attempt.course]) is not None:
+                    same = _Attempt(course, attempt.stage, attempt.heard, attempt.echo)
+                    same.started = attempt.started
+                    attempts.append(same)
+            if attempts or knocker.ignored_until > knocker.heard:
+                taken = _Knocker(tuple(attempts), knocker.heard, 0)
+                taken.ignored_until = knocker.ignored_until
+                self._file(source, taken)
 
     def expire(self, now: float) -> int:
         """Drop the knockers about whom nothing matters any more; how many those were.
@@ -330,38 +442,31 @@ class Knockers:
             del self._knockers[source]
 
 
-def _both(one: Outcome | None, other: Outcome) -> Outcome:
+def _both(one: Outcome, other: Outcome) -> Outcome:
     """Two sequences moved by the same knock: a completed one is what matters, then the one that is further."""
-    if one is None:
-        return other
+    stages = one.stages + other.stages
     if one.verdict is other.verdict is Verdict.COMPLETE:
-        return Outcome(Verdict.COMPLETE, one.sequences + other.sequences, max(one.stage, other.stage))
+        return Outcome(Verdict.COMPLETE, one.sequences + other.sequences, max(one.stage, other.stage), stages)
     if one.verdict is Verdict.COMPLETE or (other.verdict is not Verdict.COMPLETE and one.stage >= other.stage):
-        return one
-    return other
+        return replace(one, stages=stages)
+    return replace(other, stages=stages)
 
 
-def _heard(code: int, sequence: Sequence) -> int:
-    return code | LISTENED if sequence.listened else code
+def _hearing(code: int, courses: Iterable[_Course]) -> _Hearing:
+    native = tuple(course for course in courses if course.dialect is Dialect.NATIVE)
+    foreign = tuple(course for course in courses if course.dialect is not Dialect.NATIVE)
+    begun = [course for course in courses if code in course.accepts[0]]
+    return _Hearing(native, foreign, begun[0] if len(begun) == 1 and begun[0].length > 1 else None)
 
 
-def knocks_of(sequence: Sequence) -> frozenset[int]:
-    """The codes of all that is a knock for the sequence, right or wrong: what arrives on a port that a step names.
+def _busy(attempts: Iterable[_Attempt], now: float) -> frozenset[str]:
+    """The files of knockd's dialect with a door that these attempts are on the way through."""
+    return frozenset(
+        attempt.course.group
+        for attempt in attempts
+        if attempt.course.dialect is Dialect.KNOCKD and attempt.is_on_its_way(now)
+    )
 
-    On a TCP port any flags are. Where its steps there are bare SYNs only, what has ACK or RST set belongs to somebody's
-    connection, and is not.
-    """
-    return frozenset(_knocks_of(sequence))
 
-
-def _knocks_of(sequence: Sequence) -> Iterator[int]:
-    for step in sequence.steps:
-        if step.protocol is Protocol.UDP:
-            yield step.code
-            continue
-        flags_here = {
-            other.flags for other in sequence.steps if (other.protocol, other.port) == (step.protocol, step.port)
-        }
-        for flags in range(ALL_FLAGS + 1):
-            if flags_here != {Flags.SYN} or not flags & (Flags.ACK | Flags.RST):
-                yield Step(step.protocol, step.port, flags).code
+def _progress_key(sequence: Sequence) -> Hashable:
+    return (sequence.name, sequence.steps, sequence.dialect, sequence.group, sequence.listened, sequence.one_time)

@@ -15,7 +15,7 @@ import socket
 import struct
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum, auto
@@ -316,16 +316,16 @@ OnChange = Callable[[Change, Link], None]
 class Links:
     """The links of this network namespace: a context manager, and once entered everything is known.
 
-    `patterns` (as of fnmatch: `eth0`, `ppp*`) name the links that are heard; none for all. With `on_change` it needs a
-    running loop, and reads there by itself; without, it reads when it is asked something. Entering raises
-    `DoorsError` where the kernel does not tell.
+    With `on_change` it needs a running loop, and reads there by itself; without, it reads when it is asked something.
+    Entering raises `DoorsError` where the kernel does not tell.
     """
 
-    def __init__(self, patterns: Iterable[str] = (), on_change: OnChange | None = None) -> None:
-        self._patterns = tuple(patterns)
+    def __init__(self, on_change: OnChange | None = None) -> None:
         self._on_change = on_change
         self._table = Table()
-        self._heard: dict[int, bool] = {}
+        self.changes = 0
+        """How often something changed, as of the last `drain`: whoever remembers an answer remembers this, too."""
+        self._heard: dict[tuple[int, tuple[str, ...]], bool] = {}
         self._news: deque[Event] = deque()
         self._buffer = bytearray(_MESSAGE_MAX)
         self._is_stale = False  # the kernel told more than was read
@@ -393,36 +393,31 @@ class Links:
         self.drain()
         return next((index for index, link in self._table.links.items() if name in link.names), None)
 
-    def heard(self, index: int) -> bool:
-        """Whether packets seen on this link count.
+    def heard(self, index: int, patterns: tuple[str, ...] = ()) -> bool:
+        """Whether packets seen on this link count where `patterns` (as of fnmatch: `eth0`, `ppp*`; none for all) name
+        the links that are heard.
 
         Those seen on a part of a bridge, a bond or a team are seen again on the whole, and count there if that is
         heard. A vrf sees none of its parts' packets.
         """
-        known = self._heard.get(index)
+        known = self._heard.get((index, patterns))
         if known is None:
             if index not in self._table.links and not (self.drain() and index in self._table.links):
                 return False
-            known = self._heard[index] = self._is_heard(index)
+            known = self._heard[index, patterns] = self._is_heard(index, patterns)
         return known
 
-    def _is_heard(self, index: int) -> bool:
+    def _is_heard(self, index: int, patterns: tuple[str, ...]) -> bool:
         links, link = self._table.links, self._table.links[index]
-        if not self.fits(link):
+        if not fits(link, patterns):
             return False
         below = {index}
         while link.part != "vrf" and link.master in links and link.master not in below:
             below.add(link.master)
             link = links[link.master]
-            if self.fits(link):
+            if fits(link, patterns):
                 return False
         return True
-
-    def fits(self, link: Link) -> bool:
-        """Whether the link has a name that the patterns ask for."""
-        return not self._patterns or any(
-            fnmatchcase(name, pattern) for name in link.names for pattern in self._patterns
-        )
 
     # What the kernel tells. ------------------------------------------------------------------------------------------
 
@@ -525,6 +520,7 @@ class Links:
     def _note(self, events: list[Event]) -> None:
         if not events:
             return
+        self.changes += 1
         self._heard.clear()
         if self._on_change is not None:
             if not self._news:
@@ -539,6 +535,11 @@ class Links:
 
 class _Overrun(Exception):  # noqa: N818 it is no error: everything is asked for again
     """Notifications were lost."""
+
+
+def fits(link: Link, patterns: tuple[str, ...]) -> bool:
+    """Whether the link has a name that the patterns ask for."""
+    return not patterns or any(fnmatchcase(name, pattern) for name in link.names for pattern in patterns)
 
 
 def _socket() -> socket.socket:

@@ -137,11 +137,11 @@ class Sequence:
     dialect: Dialect = Dialect.NATIVE
     group: str = ""
     """The file that it comes from. Of knockd's dialect, a knock for one sequence of a group is one for all of it."""
+    flags: tuple[int, int] = (0, 0)
+    """Of knockd's dialect, mask and value: TCP packets with other flags are nothing to it, right or wrong."""
     reach: Reach = Reach()
     one_time: str = ""
     """Path of the file of one-time sequences that `steps` is the line in force of; empty `steps` for none left."""
-    one_time_flags: tuple[int, int] = (0, 0)
-    """Flags and mask that the TCP steps of that file's lines get."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ ends.
 import fcntl
 import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,19 @@ from pathlib import Path
 from .errors import AlreadyRunningError, DoorsError
 
 SYSTEM_DIRECTORY = Path("/run/port-knocking-doors")
+_BEYOND_PRIORITIES = 1 << 16
 DAEMON, CLOSER = "daemon", "closer"
 _PATIENCE = 15.0
 """Seconds that a starting daemon gives a closer, which gives firewalld five for each call."""
 _PAUSE = 0.02
+
+
+def mark_of(*words: str) -> int:
+    """A mark for a daemon that has nothing in the firewall: beyond firewalld's priorities, and so never a rule's.
+
+    Two of them that have the same words (a file, an interface) would run each command twice; others may run beside it.
+    """
+    return _BEYOND_PRIORITIES + zlib.crc32("\0".join(words).encode(errors="surrogateescape"))
 
 
 def directory(environ: Mapping[str, str] = os.environ) -> Path:
@@ -66,10 +76,7 @@ def _lock(descriptor: int, role: str, priority: int) -> None:
     while not _try_lock(descriptor):
         holder, _, pid = os.pread(descriptor, 64, 0).decode(errors="replace").strip().partition(" ")
         if role == CLOSER or (holder == DAEMON and Path(f"/proc/{pid}").exists()):
-            raise AlreadyRunningError(
-                f"port-knocking-doors runs already, as process {pid}, with the mark rule_priority = {priority}: "
-                "the two would close each other's doors; stop it, or give this one another rule_priority"
-            )
+            raise AlreadyRunningError(f"port-knocking-doors runs already, as process {pid}, {_likeness(priority)}")
         if time.monotonic() > deadline:
             raise AlreadyRunningError(
                 f"process {pid or '(unknown)'} has been closing the doors of an earlier daemon for {_PATIENCE:g} s; "
@@ -84,3 +91,12 @@ def _try_lock(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _likeness(priority: int) -> str:
+    if priority >= _BEYOND_PRIORITIES:
+        return "with the same file on the same interface: the two would run each command twice; stop it"
+    return (
+        f"with the mark rule_priority = {priority}: the two would close each other's doors; stop it, or give this one "
+        "another rule_priority"
+    )

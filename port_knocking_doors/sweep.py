@@ -1,7 +1,7 @@
 """The closer: removes every rule that carries a mark, for a daemon that could not do it itself.
 
-Run as `python -m port_knocking_doors.sweep PRIORITY`. Where a daemon with the mark is running, there is nothing to do:
-it removes them itself.
+Run as `python -m port_knocking_doors.sweep PRIORITY [commands-only]`. Where a daemon with the mark is running, there is
+nothing to do: it removes them itself.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ from .commands import pending_directory, run_pending
 from .doorkeeper import Doorkeeper
 from .errors import AlreadyRunningError, DoorsError, FirewallError
 from .firewalld import Event, Firewalld
+from .guardian import COMMANDS_ONLY
 from .log import logger
 from .runtime import CLOSER, hold_mark
 
@@ -36,14 +37,16 @@ class _Nobody:
         raise AssertionError(owner)
 
 
-async def sweep(priority: int) -> int:
+async def sweep(priority: int, firewall: bool = True) -> int:
     """Run the stop commands that wait, then remove what carries the mark once firewalld answers; how many rules.
+
+    `firewall`: whether any may stand there; without, firewalld need not be there either.
 
     Raises `AlreadyRunningError` where a daemon has the mark, `FirewallError` where firewalld does not answer.
     """
     with hold_mark(priority, CLOSER):
         run_pending(pending_directory(priority))
-    removed = None
+    removed = None if firewall else 0
     while removed is None:
         await _answering()
         with hold_mark(priority, CLOSER):
@@ -87,7 +90,7 @@ def main() -> int:
     """Run the closer with the command line's arguments."""
     log.set_up(verbose=False)
     try:
-        removed = asyncio.run(sweep(int(sys.argv[1])))
+        removed = asyncio.run(sweep(int(sys.argv[1]), firewall=COMMANDS_ONLY not in sys.argv[2:]))
     except AlreadyRunningError:
         return 0
     except DoorsError as error:

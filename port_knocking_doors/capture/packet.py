@@ -29,20 +29,20 @@ same code. UDP: the source port; TCP: `sequence number << 16 | source port`.
 
 _UDP = socket.IPPROTO_UDP
 _TCP = socket.IPPROTO_TCP
-_UDP_CODE = _UDP << 16
-_TCP_CODE = _TCP << 16
+UDP_CODE = _UDP << 16
+TCP_CODE = _TCP << 16
 
-_PLAIN_IPV4 = 0x45  # version 4, a header of five words: no options
-_IPV4_HEADER = 20  # linux/ip.h
-_IPV4_PLACE = 0x1FFF  # the fragment's place
+PLAIN_IPV4 = 0x45  # version 4, a header of five words: no options
+IPV4_HEADER = 20  # linux/ip.h
+IPV4_PLACE = 0x1FFF  # the fragment's place
 _IPV6_HEADER = 40  # linux/ipv6.h
 _IPV6_PLACE = 0xFFF8  # the fragment's place
 _UNIT = 8  # bytes: an extension header's length is given in these, without its first (RFC 8200)
 _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96 (RFC 4291)
-_UDP_HEADER = 8  # linux/udp.h
-_TCP_HEADER = 20  # linux/tcp.h
+UDP_HEADER = 8  # linux/udp.h
+TCP_HEADER = 20  # linux/tcp.h
 _TCP_FLAGS = 13  # the byte with the flags: six, and above them the two of ECN
-_SIX = 0x3F
+FLAGS = 0x3F
 
 # struct iphdr: total length, place of the fragment, protocol, addresses. Then, behind a header without options, source
 # port, destination port and (of TCP) sequence number: the first eight bytes of TCP and all of UDP.
@@ -52,7 +52,7 @@ _ipv6 = struct.Struct("!4xHBx16s16sHHI").unpack_from
 _transport = struct.Struct("!HHI").unpack_from
 _u16 = struct.Struct("!H").unpack_from
 
-Buffer = bytes | memoryview | mmap
+Buffer = bytes | bytearray | memoryview | mmap
 
 
 def parse(buffer: Buffer, offset: int, length: int) -> Packet | None:
@@ -60,33 +60,33 @@ def parse(buffer: Buffer, offset: int, length: int) -> Packet | None:
 
     `length` is what was captured: less than the packet where the filter cut it, more where the link padded it.
     """
-    if length < _IPV4_HEADER + _UDP_HEADER:
+    if length < IPV4_HEADER + UDP_HEADER:
         return None
     first = buffer[offset]
     if first >> 4 == 6:
         return _parse_ipv6(buffer, offset, length)
     total, fragment, protocol, source, destination, source_port, port, sequence = _ipv4(buffer, offset)
-    if fragment & _IPV4_PLACE:
+    if fragment & IPV4_PLACE:
         return None
     if total < length:
         length = total
-    if first != _PLAIN_IPV4:
+    if first != PLAIN_IPV4:
         header = (first & 0xF) * 4
-        if first >> 4 != 4 or header < _IPV4_HEADER or header + _UDP_HEADER > length:
+        if first >> 4 != 4 or header < IPV4_HEADER or header + UDP_HEADER > length:
             return None
         source_port, port, sequence = _transport(buffer, offset + header)
-        offset += header - _IPV4_HEADER
-        length -= header - _IPV4_HEADER
-    if protocol == _TCP and length >= _IPV4_HEADER + _TCP_HEADER:
-        flags = buffer[offset + _IPV4_HEADER + _TCP_FLAGS] & _SIX
-        return source, destination, flags << 24 | _TCP_CODE | port, sequence << 16 | source_port
-    if protocol == _UDP and length >= _IPV4_HEADER + _UDP_HEADER:
-        return source, destination, _UDP_CODE | port, source_port
+        offset += header - IPV4_HEADER
+        length -= header - IPV4_HEADER
+    if protocol == _TCP and length >= IPV4_HEADER + TCP_HEADER:
+        flags = buffer[offset + IPV4_HEADER + _TCP_FLAGS] & FLAGS
+        return source, destination, flags << 24 | TCP_CODE | port, sequence << 16 | source_port
+    if protocol == _UDP and length >= IPV4_HEADER + UDP_HEADER:
+        return source, destination, UDP_CODE | port, source_port
     return None
 
 
 def _parse_ipv6(buffer: Buffer, offset: int, length: int) -> Packet | None:
-    if length < _IPV6_HEADER + _UDP_HEADER:
+    if length < _IPV6_HEADER + UDP_HEADER:
         return None
     payload, protocol, source, destination, source_port, port, sequence = _ipv6(buffer, offset)
     start = offset + _IPV6_HEADER
@@ -97,14 +97,14 @@ def _parse_ipv6(buffer: Buffer, offset: int, length: int) -> Packet | None:
         if found is None:
             return None
         protocol, start = found
-        if start + _UDP_HEADER > end:
+        if start + UDP_HEADER > end:
             return None
         source_port, port, sequence = _transport(buffer, start)
-    if protocol == _TCP and start + _TCP_HEADER <= end:
-        flags = buffer[start + _TCP_FLAGS] & _SIX
-        return source, destination, flags << 24 | _TCP_CODE | port, sequence << 16 | source_port
-    if protocol == _UDP and start + _UDP_HEADER <= end:
-        return source, destination, _UDP_CODE | port, source_port
+    if protocol == _TCP and start + TCP_HEADER <= end:
+        flags = buffer[start + _TCP_FLAGS] & FLAGS
+        return source, destination, flags << 24 | TCP_CODE | port, sequence << 16 | source_port
+    if protocol == _UDP and start + UDP_HEADER <= end:
+        return source, destination, UDP_CODE | port, source_port
     return None
 
 

@@ -1,14 +1,12 @@
-"""The memory of a TPACKET_V3 ring → frames (linux/if_packet.h; Documentation/networking/packet_mmap.rst).
+"""The memory of a TPACKET_V3 ring → blocks and frames (linux/if_packet.h; Documentation/networking/packet_mmap.rst).
 
 A ring is a row of blocks, and the kernel fills one after the other with frames of any length, each behind a header. A
 block is the kernel's until its status says that it is ours, and ours until we give it back.
 
-These are functions over the mapped memory. What they read there is the kernel's, yet it is taken for a claim: no offset
-leads out of its block, and no chain of frames is longer than the block says.
+These are functions over the mapped memory. `block` walks over the frames of a block.
 """
 
 import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from mmap import PAGESIZE, mmap
 from typing import NamedTuple
@@ -35,10 +33,10 @@ _STATISTICS = struct.Struct("@3I")  # struct tpacket_stats_v3: tp_packets, tp_dr
 
 _STATUS = 8  # block_status in struct tpacket_block_desc, behind version and offset_to_priv
 _status = struct.Struct("@I")
-_chain = struct.Struct("@12xII").unpack_from  # of the same: num_pkts, offset_to_first_pkt
+# of the same: num_pkts, offset_to_first_pkt
+_CHAIN = struct.Struct("@12xII")
 # struct tpacket3_hdr: tp_next_offset, tp_snaplen, tp_net; then struct sockaddr_ll: sll_ifindex
 _FRAME = struct.Struct("@I8xI10xH24xi")
-_frame = _FRAME.unpack_from
 
 Buffer = bytes | bytearray | memoryview | mmap
 
@@ -112,26 +110,12 @@ def release(ring: bytearray | memoryview | mmap, block: int) -> None:
     _status.pack_into(ring, block + _STATUS, TP_STATUS_KERNEL)
 
 
-def frames(ring: Buffer, block: int, block_size: int) -> Iterator[tuple[int, int, int]]:
-    """Each frame of a block of ours: where its IP header begins, how much was captured, index of the interface.
+chain = _CHAIN.unpack_from
+"""`chain(ring, block)`: how many frames are in the block, and how far from its beginning the first one is."""
 
-    All of it lies within the block: the walk ends at a frame that claims otherwise. Good until the block is released.
+frame = _FRAME.unpack_from
+"""`frame(ring, at)`: of the frame that begins there, how far it is to the next one (0: none), how many bytes of the
+packet were captured, how far it is to the packet's IP header, and the index of the interface."""
 
-    A generator: 0.16 µs a frame, as much as a list of the block's frames and without its memory. A callback takes
-    0.14 µs, and would split the caller's loop in two.
-    """
-    count, at = _chain(ring, block)
-    at += block
-    end = block + block_size
-    last = end - _FRAME.size
-    for _ in range(count):
-        if at > last:
-            return
-        step, length, to_packet, interface = _frame(ring, at)
-        packet = at + to_packet
-        if packet + length > end:
-            return
-        yield packet, length, interface
-        if not step:
-            return
-        at += step
+FRAME_SIZE = _FRAME.size
+"""What `frame` reads."""

@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from port_knocking_doors.config import loader
+from port_knocking_doors.errors import ConfigError
 
 PROGRAM = "port-knocking-doors"
 
@@ -84,3 +85,9 @@ class Source:
             environ=os.environ,
             home=Path("~").expanduser(),
         )
+
+
+def refuse_misplaced(context: typer.Context, command: str) -> None:
+    """Options ahead of the command are the daemon's own. Raises `ConfigError` where there are any."""
+    if isinstance(context.obj, Source) and any(value is not None for value in astuple(context.obj)):
+        raise ConfigError(f"an option stands ahead of {command}, expected its options behind it", command)

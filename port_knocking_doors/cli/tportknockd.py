@@ -17,7 +17,7 @@ from port_knocking_doors.config import loader, tportknockd, values
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Reach, Sequence, Settings
 
-from .options import PROGRAM, app
+from .options import PROGRAM, app, refuse_misplaced
 
 COMMAND = "tportknockd"
 _PERIOD = values.Whole(1, 10**6, "number of seconds")
@@ -59,7 +59,8 @@ def run(
         False,
         "-D",
         help="Daemon mode: run in the background, and return once it is ready. The log goes to syslog, and the number "
-        "of the process to tportknockd.pid in /run/port-knocking-doors. Needs the library python-daemon.",
+        "of the process to tportknockd.pid in /run/port-knocking-doors, with -i to tportknockd-DEVICE.pid. Needs the "
+        "library python-daemon.",
     ),
 ) -> None:
     """Take tportknockd's own options and read its own file, as it is.
@@ -73,7 +74,7 @@ def run(
 
     Exit status: 0 done, 2 wrong usage or configuration, 1 any other failure.
     """
-    _refuse_misplaced(context)
+    refuse_misplaced(context, COMMAND)
     if refresh is not None:
         _placed("-r", lambda: _PERIOD.from_text(refresh))
     if device is not None:
@@ -102,6 +103,7 @@ def load(path: Path, device: str | None) -> loader.Loaded:
         opening_sequence=(),
         open_knock_ports=False,
         sequences=tuple(replace(sequence, reach=reach) for sequence in sequences),
+        rule_priority=runtime.mark_of(COMMAND, str(path.absolute()), device or ""),
     )
     return loader.Loaded(settings, path, warnings, {})
 
@@ -178,15 +180,6 @@ def _table() -> str:
             rows += [("", "", address) for address in addresses[1:]]
     widths = [max(len(row[column]) for row in rows) for column in range(2)]
     return "\n".join(f"{name:{widths[0]}}  {state:{widths[1]}}  {address}" for name, state, address in rows)
-
-
-def _refuse_misplaced(context: typer.Context) -> None:
-    """Options ahead of the command are the daemon's own, and mean nothing here."""
-    given = context.obj
-    if given is not None and any(
-        value is not None for value in (given.conf, given.magic_seq, given.ports, given.zone, given.interfaces)
-    ):
-        raise ConfigError(f"an option stands ahead of {COMMAND}, expected its options behind it", COMMAND)
 
 
 def _placed(where: str, read: Callable[[], object]) -> None:

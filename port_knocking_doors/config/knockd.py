@@ -91,14 +91,15 @@ def parse(text: str, path: str) -> KnockdFile:
     )
 
 
-def one_time_steps(line: str, flags: int, mask: int) -> tuple[Step, ...] | None:
+def one_time_steps(line: str, flags: tuple[int, int]) -> tuple[Step, ...] | None:
     """The steps of one line of a file of one-time sequences; None for a comment, an empty line or a malformed one.
 
-    `flags` and `mask` are those of its door's TCP steps (`Sequence.one_time_flags`).
+    `flags` are those of its door, mask and value (`Sequence.flags`).
     """
+    mask, value = flags
     try:
         (statement,) = (statement for _, statement in _statements(line))
-        return _with_flags(_steps(statement), flags, mask)
+        return _with_flags(_steps(statement), value, mask)
     except (ConfigError, _LineError, ValueError):
         return None
 
@@ -166,9 +167,9 @@ class _Door:
             command=self._command(),
             dialect=Dialect.KNOCKD,
             group=path,
+            flags=(self.mask, self.flags),
             reach=Reach(self.target, (options.interface,) if options.interface else ()),
             one_time=self.one_time,
-            one_time_flags=(self.flags, self.mask) if self.one_time else (0, 0),
         )
 
     def _command(self) -> Command | None:

@@ -354,7 +354,7 @@ def _one_time_doubts(sequence: Sequence) -> Iterator[str]:
     data, mode = read(path, "one-time sequences")
     yield from _exposed(path, mode)
     lines = data.decode("utf-8", "surrogateescape").split("\n")
-    if not any(knockd.one_time_steps(line, *sequence.one_time_flags) for line in lines):
+    if not any(knockd.one_time_steps(line, sequence.flags) for line in lines):
         yield f"{_shown(path)}: no one-time sequence is left, so door {sequence.name} stays closed; write new ones"
 
 

@@ -438,7 +438,8 @@ def in_words(sequence: Sequence) -> str:
     lines = [f"{position}. {line}" for position, line in enumerate(lines, start=1)]
     if sequence.one_time:
         lines.append(f"one-time sequences, one after the other: {sequence.one_time}")
-        lines.append(f"each TCP step of theirs {flags_in_words(*sequence.one_time_flags)}")
+        mask, value = sequence.flags
+        lines.append(f"each TCP step of theirs {flags_in_words(value, mask)}")
     lines += _reach_in_words(sequence)
     if sequence.opens:
         lines.append(f"opens {', '.join(map(str, sequence.opens))} for {sequence.duration:g} s")

@@ -40,6 +40,9 @@ _REQUIRED = {
     "start_command": values.shell_command.expects,
 }
 _COMMANDS = frozenset({"start_command", "stop_command"})
+MOST_PROBLEMS = 1000
+"""With so many it is another kind of file, and it is read no further."""
+
 _LONG = 40
 """Characters of a wrong key that are compared with the known ones."""
 
@@ -54,6 +57,7 @@ class _Block:
     name: str
     line: int
     sound: bool = True
+    closed: bool = False
     interrupted: bool = False
     """Whether it was told that another block begins inside it."""
     lines: dict[str, int] = field(default_factory=dict)
@@ -71,7 +75,7 @@ def read(text: str, path: str) -> tuple[tuple[Sequence, ...], tuple[ConfigError,
     errors = tuple(
         ConfigError(problem, f"{path}:{line}") for line, problem in sorted(reading.problems, key=lambda found: found[0])
     )
-    return tuple(_sequence(block, path) for block in reading.blocks if block.sound), errors
+    return tuple(_sequence(block, path) for block in reading.blocks if block.closed and block.sound), errors
 
 
 def in_words(sequence: Sequence) -> str:
@@ -119,6 +123,11 @@ class _Reading:
         self._open: list[_Block] = []  # the innermost is the last; more than one is an error that was told
         self._named: dict[str, int] = {}
         for line, statement in _statements(text):
+            if len(self.problems) >= MOST_PROBLEMS:
+                self._blame(
+                    line, f"{MOST_PROBLEMS} problems were found before this line, expected a file of tportknockd's"
+                )
+                return
             self._take(line, statement)
         self._end()
 
@@ -180,6 +189,7 @@ class _Reading:
             if name in (outer.name for outer in self._open):
                 while self._open.pop().name != name:
                     pass
+        block.closed = True
         self._check(block)
 
     def _end(self) -> None:

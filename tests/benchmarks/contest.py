@@ -22,6 +22,8 @@ _WARM_UP = 2.0
 """Seconds of a flood ahead of the first try: the table is full by then."""
 _HUSH = 0.05
 _SETTLED_WITHIN = 60.0
+SIEGE_WITHIN = 300.0
+"""Seconds after which no further honest knocker tries: far below the flood's own limit."""
 
 Packets = Sequence[tuple[str, Hit]]
 
@@ -131,7 +133,9 @@ class Siege:
 
     name: str
     who: str
+    planned: int
     tries: int
+    """Of those planned, as many as there was time for."""
     opened: int
     seconds: float
     """Of the tries, during which all that follows was counted."""
@@ -169,16 +173,19 @@ def siege(rival: Rival, name: str, packets: Packets, steps: int, tries: int) -> 
             resident.append(probes.memory_mib(pid))
             handled, arrived, used, table = rival.handled(), rival.arrived(), probes.cpu(pid), _table(rival)
             dropped = _dropped(rival)
-            opened = 0
+            opened = tried = 0
             began = time.monotonic()
-            for number in range(tries):
+            while tried < tries and time.monotonic() - began < SIEGE_WITHIN:
                 address = rival.fresh_address()
                 rival.hit(address, steps, PACE)
                 opened += rival.bell.wait(address, _PATIENCE) is not None
-                if number == tries // 2:
+                tried += 1
+                if tried == tries // 2:
                     resident.append(probes.memory_mib(pid))
                     table.extend(_table(rival))
             seconds = time.monotonic() - began
+            if tried < tries // 2:
+                resident.append(probes.memory_mib(pid))
             arrived = rival.arrived() - arrived
             used = probes.cpu(pid).since(used)
             if flood.poll() is not None:
@@ -193,7 +200,7 @@ def siege(rival: Rival, name: str, packets: Packets, steps: int, tries: int) -> 
         rival.stop()
     most = max(table, default=None)
     rate = arrived / seconds
-    return Siege(name, rival.name, tries, opened, seconds, rate, handled, lost, used.exact, most, resident)
+    return Siege(name, rival.name, tries, tried, opened, seconds, rate, handled, lost, used.exact, most, resident)
 
 
 def _dropped(rival: Rival) -> int:

@@ -130,7 +130,7 @@ def _siege_rows(ours: Siege, peer: Siege) -> Iterator[Row]:
         f"{ours.opened} of {ours.tries}",
         f"{peer.opened} of {peer.tries}",
         aim="all",
-        met=ours.opened == ours.tries,
+        met=ours.opened == ours.planned,
         note="; ".join(map(_siege_note, (ours, peer))),
     )
     if ours.table is not None:
@@ -153,9 +153,10 @@ def _siege_rows(ours: Siege, peer: Siege) -> Iterator[Row]:
 
 def _siege_note(siege: Siege) -> str:
     dropped = "" if siege.dropped is None else f", {siege.dropped} dropped"
+    short = "" if siege.tries == siege.planned else f" (no time for all {siege.planned} tries)"
     return (
         f"{siege.who}: {siege.rate / 1000:.0f}k/s for {siege.seconds:.1f} s, {siege.handled} seen{dropped}, "
-        f"{siege.cpu / siege.seconds * 100:.0f} % of a core"
+        f"{siege.cpu / siege.seconds * 100:.0f} % of a core{short}"
     )
 
 

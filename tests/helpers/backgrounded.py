@@ -32,6 +32,11 @@ def hesitate(folder: Path) -> None:
     serve(folder)
 
 
+def dawdle(folder: Path) -> None:
+    """The same, with a parent that has little patience."""
+    hesitate(folder)
+
+
 def report(folder: Path) -> None:
     """Say in what state a daemon is."""
     mask = os.umask(0)
@@ -67,12 +72,20 @@ def die(folder: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+def stay(folder: Path) -> None:
+    """Never come to it: the process cannot be detached."""
+
+
 def blunder(folder: Path) -> None:
     raise ZeroDivisionError
 
 
 def main() -> None:
     payload, pid_file, folder = globals()[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
+    if payload is stay:
+        background.UMASK = -1 << 40
+    if payload is dawdle:
+        background.PATIENCE = 0.1
     try:
         print(background.run(lambda: payload(folder), pid_file))
     except DoorsError as error:

@@ -91,7 +91,7 @@ def meaning(door: Door) -> Sequence:
         port, _, name = item.partition(":")
         tcp = name == "tcp"
         steps.append(Step(Protocol.TCP, int(port), flags, mask) if tcp else Step(Protocol.UDP, int(port)))
-    return Sequence(door.name, tuple(steps), timeout=float(door.said.get("seq_timeout", 25)))
+    return Sequence(door.name, tuple(steps), timeout=float(door.said.get("seq_timeout", 25)), flags=(mask, flags))
 
 
 def compare(read: Read, ours: loader.LoadedKnockd) -> None:
@@ -102,6 +102,7 @@ def compare(read: Read, ours: loader.LoadedKnockd) -> None:
         assert one.timeout == expected.timeout
         if not one.one_time:
             assert one.steps == expected.steps
+        assert one.flags == expected.flags
         target = door.said.get("target")
         assert one.reach.target == (ip_address(target) if target is not None else None)
         start, start6 = door.said.get("start_command", ""), door.said.get("start_command_6")
@@ -416,7 +417,7 @@ def test_a_line_of_one_time_sequences_is_taken_alike(line: str, alike: bool, tmp
     path = tmp_path / "knockd.conf"
     path.write_text(f"[d]\nOne_Time_Sequences = {tmp_path / 'one-time'}\nTCPFlags = syn,!ack\n")
     theirs = in_force(path)
-    steps = knockd.one_time_steps(line, Flags.SYN, Flags.SYN | Flags.ACK)
+    steps = knockd.one_time_steps(line, (Flags.SYN | Flags.ACK, Flags.SYN))
     if alike:
         taken = Door("d", {"sequence": theirs}, ["SYN", "!ACK"])
         assert steps == (None if theirs == "777:tcp,778:udp" else meaning(taken).steps)

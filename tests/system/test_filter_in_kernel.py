@@ -27,7 +27,7 @@ from port_knocking_doors.capture.bpf import MAX_INSTRUCTIONS, Interest, build
 from port_knocking_doors.capture.packet import Packet, parse
 from port_knocking_doors.model import Address, Protocol
 from port_knocking_doors.sandbox import Sandbox
-from tests.helpers import frames
+from tests.helpers import blocks, frames
 from tests.helpers.bpf_machine import About, Machine
 from tests.helpers.frames import OTHER4, OTHER6, Frame
 
@@ -124,7 +124,7 @@ def walk(
                 return
             assert time.monotonic() < deadline, f"{count} frames are missing in the ring"
             select.select([sock], [], [], 0.1)
-        for start, length, index in ring.frames(memory, block, geometry.block_size):
+        for start, length, index in blocks.frames(memory, block, geometry.block_size):
             assert index == interface
             count -= 1
             yield memory[start : start + length], parse(memory, start, length)

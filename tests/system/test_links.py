@@ -15,13 +15,13 @@ from port_knocking_doors.links import Links
 
 def on_change(change, link):
     addresses = sorted(map(bytes.hex, link.addresses))
-    print(json.dumps([change.name, link.name, links.heard(link.index), addresses]), flush=True)
+    print(json.dumps([change.name, link.name, links.heard(link.index, tuple(sys.argv[1:])), addresses]), flush=True)
     # Nobody wakes this process but the kernel.
     assert not asyncio.get_running_loop()._scheduled
 
 async def main():
     global links
-    with Links(sys.argv[1:], on_change) as links:
+    with Links(on_change) as links:
         print("watching", flush=True)
         await asyncio.Event().wait()
 

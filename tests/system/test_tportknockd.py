@@ -53,7 +53,7 @@ def never_opens(log: Path, box: Sandbox, client: ClientHost) -> None:
     stranger = box.hosts["stranger"]
     send_tcp(stranger, stranger.server4, KNOCKS)
     wait_until(lambda: f"open {stranger.address4}\n" in log.read_text(), 10, lambda: log.read_text())
-    assert str(client.address4) not in log.read_text()
+    assert f"open {client.address4}\n" not in log.read_text()
 
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
@@ -96,10 +96,13 @@ def test_the_page_s_example_opens_and_closes(
 
 
 def test_the_page_s_example_by_hping3(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
-    start(box, write(tmp_path, event("SSH2", PAGE, timeout=30, start=f"echo open %IP% >>{log}")))
-    for _, some in KNOCKS:
+    conf = write(tmp_path, event("SSH2", PAGE, timeout=60, start=f"echo open %IP% >>{log}"))
+    daemon = start(box, conf, "-d")
+    for position, (_, some) in enumerate(KNOCKS, start=1):
         options = [HPING_OPTION[letter] for letter in some]
-        client.run(["hping3", "-q", "-c", "1", "-p", str(PORT), *options, str(client.server4)], check=False)
+        client.popen(["hping3", "-q", "-c", "1", "-p", str(PORT), *options, str(client.server4)])
+        if position < len(KNOCKS):
+            daemon.wait_for(f"to step {position}$", 10)
     wait_until(lambda: log.read_text() == f"open {client.address4}\n", 10, lambda: log.read_text())
 
 
@@ -114,10 +117,13 @@ TRIES = {
 def test_who_tries_all_combinations_in_turn_does_not_get_in(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
-    start(box, write(tmp_path, event("SSH2", PAGE, timeout=60, start=f"echo open %IP% >>{log}")))
+    """Unless the sequence is one that he passes on his way: that one shows that he was heard."""
+    passed = event("passed", f"tcp:{PORT}:n tcp:{PORT}:f tcp:{PORT}:s", start=f"echo passed %IP% >>{log}")
+    start(box, write(tmp_path, passed, event("SSH2", PAGE, timeout=60, start=f"echo open %IP% >>{log}")))
     for tries in TRIES.values():
         send_tcp(client, client.server4, [(PORT, letters(flags)) for flags in tries], pause=0.001)
     never_opens(log, box, client)
+    assert f"passed {client.address4}\n" in log.read_text()
 
 
 TALK = """
@@ -175,6 +181,17 @@ def test_in_the_background_until_its_end(box: Sandbox, client: ClientHost, tmp_p
     pid = box.server.run(["sh", "-c", find], check=False).stdout.split()[0]
     send_tcp(client, client.server4, KNOCKS)
     wait_until(lambda: log.read_text() == f"open {client.address4}\n", 10, lambda: log.read_text())
+
+    conf.write_text("<SSH2>\n")
+    box.server.run(["kill", "-HUP", pid])
+    write(tmp_path, event("SSH2", PAGE, start=f"echo again %IP% >>{log}"))
+    box.server.run(["kill", "-HUP", pid])
+
+    def is_read_again() -> bool:
+        send_tcp(client, client.server4, KNOCKS)
+        return f"again {client.address4}\n" in log.read_text()
+
+    wait_until(is_read_again, 10, "the file to be read again", every=0.1)
     box.server.run(["kill", pid])
     wait_until(lambda: f"shut {client.address4}\n" in log.read_text(), 10, lambda: log.read_text())
     gone = ["sh", "-c", "kill -0 $0 2>/dev/null", pid]

@@ -23,12 +23,20 @@ class Witness:
     def __init__(self) -> None:
         self.started: list[Door] = []
         self.refused: list[Door] = []
+        self.ran: list[str] = []
+        self.ended: list[int] = []
 
     def on_started(self, door: Door) -> None:
         self.started.append(door)
 
     def on_refused(self, door: Door) -> None:
         self.refused.append(door)
+
+    def on_command(self, _: Door, line: str) -> None:
+        self.ran.append(line)
+
+    def on_status(self, _: Door, status: int) -> None:
+        self.ended.append(status)
 
 
 def door(start: str, stop: str = "", address: str = "10.0.0.2") -> Door:
@@ -218,11 +226,12 @@ def test_after_a_crash_the_closer_waits_for_the_start_command_and_then_runs_the_
 import asyncio
 from ipaddress import ip_address
 from pathlib import Path
+from unittest.mock import Mock
 from port_knocking_doors.commands import Commands
 from port_knocking_doors.model import Command, Door
 async def main():
     command = Command("echo started; sleep 1; echo start >>{log}", "echo stop >>{log}")
-    Commands(Path("{tmp_path}/pending"), None).start(Door(ip_address("10.0.0.2"), "", "ssh", command=command))
+    Commands(Path("{tmp_path}/pending"), Mock()).start(Door(ip_address("10.0.0.2"), "", "ssh", command=command))
     await asyncio.sleep(60)
 asyncio.run(main())
 """
@@ -262,3 +271,30 @@ def test_the_daemons_secrets_do_not_reach_commands(tmp_path: Path, monkeypatch: 
 
     run(tmp_path, story)
     wait_until(lambda: seen.exists() and seen.read_text() == "seq=\n", SOON, "the command's output")
+
+
+def test_an_ipv6_knocker_has_commands_of_its_own(tmp_path: Path) -> None:
+    async def story(commands: Commands, witness: Witness) -> None:
+        own = Command("exit 4", "exit 40", start6="exit 6", stop6="")
+        for address in ("10.0.0.2", "2001:db8::2"):
+            opened = Door(ip_address(address), "", "ssh", command=own)
+            begun = len(witness.ended)
+            commands.start(opened)
+            await until(lambda begun=begun: len(witness.ended) > begun)  # type: ignore[misc]
+            commands.stop(opened)
+            await commands.close(SOON)
+        assert witness.ended == [4, 40, 6]
+
+    run(tmp_path, story)
+
+
+def test_an_empty_start_command_runs_nothing_and_the_stop_command_runs_all_the_same(tmp_path: Path) -> None:
+    async def story(commands: Commands, witness: Witness) -> None:
+        opened = door("", "exit 5")
+        commands.start(opened)
+        await until(lambda: witness.started == [opened])
+        commands.stop(opened)
+        await commands.close(SOON)
+        assert witness.ran == ["exit 5"]
+
+    run(tmp_path, story)

@@ -15,20 +15,23 @@ LEVELS: tuple[frozenset[str], ...] = (
     # values that everything speaks of
     frozenset({"__init__", "errors", "model"}),
     # pure logic
-    frozenset({"knockers", "doors", "rich_rule", "zones", "throttle", "traps", "config.values", "capture.packet"}),
-    frozenset({"config.native", "config.tportknockd", "config.knockd", "capture.bpf", "capture.ring"}),
+    frozenset({"dialects", "doors", "herald", "lapses", "rich_rule", "zones", "throttle", "traps"}),
+    frozenset({"config.values", "capture.packet", "capture.ring"}),
+    frozenset({"knockers", "config.native", "config.knockd", "config.tportknockd", "capture.bpf", "capture.block"}),
     frozenset({"config.migration"}),
     # the world, one thing a module
-    frozenset({"clock", "log", "notify", "runtime", "served"}),
-    frozenset({"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader"}),
+    frozenset({"clock", "log", "notify", "runtime", "served", "one_time"}),
+    frozenset(
+        {"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "knockd_log", "config.loader"}
+    ),
     frozenset({"background"}),
     # two or three of them together
-    frozenset({"ears", "doorkeeper", "sandbox"}),
+    frozenset({"ears", "doorkeeper", "in_force", "sandbox"}),
     frozenset({"daemon", "sweep", "demo"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
-PURE = LEVELS[0] | LEVELS[1] | LEVELS[2] | LEVELS[3]
+PURE = LEVELS[0] | LEVELS[1] | LEVELS[2] | LEVELS[3] | LEVELS[4]
 WORLDLY = {"asyncio", "logging", "os", "pathlib", "select", "subprocess", "sys", "tempfile", "threading", "time"}
 
 

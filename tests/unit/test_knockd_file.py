@@ -74,6 +74,7 @@ def test_every_directive_is_read() -> None:
                 ),
                 dialect=Dialect.KNOCKD,
                 group="F",
+                flags=(SYN | ACK, SYN),
                 reach=Reach(ip_address("192.0.2.9"), ("ppp0",)),
             ),
             Sequence(
@@ -84,7 +85,7 @@ def test_every_directive_is_read() -> None:
                 group="F",
                 reach=Reach(None, ("ppp0",)),
                 one_time="/etc/knockd/once",
-                one_time_flags=(FIN, FIN),
+                flags=(FIN, FIN),
             ),
         ),
         (8, 18),
@@ -122,6 +123,7 @@ def test_a_door_has_these_defaults() -> None:
 def test_flags(lines: list[str], flags: int, mask: int, after: bool) -> None:
     one = door(*([STEPS, *lines] if after else [*lines, STEPS]))
     assert one.steps == (tcp(26173, flags, mask), udp(23817), tcp(21951, flags, mask))
+    assert one.flags == (mask, flags)
 
 
 @pytest.mark.parametrize(
@@ -273,7 +275,7 @@ def test_no_text_at_all_is_more_than_an_error_of_one_line(text: str) -> None:
             continue
         assert said.startswith("F:")
         assert said.isprintable() or "\xa0" in said
-    knockd.one_time_steps(text, 0, 0)
+    knockd.one_time_steps(text, (0, 0))
 
 
 @pytest.mark.parametrize(
@@ -292,4 +294,4 @@ def test_no_text_at_all_is_more_than_an_error_of_one_line(text: str) -> None:
     ],
 )
 def test_a_line_of_one_time_sequences(line: str, steps: tuple[Step, ...] | None) -> None:
-    assert knockd.one_time_steps(line, SYN, SYN | ACK) == steps
+    assert knockd.one_time_steps(line, (SYN | ACK, SYN)) == steps

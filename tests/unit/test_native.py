@@ -651,7 +651,7 @@ Sequence open SSH, as knockd hears it, within 25 s:
   for IPv6 runs nothing
   no traps"""
     )
-    once = Sequence("d", (), timeout=5, dialect=Dialect.KNOCKD, one_time="/x", one_time_flags=(0, Flags.SYN))
+    once = Sequence("d", (), timeout=5, dialect=Dialect.KNOCKD, one_time="/x", flags=(Flags.SYN, 0))
     assert (
         native.in_words(once)
         == """\

@@ -1,7 +1,7 @@
 """tportknockd's file: every example of its page, every rule of its grammar, and every way to get it wrong."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from port_knocking_doors.config import tportknockd
@@ -357,6 +357,13 @@ def test_what_is_read_beside_an_error_has_none_of_it() -> None:
     assert [sequence.timeout for sequence in tportknockd.read(repeated, "F")[0]] == [3.0]
 
 
+def test_another_kind_of_file_is_not_read_to_its_end() -> None:
+    found, wrong = tportknockd.read(block(name="first") + "<A>\n" + "Nov 21 12:00:00 a log\n" * 10000, "F")
+    assert [sequence.name for sequence in found] == ["first"]
+    assert len(wrong) == tportknockd.MOST_PROBLEMS + 1
+    assert str(wrong[-1]) == "F:1007: 1000 problems were found before this line, expected a file of tportknockd's"
+
+
 # --- in words
 
 
@@ -387,6 +394,7 @@ def test_a_single_flag_and_no_stop_command_in_words() -> None:
 PIECES = ["<A>", "</A>", "<B>", "</B>", "sequence = tcp:47111:x", "timeout = 1", "start_command = true", "#", "<", "="]
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=9), max_size=30).map("\n".join))
 def test_any_text_gives_sound_sequences_and_placed_errors(text: str) -> None:
     found, wrong = tportknockd.read(text, "F")
@@ -403,6 +411,7 @@ def test_any_text_gives_sound_sequences_and_placed_errors(text: str) -> None:
 SECRET = "udp:47321 tcp:47322:frap tcp:47323"
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(0, len(SECRET) - 1), st.integers(0, 2), st.text(max_size=3))
 def test_no_slip_shows_a_step(at: int, lost: int, put: str) -> None:
     for error in errors(block(sequence=SECRET[:at] + put + SECRET[at + lost :])):
@@ -412,6 +421,7 @@ def test_no_slip_shows_a_step(at: int, lost: int, put: str) -> None:
             assert secret not in error
 
 
+@settings(deadline=None)  # a busy machine is no failure
 @given(st.sampled_from("fsrpauxni") | st.text("fsrpau", min_size=1, max_size=6).filter(lambda t: len(set(t)) == len(t)))
 def test_what_is_spelt_reads_as_itself(flags: str) -> None:
     step = tportknockd.steps.step(f"tcp:7001:{flags}")

@@ -1,0 +1,111 @@
+"""`knockd`: its options and its own file, for whoever used that daemon before."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+from port_knocking_doors import __version__, log, runtime
+from port_knocking_doors import background as detached
+from port_knocking_doors.config import loader
+from port_knocking_doors.knockd_log import KnockdLog
+
+from .options import PROGRAM, app, refuse_misplaced
+
+COMMAND = "knockd"
+CONFIG = Path("/etc/knockd.conf")
+PID_FILE = Path("/var/run/knockd.pid")
+
+
+@app.command(COMMAND)
+def run(
+    context: typer.Context,
+    interface: Optional[str] = typer.Option(
+        None,
+        "--interface",
+        "-i",
+        metavar="NAME",
+        help="Interface to listen on, or a pattern such as 'ppp*'. Without it: the file's Interface, else "
+        f"{loader.KNOCKD_INTERFACE}. One that is not there is heard once it appears.",
+    ),
+    background: bool = typer.Option(
+        False,
+        "--daemon",
+        "-d",
+        help="Run in the background, and return once it listens. Needs the library python-daemon.",
+    ),
+    config: Path = typer.Option(CONFIG, "--config", "-c", metavar="FILE", readable=False, help="The file to read."),
+    debug: bool = typer.Option(False, "--debug", "-D", help="Log every knock, too (never its port)."),
+    lookup: bool = typer.Option(
+        False,
+        "--lookup",
+        "-l",
+        help="Look up the names of hosts for the log. A security risk: whoever sees this host's questions to the name "
+        "server learns that somebody made a first knock, and which one that was; and a host that wants to seem absent "
+        "gives itself away by asking. The log waits for the answers, nothing else does.",
+    ),
+    pid_file: Optional[Path] = typer.Option(
+        None, "--pidfile", "-p", metavar="FILE", help=f"Where -d writes its process number. Without it: {PID_FILE}."
+    ),
+    log_file: Optional[str] = typer.Option(
+        None, "--logfile", "-g", metavar="FILE", help="The log file, in place of the one that the configuration names."
+    ),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Write the log to standard output, too."),
+    ipv4_only: bool = typer.Option(False, "--only-ip-v4", "-4", help="Hear IPv4 alone."),
+    version: bool = typer.Option(False, "--version", "-V", help="Show the version, and end."),
+) -> None:
+    """Take knockd's own options and read its own file, as it is.
+
+    Each door of the file has a Sequence, or a file of One_Time_Sequences, and the Start_Command that runs once
+    somebody has knocked it; %IP% there is the knocker's address. A Stop_Command follows Cmd_Timeout seconds later. No
+    port needs to be open, or looks open. See `port-knocking-doors check --knockd FILE` for what a file says.
+
+    Runs in the foreground without -d. SIGTERM and Ctrl-C run what stop commands are due and end it; SIGHUP reads the
+    file again and opens the log file anew.
+
+    Exit status: 0 done, 2 wrong usage or configuration, 1 any other failure.
+    """
+    refuse_misplaced(context, COMMAND)
+    if version:
+        print(f"{PROGRAM} {__version__}, in place of knockd 0.8")
+        return
+    log.set_up(debug)
+    config = config.absolute()
+    loaded = _load(config, interface, ipv4_only=ipv4_only)
+    if background:
+        detached.require_library()
+    file = log_file if log_file is not None else loaded.options.log_file
+    # The background is elsewhere.
+    herald = KnockdLog(
+        str(Path(file).absolute()) if file else "", syslog=loaded.options.use_syslog, verbose=verbose, lookup=lookup
+    )
+
+    def read_again() -> loader.Loaded:
+        again = _load(config, interface, ipv4_only=ipv4_only)
+        if log_file is None:
+            herald.path = str(Path("/", again.options.log_file)) if again.options.log_file else ""
+        return again
+
+    def serve() -> None:
+        from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
+
+        if background:
+            log.to_syslog(COMMAND)
+        with herald:
+            asyncio.run(Daemon(loaded, read_again, herald).run())
+
+    if not background:
+        serve()
+        return
+    named = pid_file or (Path(loaded.options.pid_file) if loaded.options.pid_file else PID_FILE)
+    detached.run(serve, named.absolute())
+
+
+def _load(path: Path, interface: str | None, *, ipv4_only: bool) -> loader.LoadedKnockd:
+    loaded = loader.load_knockd(path, interface, ipv4_only)
+    for warning in loaded.warnings:
+        log.logger.warning("%s", warning)
+    mark = runtime.mark_of(COMMAND, str(path), loaded.options.interface)
+    return replace(loaded, settings=replace(loaded.settings, rule_priority=mark))

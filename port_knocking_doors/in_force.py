@@ -1,0 +1,78 @@
+"""What is in force: settings → the table of knockers, with its traps laid and the one-time sequences of the moment."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
+from random import SystemRandom
+
+from . import one_time, traps
+from .config import knockd
+from .config.values import RESERVED_NAME
+from .knockers import Knockers
+from .model import Port, Protocol, Sequence, Settings, Step
+from .served import outgoing_ports, served_ports
+
+
+@dataclass(frozen=True)
+class Force:
+    """The table of knockers for some settings, and what belongs to it."""
+
+    knockers: Knockers
+    lines: dict[Sequence, one_time.Line]
+    """For each one-time sequence of the table, where it stands."""
+    used_up: tuple[Sequence, ...]
+    """Those whose file has no line left."""
+    disabled: set[str]
+    """Files whose lines could not be marked as used: none of them counts any more."""
+
+    @classmethod
+    def of(cls, settings: Settings, disabled: Iterable[str] = ()) -> "Force":
+        """Raises `DoorsError` where a file of one-time sequences cannot be read."""
+        passed_over = set(disabled)
+        sniffed: list[Sequence] = []
+        lines: dict[Sequence, one_time.Line] = {}
+        used_up: list[Sequence] = []
+        for sequence in settings.sequences:
+            reached = _reached(sequence, settings)
+            if not sequence.one_time:
+                sniffed.append(reached)
+            elif sequence.one_time not in passed_over:
+                read = partial(knockd.one_time_steps, flags=sequence.flags)
+                line = one_time.in_force(sequence.one_time, read)
+                if line is None:
+                    used_up.append(sequence)
+                else:
+                    sniffed.append(replace(reached, steps=line.steps))
+                    lines[sniffed[-1]] = line
+        return cls(_knockers(settings, sniffed), lines, tuple(used_up), passed_over)
+
+
+def interfaces(settings: Settings) -> list[str]:
+    """Names and patterns of the interfaces that sequences are heard on; empty where that is all of them."""
+    named = (_reached(sequence, settings).reach.interfaces for sequence in settings.sequences)
+    return list(dict.fromkeys(chain.from_iterable(named)))
+
+
+def _reached(sequence: Sequence, settings: Settings) -> Sequence:
+    """The sequence, heard on the interfaces that the options name where it names none itself."""
+    if sequence.reach.interfaces or not settings.interfaces:
+        return sequence
+    return replace(sequence, reach=replace(sequence.reach, interfaces=settings.interfaces))
+
+
+def _knockers(settings: Settings, sniffed: list[Sequence]) -> Knockers:
+    main = Sequence(
+        name=RESERVED_NAME,
+        steps=tuple(Step(Protocol.UDP, port) for port in settings.opening_sequence),
+        opens=settings.guarded_ports,
+        duration=settings.door_duration,
+        lifetime=settings.knocker_lifetime,
+        listened=True,
+    )
+    laid = {}
+    if any(sequence.traps for sequence in sniffed):
+        own = {Port(step.port, step.protocol) for step in main.steps}
+        opened = {port for one in (main, *sniffed) for port in one.opens}
+        laid = traps.lay(sniffed, own | opened | served_ports(), outgoing_ports(), SystemRandom())
+    return Knockers((main, *sniffed), settings.ignoring_period, settings.max_knockers, laid)
