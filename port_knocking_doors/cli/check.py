@@ -1,13 +1,22 @@
 """`check`: what is in force, or what is wrong."""
 
+import sys
 from pathlib import Path
 from typing import Optional
 
 import typer
 
-from port_knocking_doors.config import native
+from port_knocking_doors.config import loader, migration, native
+from port_knocking_doors.errors import ConfigError
+from port_knocking_doors.model import Sequence
+from port_knocking_doors.served import served_ports
 
-from .options import CONF, INTERFACES, PORTS, SEQUENCE, ZONE, Source, app
+from .options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
+
+_KNOCKD = typer.Option(None, "--knockd", metavar="FILE", readable=False, help="Check this file of knockd's instead.")
+_TPORTKNOCKD = typer.Option(
+    None, "--tportknockd", metavar="FILE", readable=False, help="Check this file of tportknockd's instead."
+)
 
 
 @app.command()
@@ -18,15 +27,72 @@ def check(
     ports: Optional[str] = PORTS,
     zone: Optional[str] = ZONE,
     interfaces: Optional[list[str]] = INTERFACES,
+    knockd: Optional[Path] = _KNOCKD,
+    tportknockd: Optional[Path] = _TPORTKNOCKD,
+    as_toml: bool = typer.Option(
+        False, "--as-toml", help="With --knockd: print the same as [[sequence]] tables for the program's own file."
+    ),
 ) -> None:
     """Read the configuration as the daemon would, show what is in force, or say what is wrong.
 
     Shows the sequences: mind who looks over your shoulder. Nothing is opened.
     """
-    loaded = Source(conf, magic_seq, ports, zone, interfaces or None).over(context.obj).load()
+    own = Source(conf, magic_seq, ports, zone, interfaces or None).over(context.obj)
+    if as_toml and knockd is None:
+        raise ConfigError("this is about a file of knockd's, expected --knockd FILE with it", "--as-toml")
+    if knockd is None and tportknockd is None:
+        _check_own(own)
+        return
+    option = "--tportknockd" if knockd is None else "--knockd"
+    if own != Source(None, None, None, None, None) or (knockd is not None and tportknockd is not None):
+        raise ConfigError("another configuration is named beside this one, expected one of them", option)
+    if knockd is not None:
+        _check_knockd(knockd, as_toml)
+    elif tportknockd is not None:
+        _check_tportknockd(tportknockd)
+
+
+def _check_own(source: Source) -> None:
+    loaded = source.load()
     print(f"Configuration: {loaded.path or 'none found, built-in defaults'}")
     print(native.summary(loaded.settings))
     if loaded.settings.sequences:
         print(f"Sniffed on: {', '.join(loaded.settings.interfaces) or 'every interface'}")
-    for warning in loaded.warnings:
+    _warn(loaded.warnings)
+
+
+def _check_knockd(path: Path, as_toml: bool) -> None:
+    loaded = loader.load_knockd(path, None, False)
+    if as_toml:
+        print(migration.as_toml(loaded.settings.sequences), end="")
+        return
+    options = loaded.options
+    print(f"Configuration: {path}, as knockd has it")
+    print(f"Interface: {options.interface}")
+    print(
+        f"Log: {' and '.join([*filter(None, [options.log_file]), *(['syslog'] if options.use_syslog else [])]) or '-'}"
+    )
+    print(f"Pid file: {options.pid_file or '-'}")
+    _show(loaded.settings.sequences)
+    _warn(loaded.warnings)
+
+
+def _check_tportknockd(path: Path) -> None:
+    found = loader.read_tportknockd(path)
+    print(f"Configuration: {path}, as tportknockd has it")
+    _show(found.sequences)
+    _warn((*found.warnings, *loader.doubts(found.sequences, served_ports())))
+    for error in found.errors[:-1]:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+    for error in found.errors[-1:]:
+        raise error
+
+
+def _show(sequences: tuple[Sequence, ...]) -> None:
+    for sequence in sequences:
+        print(native.in_words(sequence))
+
+
+def _warn(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
         print(f"Warning: {warning}")

@@ -1,15 +1,321 @@
-"""knockd's file (the reader is being written)."""
+"""knockd's own file: `[options]`, a section for each door, a directive a line (knockd(1), and what version 0.8 does).
 
-from port_knocking_doors.model import Protocol, Step
+Whatever knockd accepts means the same here, and whatever it rejects is an error with its line. Where it is careless,
+and reads 0 out of a word, 65535 out of -1 or 12 out of 12abc, the answer is an error, too; so is what it would cut off
+without a word. tests/peers/test_knockd_files.py has the list.
+
+What holds beyond the manual:
+
+- Only `[options]` in small letters has the options; `[Options]` is a door. Blanks in a name belong to it.
+- `UseSyslog` may stand in any section.
+- A directive twice: the last one counts. But the flags of several `TCPFlags` add up.
+- Names may come twice, and sequences, too: each door is one of its own.
+- Where there is no start command for a kind of address, the stop command does not run either.
+"""
+
+import difflib
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address
+
+from port_knocking_doors.errors import ConfigError
+from port_knocking_doors.model import Address, Command, Dialect, Flags, Protocol, Reach, Sequence, Step
+
+from . import values
+
+STEPS_MAX = 32
+SEQ_TIMEOUT = 25.0
+"""Seconds from the first knock to the last where the file does not say."""
+CMD_TIMEOUT = 10.0
+"""Seconds from the start command to the stop command where the file does not say."""
+LINE_MAX = 4095
+"""Bytes of a line; what is behind them knockd takes for a line of its own."""
+NAME_MAX = 254
+"""Bytes of a door's name; what is behind them knockd drops."""
+SECONDS_MAX = 2**31 - 1
+
+_OPTIONS = "options"
+_BLANKS = " \t\n\v\f\r"
+"""What C's isspace takes for white space, and not all that Python does."""
+_UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
+"""Control characters, bytes that are not UTF-8, and line ends, by their category in Unicode."""
+
+_seconds = values.Whole(1, SECONDS_MAX, "number of seconds")
+_delay = values.Whole(0, SECONDS_MAX, "number of seconds")
 
 
-def one_time_steps(text: str, flags: tuple[int, int]) -> tuple[Step, ...] | None:
-    """The steps that a line of a file of one-time sequences names; None for a comment and what is malformed."""
+@dataclass(frozen=True)
+class Options:
+    """What `[options]` says; a text is empty where it says nothing."""
+
+    use_syslog: bool = False
+    log_file: str = ""
+    pid_file: str = ""
+    interface: str = ""
+
+
+@dataclass(frozen=True)
+class KnockdFile:
+    """A whole file. `lines` has for each sequence the line that its door begins on."""
+
+    options: Options
+    sequences: tuple[Sequence, ...]
+    lines: tuple[int, ...]
+
+
+def parse(text: str, path: str) -> KnockdFile:
+    """Read a whole file's text, in which bytes that are not UTF-8 are surrogates: they may stand in comments only.
+
+    `path` names the file in errors, and is the sequences' group. No file of one-time sequences is looked into: such a
+    sequence has its path as it stands, and no steps. Raises `ConfigError` at `PATH:LINE`; none shows a step.
+    """
+    reading = _Reading()
+    line = 0
+    try:
+        for line, statement in _statements(text):
+            reading.take(line, statement)
+    except ConfigError as wrong:
+        raise wrong.at(f"{path}:{line}") from None
+    except _LineError as wrong:
+        raise wrong.error.at(f"{path}:{wrong.line}") from None
+    for door in reading.doors:
+        if not door.steps and not door.one_time:
+            problem = "this door has no sequence, expected Sequence or One_Time_Sequences below its name"
+            raise ConfigError(problem, f"{path}:{door.line}")
+    return KnockdFile(
+        reading.options,
+        tuple(door.sequence(path, reading.options) for door in reading.doors),
+        tuple(door.line for door in reading.doors),
+    )
+
+
+def one_time_steps(line: str, flags: tuple[int, int]) -> tuple[Step, ...] | None:
+    """The steps of one line of a file of one-time sequences; None for a comment, an empty line or a malformed one.
+
+    `flags` are those of its door, mask and value (`Sequence.flags`).
+    """
     mask, value = flags
-    steps = []
-    for item in text.strip().split(","):
-        port, _, protocol = item.strip().partition(":")
-        if not port.isdigit():
+    try:
+        (statement,) = (statement for _, statement in _statements(line))
+        return _with_flags(_steps(statement), value, mask)
+    except (ConfigError, _LineError, ValueError):
+        return None
+
+
+class _LineError(Exception):
+    """A line that cannot be read as one, whatever it says."""
+
+    def __init__(self, line: int, problem: str) -> None:
+        super().__init__(problem)
+        self.line = line
+        self.error = ConfigError(problem)
+
+
+@dataclass
+class _Door:
+    """What stands below a door's `[name]`, as far as it was read."""
+
+    name: str
+    line: int
+    steps: tuple[Step, ...] = field(default=(), repr=False)
+    """Without flags: these may come later."""
+    one_time: str = ""
+    flags: int = 0
+    mask: int = 0
+    timeout: float = SEQ_TIMEOUT
+    delay: float = CMD_TIMEOUT
+    target: Address | None = None
+    commands: dict[str, str] = field(default_factory=dict)
+
+    def take(self, key: str, value: str) -> None:
+        """One directive, by its name in small letters."""
+        if key == "sequence":
+            if self.one_time:
+                # knockd would run the door once by this, and then strike out a line that nobody knocked.
+                raise ConfigError("One_Time_Sequences stands above, expected either of the two in a door")
+            self.steps = _steps(value)
+        elif key == "one_time_sequences":
+            if not value:
+                raise ConfigError("no file is named, expected the path of one")
+            self.one_time = value
+            self.steps = ()
+        elif key == "tcpflags":
+            for position, word in enumerate(value.split(","), start=1):
+                self._take_flag(position, word)
+        elif key == "target":
+            self.target = _address(value)
+        elif key in _TIMEOUTS:
+            setattr(self, _TIMEOUTS[key], _whole(value, _seconds if _TIMEOUTS[key] == "timeout" else _delay))
+        else:
+            self.commands[_COMMANDS[key]] = value
+
+    def _take_flag(self, position: int, word: str) -> None:
+        flag = _FLAGS.get(word.lower().removeprefix("!")) if word.isascii() else None
+        if flag is None:
+            expects = f"{', '.join(_FLAGS)}, each with a ! where it may not be set, commas and no blanks between them"
+            raise ConfigError(f"position {position}: {values.shown(word)} is not a flag, expected {expects}")
+        self.mask |= flag
+        self.flags = self.flags & ~flag if word.startswith("!") else self.flags | flag
+
+    def sequence(self, path: str, options: Options) -> Sequence:
+        return Sequence(
+            name=self.name,
+            steps=_with_flags(self.steps, self.flags, self.mask),
+            timeout=self.timeout,
+            command=self._command(),
+            dialect=Dialect.KNOCKD,
+            group=path,
+            flags=(self.mask, self.flags),
+            reach=Reach(self.target, (options.interface,) if options.interface else ()),
+            one_time=self.one_time,
+        )
+
+    def _command(self) -> Command | None:
+        start, stop = self.commands.get("start", ""), self.commands.get("stop", "")
+        start6, stop6 = self.commands.get("start6"), self.commands.get("stop6")
+        if not start and not start6:
             return None
-        steps.append(Step(Protocol.UDP, int(port)) if protocol == "udp" else Step(Protocol.TCP, int(port), value, mask))
-    return tuple(steps)
+        if not start:
+            return Command("", "", self.delay, start6, stop if stop6 is None else stop6)
+        return Command(start, stop, self.delay, start6, "" if start6 == "" else stop6)
+
+
+_NAMES = {
+    name.lower(): name
+    for name in (
+        *("Sequence", "One_Time_Sequences", "Seq_Timeout", "Timeout", "TCPFlags", "Target", "Cmd_Timeout"),
+        *("Start_Command", "Command", "Start_Command_6", "Command_6", "Stop_Command", "Stop_Command_6"),
+        *("UseSyslog", "LogFile", "PidFile", "Interface"),
+    )
+}
+"""Every directive as the manual spells it."""
+_OF_OPTIONS = frozenset({"logfile", "pidfile", "interface"})
+_BARE = "usesyslog"
+_TIMEOUTS = {"seq_timeout": "timeout", "timeout": "timeout", "cmd_timeout": "delay"}
+_COMMANDS = {
+    "start_command": "start",
+    "command": "start",
+    "start_command_6": "start6",
+    "command_6": "start6",
+    "stop_command": "stop",
+    "stop_command_6": "stop6",
+}
+_FLAGS = {(flag.name or "").lower(): flag for flag in Flags}
+_PROTOCOLS = {str(protocol): protocol for protocol in Protocol}
+
+
+class _Reading:
+    """One reading of a file, line by line."""
+
+    def __init__(self) -> None:
+        self.options = Options()
+        self.doors: list[_Door] = []
+        self._door: _Door | None = None
+        self._in_section = False
+
+    def take(self, line: int, statement: str) -> None:
+        if statement.startswith("[") and statement.endswith("]"):
+            self._begin(line, statement[1:-1])
+            return
+        if not self._in_section:
+            raise ConfigError("no section has begun, expected [options] or a door's name in brackets above")
+        word, equals, value = statement.partition("=")
+        key = word.rstrip(_BLANKS).lower() if word.isascii() else word
+        if key not in _NAMES:
+            nearest = _NAMES[difflib.get_close_matches(key[:40], _NAMES, n=1, cutoff=0)[0]]
+            raise ConfigError(f"{values.shown(word.strip())} is unknown, the nearest directive is {nearest}")
+        if (key == _BARE) == bool(equals):
+            form = "it by itself" if key == _BARE else f"{_NAMES[key]} = VALUE"
+            raise ConfigError(f"{_NAMES[key]} stands {'with' if equals else 'without'} a value, expected {form}")
+        try:
+            self._take_directive(key, value.strip(_BLANKS))
+        except ConfigError as wrong:
+            raise ConfigError(f"{_NAMES[key]}: {wrong.problem}") from None
+
+    def _begin(self, line: int, name: str) -> None:
+        self._in_section = True
+        self._door = None
+        if not name:
+            raise ConfigError("a section has no name, expected [options] or a door's name in brackets")
+        if len(name.encode()) > NAME_MAX:
+            raise ConfigError(f"a door's name has {len(name.encode())} bytes, expected at most {NAME_MAX}")
+        if name != _OPTIONS:
+            self._door = _Door(name, line)
+            self.doors.append(self._door)
+
+    def _take_directive(self, key: str, value: str) -> None:
+        if key == _BARE:
+            self.options = replace(self.options, use_syslog=True)
+        elif (key in _OF_OPTIONS) == (self._door is not None):
+            where = "below [options]" if key in _OF_OPTIONS else "below a door's name"
+            raise ConfigError(f"this is the wrong section for it, expected it {where}")
+        elif self._door is not None:
+            self._door.take(key, value)
+        elif key == "interface":
+            self.options = replace(self.options, interface=values.interface_name(value) if value else "")
+        elif key == "logfile":
+            self.options = replace(self.options, log_file=value)
+        elif key == "pidfile":
+            self.options = replace(self.options, pid_file=value)
+
+
+def _statements(text: str) -> Iterator[tuple[int, str]]:
+    """What is neither empty nor a comment, with its line."""
+    for line, raw in enumerate(text.split("\n"), start=1):
+        if len(raw) > LINE_MAX // 4 and (length := len(raw.encode("utf-8", "surrogateescape"))) > LINE_MAX:
+            raise _LineError(line, f"this line has {length} bytes, expected at most {LINE_MAX}")
+        statement = raw.strip(_BLANKS)
+        if not statement or statement.startswith("#"):
+            continue
+        if not statement.isprintable() and any(
+            unicodedata.category(char) in _UNPRINTABLE and char != "\t" for char in statement
+        ):
+            raise _LineError(line, "this line has a control character or is not UTF-8, expected plain text")
+        yield line, statement
+
+
+def _steps(text: str) -> tuple[Step, ...]:
+    """The items of a sequence, without flags."""
+    items = text.split(",")
+    if len(items) > STEPS_MAX:
+        raise ConfigError(f"it has {len(items)} steps, expected 1 to {STEPS_MAX}")
+    return tuple(_step(position, item) for position, item in enumerate(items, start=1))
+
+
+def _step(position: int, item: str) -> Step:
+    number, colon, name = item.partition(":")
+    if ":" in name:
+        raise ConfigError(f"position {position}: something follows the protocol, expected a comma or the end")
+    protocol = _PROTOCOLS.get(name.strip(_BLANKS).lower() if colon else "tcp")
+    if protocol is None:
+        raise ConfigError(f"position {position}: the protocol is unknown, expected tcp or udp behind the colon")
+    try:
+        return Step(protocol, _whole(number.strip(_BLANKS), values.knock_port))
+    except ConfigError as wrong:
+        raise ConfigError(f"position {position}: {wrong.problem}") from None
+
+
+def _with_flags(steps: tuple[Step, ...], flags: int, mask: int) -> tuple[Step, ...]:
+    """What UDP steps say of flags means nothing: they stay as they are everywhere else."""
+    return tuple(replace(step, flags=flags, mask=mask) if step.protocol is Protocol.TCP else step for step in steps)
+
+
+def _whole(text: str, read: values.Whole) -> int:
+    """A number in plain digits. What is not one may be a slip for a valid one (-7000), and is not shown."""
+    if re.fullmatch(r"[0-9]+", text):
+        return read(int(text))
+    harmless = text if not any(char.isdigit() for char in text) else ""
+    what = values.shown(harmless) if harmless or not text else "what is not all digits"
+    raise ConfigError(f"{what} is not a {read.noun}, expected {read.expects}")
+
+
+def _address(text: str) -> Address:
+    try:
+        address = ip_address(text)
+    except ValueError:
+        address = None
+    if address is None or "%" in text:
+        raise ConfigError(f"{values.shown(text)} is not an address, expected one of IPv4 or IPv6, not a host's name")
+    return address

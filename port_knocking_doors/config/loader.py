@@ -1,6 +1,8 @@
-"""Which configuration is in force: looks the file up, reads it, lets options and environment have their say.
+"""Which configuration is in force: looks the file up, reads it and what it imports, lets options and environment have
+their say.
 
-Also writes the file of a new installation. Nothing is logged here; what deserves a warning is handed back.
+Also reads knockd's and tportknockd's files where these are the whole configuration, and writes the file of a new
+installation. Nothing is logged here; what deserves a warning is handed back.
 """
 
 import contextlib
@@ -14,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from port_knocking_doors.errors import ConfigError, DoorsError
-from port_knocking_doors.model import DEFAULT_SEQUENCE, Port, Protocol, Sequence, Settings
+from port_knocking_doors.model import DEFAULT_SEQUENCE, Dialect, Import, Port, Protocol, Sequence, Settings
 from port_knocking_doors.served import served_ports
 
-from . import native, values
+from . import knockd, native, tportknockd, values
 
 HOME_NAME = ".port_knocker.toml"
 SYSTEM_FILE = Path("/etc/port_knocker.toml")
@@ -28,6 +30,9 @@ FRESH_PORTS = range(10000, 32768)
 """Where a new installation's sequence comes from: above most services' ports, and below Linux's ephemeral ones, which
 any program on the machine may hold for a while."""
 FRESH_LENGTH = 5
+
+KNOCKD_INTERFACE = "eth0"
+"""Where knockd listens when neither its options nor its file say (knockd(1))."""
 
 SHORT = 3
 """Steps under which a sniffed sequence is found by chance too soon."""
@@ -66,6 +71,27 @@ class Loaded:
         """What turned out to be wrong later, with the place that it comes from."""
         whole = _shown(self.path) if self.path is not None else "built-in defaults"
         return error.at(self.places.get(error.field, whole))
+
+
+@dataclass(frozen=True)
+class LoadedKnockd(Loaded):
+    """The configuration where knockd's file is all of it."""
+
+    options: knockd.Options = field(default_factory=knockd.Options)
+    """With the interface that is in force."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What another daemon's file says."""
+
+    sequences: tuple[Sequence, ...]
+    places: tuple[str, ...]
+    """For each sequence `FILE:LINE`, or `FILE`."""
+    errors: tuple[ConfigError, ...]
+    """Everything that is wrong with the file, as far as its reader goes on after the first problem."""
+    warnings: tuple[str, ...]
+    options: knockd.Options = field(default_factory=knockd.Options)
 
 
 @dataclass(frozen=True)
@@ -114,7 +140,7 @@ def load(
     Raises `ConfigError` at `FILE:LINE`, `FILE`, the option, or the variable.
     """
     path = _expanded(conf, home) if conf is not None else _found(home / HOME_NAME, system)
-    settings, places, warnings = _from_file(path) if path is not None else (Settings(), {}, [])
+    settings, places, warnings = _from_file(path, home) if path is not None else (Settings(), {}, [])
     file = "" if path is None else _shown(path)
     sources: dict[str, str] = {}
     for override, text in ((_SEQUENCE, magic_seq), (_PORTS, ports), (_ZONE, zone)):
@@ -136,6 +162,47 @@ def load(
     elif settings.interfaces:
         warnings.append(f"{_INTERFACE}: no [[sequence]] is there to be heard on an interface, so this changes nothing")
     return Loaded(settings, path, tuple(warnings), {**places, **sources})
+
+
+def load_knockd(
+    path: Path,
+    interface: str | None,
+    ipv4_only: bool,
+    *,
+    served: Callable[[], Collection[Port]] = served_ports,
+) -> LoadedKnockd:
+    """The configuration of which knockd's file is all: its doors, no opening sequence and nothing to guard.
+
+    `interface` and `ipv4_only` are knockd's options -i and -4; an interface that is named there beats the file's.
+    Relative paths are relative to the current directory, as knockd takes them. Raises `ConfigError` at `FILE:LINE`,
+    `FILE`, or `--interface`.
+    """
+    if interface is not None:
+        with _placed(_INTERFACE):
+            interface = values.interface_name(interface)
+    foreign = _read_knockd(path)
+    options = replace(foreign.options, interface=interface or foreign.options.interface or KNOCKD_INTERFACE)
+    sequences = tuple(
+        replace(one, reach=replace(one.reach, interfaces=(options.interface,), ipv4_only=ipv4_only))
+        for one in foreign.sequences
+    )
+    settings = Settings(guarded_ports=(), opening_sequence=(), open_knock_ports=False, sequences=sequences)
+    warnings = (*foreign.warnings, *_sniffed_doubts(settings, _shown(path), served()))
+    return LoadedKnockd(settings, path, warnings, options=options)
+
+
+def read_tportknockd(path: Path) -> Foreign:
+    """tportknockd's file, with everything that is wrong with it. Raises `ConfigError` if it cannot be read at all."""
+    shown = _shown(path)
+    data, mode = read(path, "a file of tportknockd's")
+    sequences, errors = tportknockd.read(data.decode("utf-8-sig", "surrogateescape"), shown)
+    warnings = tuple(_exposed(path, mode, runs_commands=True))
+    return Foreign(sequences, (shown,) * len(sequences), errors, warnings)
+
+
+def doubts(sequences: tuple[Sequence, ...], served: Collection[Port]) -> tuple[str, ...]:
+    """What is unwise about sequences of other daemons' files, by their names and files."""
+    return tuple(_sniffed_doubts(Settings(guarded_ports=(), opening_sequence=(), sequences=sequences), "", served))
 
 
 def write_home_file(home: Path) -> Written:
@@ -208,7 +275,7 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _from_file(path: Path) -> tuple[Settings, dict[str, str], list[str]]:
+def _from_file(path: Path, home: Path) -> tuple[Settings, dict[str, str], list[str]]:
     shown = _shown(path)
     data, mode = read(path, "TOML text")
     try:
@@ -216,11 +283,79 @@ def _from_file(path: Path) -> tuple[Settings, dict[str, str], list[str]]:
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError("this is not UTF-8, expected TOML text", f"{shown}:{line}") from None
-    warnings = []
-    if mode & 0o077:
-        chmod = f"chmod 600 {shlex.quote(shown)}"
-        warnings.append(f"{shown}: others may use this file (mode {mode:04o}), and it holds a secret: {chmod}")
-    return native.parse(text, shown), native.places(text, shown), warnings
+    warnings = [*_exposed(path, mode)]
+    settings, more = _with_imports(native.parse(text, shown), path, home)
+    return settings, native.places(text, shown), warnings + more
+
+
+def _exposed(path: Path, mode: int, *, runs_commands: bool = False) -> Iterator[str]:
+    """What is unwise about a file's permissions."""
+    shown = _shown(path)
+    chmod = f"(mode {mode:04o}), and {{}}: chmod 600 {shlex.quote(shown)}"
+    if runs_commands and mode & 0o022:
+        yield f"{shown}: others may write this file {chmod.format('its commands run with all rights of the daemon')}"
+    elif mode & 0o077:
+        yield f"{shown}: others may use this file {chmod.format('it holds a secret')}"
+
+
+def _with_imports(settings: Settings, path: Path, home: Path) -> tuple[Settings, list[str]]:
+    """The settings with the sequences of the files that they import, and what is unwise about those files.
+
+    A name stands for the sequences of one file: in the log nobody could tell two files' sequences of one name apart.
+    """
+    taken = {values.RESERVED_NAME: "is the opening sequence's name"}
+    taken |= {one.name: f"is the name of a sequence of {_shown(path)}" for one in settings.sequences}
+    sequences = list(settings.sequences)
+    warnings: list[str] = []
+    for one in settings.imports:
+        foreign = _imported(one, path.parent / _expanded(Path(one.path), home))
+        for sequence, place in zip(foreign.sequences, foreign.places, strict=True):
+            if sequence.name in taken:
+                raise ConfigError(f"{sequence.name} {taken[sequence.name]}, expected another one", place)
+            sequences.append(sequence)
+        taken |= {sequence.name: f"is the name of a sequence of {sequence.group}" for sequence in foreign.sequences}
+        warnings += foreign.warnings
+    return replace(settings, sequences=tuple(sequences)), warnings
+
+
+def _imported(one: Import, path: Path) -> Foreign:
+    foreign = read_tportknockd(path) if one.dialect is Dialect.TPORTKNOCKD else _read_knockd(path)
+    for error in foreign.errors:
+        raise error
+    sequences = tuple(replace(sequence, traps=one.traps) for sequence in foreign.sequences)
+    for sequence, place in zip(sequences, foreign.places, strict=True):
+        with _placed(place):
+            native.check_room_for_traps(sequence)
+    return replace(foreign, sequences=sequences)
+
+
+def _read_knockd(path: Path) -> Foreign:
+    """knockd's file, and the files of one-time sequences that it names."""
+    shown = _shown(path)
+    data, mode = read(path, "a file of knockd's")
+    # Old files have comments in old encodings; anywhere else, what is not UTF-8 is refused.
+    found = knockd.parse(data.decode("utf-8", "surrogateescape"), shown)
+    warnings = [*_exposed(path, mode, runs_commands=True)]
+    sequences = []
+    places = tuple(f"{shown}:{line}" for line in found.lines)
+    for sequence, place in zip(found.sequences, places, strict=True):
+        if sequence.one_time:
+            with _placed_again(place):
+                warnings += _one_time_doubts(sequence)
+        # knockd finds them from where it was started; a daemon in the background is elsewhere.
+        sequences.append(
+            replace(sequence, one_time=str(Path(sequence.one_time).absolute()) if sequence.one_time else "")
+        )
+    return Foreign(tuple(sequences), places, (), tuple(warnings), found.options)
+
+
+def _one_time_doubts(sequence: Sequence) -> Iterator[str]:
+    path = Path(sequence.one_time)
+    data, mode = read(path, "one-time sequences")
+    yield from _exposed(path, mode)
+    lines = data.decode("utf-8", "surrogateescape").split("\n")
+    if not any(knockd.one_time_steps(line, sequence.flags) for line in lines):
+        yield f"{_shown(path)}: no one-time sequence is left, so door {sequence.name} stays closed; write new ones"
 
 
 def read(path: Path, expected: str) -> tuple[bytes, int]:
@@ -268,12 +403,15 @@ def _sniffed_doubts(settings: Settings, file: str, served: Collection[Port]) -> 
     own = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
     busy = {*served} - opened - own
     for sequence in settings.sequences:
-        at = f"{file}: sequence {sequence.name}:"
+        if sequence.one_time:
+            continue
+        at = f"{sequence.group or file}: sequence {sequence.name}:"
         ports = tuple(step.port for step in sequence.steps)
         if ports in PUBLIC:
             yield f"{at} PUBLIC SEQUENCE: its ports are a documentation's example, which everybody can look up"
         elif len(ports) < SHORT:
-            yield f"{at} it has {len(ports)} steps, which are soon found by chance; give it {SHORT} or more"
+            steps = f"{len(ports)} steps, which are" if len(ports) > 1 else "1 step, which is"
+            yield f"{at} it has {steps} soon found by chance; give it {SHORT} or more"
         elif _is_sorted(ports) and not _differs_in_flags_alone(sequence):
             yield f"{at} its ports are in rising or falling order, which is easily guessed; mix them"
         stepped_on = {Port(step.port, step.protocol) for step in sequence.steps}
@@ -319,6 +457,15 @@ def _placed(where: str) -> Iterator[None]:
         yield
     except ConfigError as wrong:
         raise wrong.at(where) from None
+
+
+@contextlib.contextmanager
+def _placed_again(where: str) -> Iterator[None]:
+    """What is wrong with a file, where another one names it."""
+    try:
+        yield
+    except ConfigError as wrong:
+        raise ConfigError(str(wrong), where) from None
 
 
 def _shown(path: Path) -> str:

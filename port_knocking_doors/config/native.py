@@ -18,7 +18,18 @@ from typing import Any
 import tomli
 
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import Command, Flags, Port, Protocol, Sequence, Settings, Step
+from port_knocking_doors.model import (
+    ALL_FLAGS,
+    Command,
+    Dialect,
+    Flags,
+    Import,
+    Port,
+    Protocol,
+    Sequence,
+    Settings,
+    Step,
+)
 
 from . import values
 
@@ -122,7 +133,7 @@ _SEQUENCE_KEYS = (
     Key(
         "traps",
         "traps",
-        values.Whole(0, 4096),
+        values.traps,
         "How many ports of each protocol are traps, chosen by the daemon where nobody serves and no step is. Who hits "
         "one between two steps has knocked wrongly: without traps, a scan of all ports may open the door.",
     ),
@@ -158,6 +169,23 @@ _SEQUENCE_KEYS = (
         values.Seconds(low=0),
         "The time from the end of start_command to stop_command.",
         needs="stop_command",
+    ),
+)
+
+_IMPORT_KEYS = (
+    Key("format", "dialect", values.foreign_format, "Whose file it is.", required=True),
+    Key(
+        "path",
+        "path",
+        values.file_path,
+        "The file. It is read as it is, and only read; what is wrong with it is told with its own name and line.",
+        required=True,
+    ),
+    Key(
+        "traps",
+        "traps",
+        values.traps,
+        "As in a [[sequence]], for each of the file's. The other daemons have none.",
     ),
 )
 
@@ -254,6 +282,14 @@ KEYS = (
         "those that --interface names. No sequence may begin with the whole of another one.",
         keys=_SEQUENCE_KEYS,
     ),
+    Key(
+        "import",
+        "imports",
+        values.Tables("import"),
+        "Files of other daemons, whose sequences are sniffed, too, and work as they do there. No sequence of such a "
+        "file has the name of one of another file.",
+        keys=_IMPORT_KEYS,
+    ),
 )
 
 
@@ -271,7 +307,12 @@ def parse(text: str, path: str) -> Settings:
         return f"{path}:{lines[within]}" if within else path
 
     fields = _fields(KEYS, table, place)
-    settings = Settings(**{**fields, "sequences": _sequences(fields.get("sequences", ()), place)})
+    fields["sequences"] = _sequences(fields.get("sequences", ()), place)
+    fields["imports"] = tuple(
+        Import(**_fields(_IMPORT_KEYS, entry, partial(place, "import", position)))
+        for position, entry in enumerate(fields.get("imports", ()))
+    )
+    settings = Settings(**fields)
     try:
         check(settings)
     except ConfigError as wrong:
@@ -328,19 +369,29 @@ def _sequences(tables: tuple[dict[str, Any], ...], place: _Place) -> tuple[Seque
     for position, table in enumerate(tables):
         here = partial(place, "sequence", position)
         sequence = _Entry(**_fields(_SEQUENCE_KEYS, table, here)).sequence()
-        _check_sequence(sequence, sequences, here)
+        check_sequence(sequence, sequences, here)
         sequences.append(sequence)
     return tuple(sequences)
 
 
-def _check_sequence(sequence: Sequence, earlier: list[Sequence], place: _Place) -> None:
+def check_room_for_traps(sequence: Sequence) -> None:
+    """Check that traps are of use to the sequence. Raises `ConfigError` without a place."""
+    if sequence.traps and _has_no_gap(sequence.steps):
+        raise ConfigError(
+            f"between the neighbouring steps of sequence {sequence.name} no trap has room, so a scan could open its "
+            "door, expected a gap between them, or traps = 0"
+        )
+
+
+def check_sequence(sequence: Sequence, earlier: list[Sequence], place: _Place) -> None:
     """Check what no key of a sequence can know by itself. The messages have names for sequences, never steps."""
-    name, steps = sequence.name, sequence.steps
+    name = sequence.name
     if not sequence.opens and sequence.command is None:
         raise ConfigError(f"sequence {name} neither opens nor runs anything, expected open or start_command", place())
-    if sequence.traps and _has_no_gap(steps):
-        problem = f"between the neighbouring steps of sequence {name} no trap has room, so a scan could open its door"
-        raise ConfigError(f"{problem}, expected a gap between them, or traps = 0", place("steps"))
+    try:
+        check_room_for_traps(sequence)
+    except ConfigError as wrong:
+        raise wrong.at(place("steps")) from None
     for other in earlier:
         if other.name == name:
             raise ConfigError(f"an earlier sequence is called {name}, too, expected each name once", place("name"))
@@ -360,7 +411,10 @@ def _has_no_gap(steps: tuple[Step, ...]) -> bool:
 
 
 def render(settings: Settings) -> str:
-    """A commented file that `parse` reads as `settings`. What is as by default is there, but commented out."""
+    """A commented file that `parse` reads as `settings`. What is as by default is there, but commented out.
+
+    Sequences of imported files are not written: they stand in their own.
+    """
     return _FILE_HEAD + "\n" + "\n".join(_written(KEYS, settings, _DEFAULTS))
 
 
@@ -379,23 +433,65 @@ def summary(settings: Settings) -> str:
 
 
 def in_words(sequence: Sequence) -> str:
-    """A sniffed sequence for people: what has to be knocked, and what happens then."""
-    lines = [f"  {position}. {_step_in_words(step)}" for position, step in enumerate(sequence.steps, start=1)]
+    """A sniffed sequence for people: what has to be knocked, and what happens then. It shows the steps."""
+    lines = [_step_in_words(step) for step in sequence.steps]
+    lines = [f"{position}. {line}" for position, line in enumerate(lines, start=1)]
+    if sequence.one_time:
+        lines.append(f"one-time sequences, one after the other: {sequence.one_time}")
+        mask, value = sequence.flags
+        lines.append(f"each TCP step of theirs {flags_in_words(value, mask)}")
+    lines += _reach_in_words(sequence)
     if sequence.opens:
-        lines.append(f"  opens {', '.join(map(str, sequence.opens))} for {sequence.duration:g} s")
+        lines.append(f"opens {', '.join(map(str, sequence.opens))} for {sequence.duration:g} s")
     if sequence.command:
-        lines.append(f"  runs: {sequence.command.start}")
-        if sequence.command.stop:
-            lines.append(f"  {sequence.command.delay:g} s later: {sequence.command.stop}")
-    lines.append(f"  {sequence.traps or 'no'} traps")
-    return f"Sequence {sequence.name}, within {sequence.timeout:g} s:\n" + "\n".join(lines)
+        lines += _command_in_words(sequence.command)
+    elif not sequence.opens:
+        lines.append("neither opens nor runs anything")
+    lines.append(f"{sequence.traps or 'no'} traps")
+    kind = "" if sequence.dialect is Dialect.NATIVE else f", as {sequence.dialect.value} hears it"
+    head = f"Sequence {sequence.name}{kind}, within {sequence.timeout:g} s:"
+    return "\n  ".join([head, *lines])
+
+
+def _reach_in_words(sequence: Sequence) -> Iterator[str]:
+    reach = sequence.reach
+    if reach.target is not None:
+        yield f"hears packets to {reach.target} alone"
+    if reach.interfaces:
+        yield f"hears packets by {', '.join(reach.interfaces)} alone"
+    if reach.ipv4_only:
+        yield "hears IPv4 alone"
+
+
+def _command_in_words(command: Command) -> Iterator[str]:
+    """What runs for an IPv4 address, and then for an IPv6 address where that is something else."""
+    apart = (command.start6, command.stop6) != (None, None)
+    ways = [("for IPv4 ", command.start, command.stop)] if apart else [("", command.start, command.stop)]
+    if apart:
+        start6 = command.start if command.start6 is None else command.start6
+        stop6 = command.stop if command.stop6 is None else command.stop6
+        ways.append(("for IPv6 ", start6, stop6))
+    for which, start, stop in ways:
+        yield f"{which}runs: {start}" if start else f"{which}runs nothing"
+        if stop:
+            yield f"{command.delay:g} s later: {stop}"
 
 
 def _step_in_words(step: Step) -> str:
     port = f"{step.protocol.name} {step.port}"
-    if step.protocol is Protocol.UDP:
-        return port
-    return f"{port} with {' '.join(flag.name or '' for flag in Flags if step.flags & flag) or 'no flags'}"
+    return port if step.protocol is Protocol.UDP else f"{port} {flags_in_words(step.flags, step.mask)}"
+
+
+def flags_in_words(flags: int, mask: int) -> str:
+    """Flags that are free go without saying; where none is, those that may not be set do."""
+    if not mask:
+        return "with any flags"
+    there, absent = (
+        " ".join(flag.name or "" for flag in Flags if among & flag) for among in (flags & mask, mask & ~flags)
+    )
+    if mask == ALL_FLAGS:
+        return f"with {there or 'no flags'}"
+    return ", ".join([*([f"with {there}"] if there else []), *([f"without {absent}"] if absent else [])])
 
 
 def _written(keys: tuple[Key, ...], holder: object, usual: object) -> Iterator[str]:
@@ -405,8 +501,8 @@ def _written(keys: tuple[Key, ...], holder: object, usual: object) -> Iterator[s
         value = getattr(holder, key.field)
         if key.keys:
             yield f"{about}\n"
-            for sequence in value:
-                yield f"[[{key.name}]]\n" + "\n".join(_written(key.keys, _Entry.of(sequence), _USUAL))
+            for entry in _entries(value):
+                yield f"[[{key.name}]]\n" + "\n".join(_written(key.keys, entry, _TABLES[key.name].usual))
         elif value is not None and not (key.needs and getattr(holder, key.needs) is None):
             as_usual = not key.required and value == getattr(usual, key.field)
             yield f"{about}\n{'#' if as_usual else ''}{_assignment(key, value)}\n"
@@ -417,14 +513,54 @@ def _explained(keys: tuple[Key, ...], example: object) -> Iterator[str]:
         line = f"[[{key.name}]]" if key.keys else _assignment(key, getattr(example, key.field))
         need = "Required" if key.required else f"Optional, with {key.needs}" if key.needs else "Optional"
         yield f"\n{line}\n{_wrapped(f'{need}: {key.read.expects}.')}\n{_wrapped(key.about)}"
-        yield from _explained(key.keys, _EXAMPLE)
+        if key.keys:
+            yield from _explained(key.keys, _TABLES[key.name].example)
+
+
+def table(sequence: Sequence) -> str:
+    """A native sequence as a `[[sequence]]` of the file, without what is as by default and without explanations."""
+    entry, usual = _Entry.of(sequence), _TABLES["sequence"].usual
+    lines = [
+        _assignment(key, value)
+        for key in _SEQUENCE_KEYS
+        if (value := getattr(entry, key.field)) is not None
+        and (key.required or value != getattr(usual, key.field))
+        and not (key.needs and getattr(entry, key.needs) is None)
+    ]
+    return "\n".join(["[[sequence]]", *lines])
+
+
+def _entries(value: tuple[Sequence | Import, ...]) -> Iterator[_Entry | Import]:
+    """What stands in the file's tables, and not in those of another file."""
+    for one in value:
+        if isinstance(one, Import):
+            yield one
+        elif one.dialect is Dialect.NATIVE:
+            yield _Entry.of(one)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What a table in double brackets has where it says nothing, and what the help shows."""
+
+    usual: _Entry | Import
+    example: _Entry | Import
 
 
 _DEFAULTS = Settings()
-_USUAL = _Entry("", ())
-_EXAMPLE = _Entry(
-    "ssh", EXAMPLE_STEPS, open=(Port(22),), start_command="logger opened for %IP%", stop_command="logger closed to %IP%"
-)
+_TABLES = {
+    "sequence": _Table(
+        _Entry("", ()),
+        _Entry(
+            "ssh",
+            EXAMPLE_STEPS,
+            open=(Port(22),),
+            start_command="logger opened for %IP%",
+            stop_command="logger closed to %IP%",
+        ),
+    ),
+    "import": _Table(Import(Dialect.KNOCKD, ""), Import(Dialect.KNOCKD, "/etc/knockd.conf")),
+}
 
 _FILE_HEAD = """\
 # Configuration of port-knocking-doors, in TOML. It holds a secret: keep it at
@@ -473,6 +609,8 @@ def _rendered(value: object) -> str:
         return str(value.number) if value.protocol is Protocol.TCP else f'"{value}"'
     if isinstance(value, Step):
         return f'"{values.knock_step.spell(value)}"'
+    if isinstance(value, Dialect):
+        return f'"{value.value}"'
     if isinstance(value, str):
         return json.dumps(value, ensure_ascii=False)
     return str(value).removesuffix(".0")

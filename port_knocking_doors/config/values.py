@@ -315,6 +315,37 @@ class ShellCommand:
 
 
 @dataclass(frozen=True)
+class ForeignFormat:
+    """Whose file another one is, by that daemon's name."""
+
+    @property
+    def expects(self) -> str:
+        return " or ".join(f'"{name}"' for name in self._dialects)
+
+    @property
+    def _dialects(self) -> dict[object, model.Dialect]:
+        return {dialect.value: dialect for dialect in model.Dialect if dialect is not model.Dialect.NATIVE}
+
+    def __call__(self, value: object) -> model.Dialect:
+        dialect = self._dialects.get(value) if isinstance(value, str) else None
+        if dialect is None:
+            raise ConfigError(f"{shown(value)} is no format of a file that can be imported, expected {self.expects}")
+        return dialect
+
+
+@dataclass(frozen=True)
+class FilePath:
+    """The name of a file. Whether it is there is not known here."""
+
+    expects: str = "a file's path, absolute, below ~, or relative to this file's folder"
+
+    def __call__(self, value: object) -> str:
+        if not isinstance(value, str) or not value or not value.isprintable():
+            raise ConfigError(f"{_kind(value)} is not a path, expected {self.expects}")
+        return value
+
+
+@dataclass(frozen=True)
 class InterfaceName:
     """The name of a network interface by the kernel's rules, or a pattern for names, such as `ppp*`.
 
@@ -365,6 +396,9 @@ knock_steps = KnockSteps()
 sequence_name = SequenceName()
 shell_command = ShellCommand()
 interface_name = InterfaceName()
+foreign_format = ForeignFormat()
+file_path = FilePath()
+traps = Whole(0, 4096)
 sequence = KnockSequence()
 guarded_ports = GuardedPorts()
 seconds = Seconds()

@@ -18,6 +18,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"dialects", "doors", "herald", "lapses", "rich_rule", "zones", "throttle", "traps"}),
     frozenset({"config.values", "capture.packet", "capture.ring"}),
     frozenset({"knockers", "config.native", "config.knockd", "config.tportknockd", "capture.bpf", "capture.block"}),
+    frozenset({"config.migration"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served", "one_time"}),
     frozenset(
@@ -30,7 +31,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
-PURE = LEVELS[0] | LEVELS[1] | LEVELS[2] | LEVELS[3]
+PURE = LEVELS[0] | LEVELS[1] | LEVELS[2] | LEVELS[3] | LEVELS[4]
 WORLDLY = {"asyncio", "logging", "os", "pathlib", "select", "subprocess", "sys", "tempfile", "threading", "time"}
 
 

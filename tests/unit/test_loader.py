@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from port_knocking_doors.config import loader, native
+from port_knocking_doors.config import knockd, loader, native
 from port_knocking_doors.config.loader import Loaded, load, write_home_file
 from port_knocking_doors.errors import ConfigError, DoorsError
-from port_knocking_doors.model import DEFAULT_SEQUENCE, Port, Protocol, Settings
+from port_knocking_doors.model import DEFAULT_SEQUENCE, Dialect, Port, Protocol, Reach, Settings
 
 EXAMPLE = ",".join(map(str, DEFAULT_SEQUENCE))
 
@@ -393,6 +393,184 @@ def test_no_warning_and_no_representation_shows_a_sequence(world: World) -> None
     assert all(warning.isprintable() for warning in loaded.warnings)
     assert not any(str(port) in warning for port in ports for warning in loaded.warnings)
     assert not any(str(port) in repr(loaded) for port in ports[1:])
+
+
+# Files of other daemons
+
+KNOCKD = """\
+[options]
+Interface = ppp0
+[open SSH]
+Sequence = 5432,9321,7123
+Command = true %IP%
+"""
+TPORTKNOCKD = "<web>\nsequence = tcp:5432 udp:7001 tcp:6999\ntimeout = 10\nstart_command = true\n</web>\n"
+
+
+def foreign(path: Path, text: str = KNOCKD, mode: int = 0o600) -> Path:
+    path.write_text(text)
+    path.chmod(mode)
+    return path
+
+
+def importing(*tables: str, traps: int = 0) -> str:
+    words = (table.split() for table in tables)
+    return "".join(f"[[import]]\nformat = '{form}'\npath = '{path}'\ntraps = {traps}\n" for form, path in words)
+
+
+def test_imported_files_bring_their_sequences(world: World) -> None:
+    foreign(world.home / "knockd.conf")
+    foreign(world.root / "t.conf", TPORTKNOCKD)
+    own = sniffed("udp:5 tcp:9 udp:7", "own")
+    write(
+        world.root / "conf",
+        more=own + importing(f"tportknockd {world.root}/t.conf", "knockd home/knockd.conf", traps=9),
+    )
+    loaded = world.load(conf=world.root / "conf")
+    assert loaded.warnings == ()
+    assert [(one.name, one.dialect, one.traps, one.group) for one in loaded.settings.sequences] == [
+        ("own", Dialect.NATIVE, 0, ""),
+        ("web", Dialect.TPORTKNOCKD, 9, f"{world.root}/t.conf"),
+        ("open SSH", Dialect.KNOCKD, 9, f"{world.home}/knockd.conf"),
+    ]
+    assert loaded.settings.sequences[2].reach == Reach(interfaces=("ppp0",))
+    assert len(loaded.settings.imports) == 2
+
+
+def test_an_imported_path_may_begin_in_the_home(world: World) -> None:
+    foreign(world.home / "knockd.conf")
+    write(world.root / "conf", more=importing("knockd ~/knockd.conf"))
+    assert [one.name for one in world.load(conf=world.root / "conf").settings.sequences] == ["open SSH"]
+
+
+@pytest.mark.parametrize("form", ["knockd", "tportknockd"])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [(make, message) for make, message in BROKEN if make in (a_folder, a_dangling_link, a_pipe, a_device, too_large)],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_an_imported_file_is_used_or_refused(
+    world: World, make: Callable[[Path], None], message: str, form: str
+) -> None:
+    make(world.root / "x")
+    write(world.home_file, more=importing(f"{form} {world.root}/x"))
+    assert world.refusal().startswith(f"{world.root}/x{message}".replace("TOML text", f"a file of {form}'s"))
+
+
+def test_what_is_wrong_with_an_imported_file_is_told_with_its_own_line(world: World) -> None:
+    path = foreign(world.root / "x", KNOCKD.replace("9321", "ssh"))
+    write(world.home_file, more=importing(f"knockd {path}"))
+    assert world.refusal().startswith(f'{path}:4: Sequence: position 2: "ssh" is not a port')
+    foreign(path, TPORTKNOCKD.replace("tcp:5432", "sctp:5432"))
+    write(world.home_file, more=importing(f"tportknockd {path}"))
+    assert world.refusal().startswith(f"{path}:2: sequence: position 1: the protocol is unknown")
+
+
+def test_a_name_is_of_one_file_alone(world: World) -> None:
+    path = foreign(world.root / "x", KNOCKD.replace("open SSH", "ssh") * 2)
+    write(world.home_file, more=importing(f"knockd {path}"))
+    assert [one.name for one in world.load().settings.sequences] == ["ssh", "ssh"]  # as knockd has it
+    write(world.home_file, more=sniffed("udp:5 tcp:9 udp:7", "ssh") + importing(f"knockd {path}"))
+    assert world.refusal() == (f"{path}:3: ssh is the name of a sequence of {world.home_file}, expected another one")
+    other = foreign(world.root / "y", TPORTKNOCKD.replace("web", "ssh"))
+    write(world.home_file, more=importing(f"knockd {path}", f"tportknockd {other}"))
+    assert world.refusal() == f"{other}: ssh is the name of a sequence of {path}, expected another one"
+    foreign(path, KNOCKD.replace("open SSH", "main"))
+    write(world.home_file, more=importing(f"knockd {path}"))
+    assert world.refusal() == f"{path}:3: main is the opening sequence's name, expected another one"
+
+
+def test_an_imported_sequence_may_begin_another_one(world: World) -> None:
+    foreign(world.root / "x", KNOCKD + "[two]\nSequence = 5432,9321\n")
+    own = sniffed("tcp:5432 tcp:9321 tcp:7123", "own")
+    write(world.root / "conf", more=own + importing("knockd x"))
+    assert len(world.load(conf=world.root / "conf").settings.sequences) == 3
+
+
+def test_traps_need_room_in_an_imported_file_too(world: World) -> None:
+    path = foreign(world.root / "x", "[d]\nSequence = 7,8,9\n")
+    write(world.home_file, more=importing(f"knockd {path}", traps=1))
+    assert world.refusal().startswith(f"{path}:1: between the neighbouring steps of sequence d no trap has room")
+    write(world.home_file, more=importing(f"knockd {path}"))
+    assert len(world.load().settings.sequences) == 1
+
+
+@pytest.mark.parametrize(
+    ("mode", "warning"),
+    [
+        (0o600, ""),
+        (0o640, "others may use this file (mode 0640), and it holds a secret: chmod 600 "),
+        (0o644, "others may use this file (mode 0644), and it holds a secret: chmod 600 "),
+        (
+            0o620,
+            "others may write this file (mode 0620), and its commands run with all rights of the daemon: chmod 600 ",
+        ),
+        (
+            0o602,
+            "others may write this file (mode 0602), and its commands run with all rights of the daemon: chmod 600 ",
+        ),
+    ],
+)
+@pytest.mark.parametrize("form", ["knockd", "tportknockd"])
+def test_an_imported_file_that_others_can_use_is_warned_of(world: World, form: str, mode: int, warning: str) -> None:
+    path = foreign(world.root / "x", KNOCKD if form == "knockd" else TPORTKNOCKD, mode)
+    write(world.home_file, more=importing(f"{form} {path}"))
+    assert world.load().warnings == ((f"{path}: {warning}{path}",) if warning else ())
+
+
+def test_imported_sequences_are_doubted_like_our_own(world: World) -> None:
+    text = "[a]\nSequence=7000,8000,9000\n[b]\nSequence=77\n[c]\nSequence=13,12,11\n[d]\nSequence=2222,5432,7\n"
+    path = foreign(world.root / "x", text)
+    write(world.home_file, more=importing(f"knockd {path}"))
+    warnings = world.load(served=[Port(2222)]).warnings
+    assert [warning.removeprefix(f"{path}: sequence ").split(",")[0] for warning in warnings] == [
+        "a: PUBLIC SEQUENCE: its ports are a documentation's example",
+        "b: it has 1 step",
+        "c: its ports are in rising or falling order",
+        "d: 1 port(s) of its steps are served by a program of this machine",
+    ]
+
+
+def test_knockd_s_file_alone_opens_nothing_else(world: World) -> None:
+    path = foreign(world.root / "x", KNOCKD + "UseSyslog\n")
+    loaded = loader.load_knockd(path, None, False, served=lambda: ())
+    (one,) = loaded.settings.sequences
+    assert loaded.settings == Settings(guarded_ports=(), opening_sequence=(), open_knock_ports=False, sequences=(one,))
+    assert (one.reach, one.group, one.traps) == (Reach(interfaces=("ppp0",)), str(path), 0)
+    assert loaded.options == knockd.Options(use_syslog=True, interface="ppp0")
+    assert loaded.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "interface", "expected"),
+    [(KNOCKD, None, "ppp0"), (KNOCKD, "eth1", "eth1"), ("[d]\nSequence=1,5,3\n", None, "eth0")],
+)
+def test_where_knockd_listens(world: World, text: str, interface: str | None, expected: str) -> None:
+    loaded = loader.load_knockd(foreign(world.root / "x", text), interface, True, served=lambda: ())
+    assert [one.reach for one in loaded.settings.sequences] == [Reach(None, (expected,), True)]
+    assert loaded.options.interface == expected
+    with pytest.raises(ConfigError, match=r"^--interface: an interface's name has a character"):
+        loader.load_knockd(world.root / "x", "a/b", False)
+
+
+def test_files_of_one_time_sequences(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(world.root)
+    path = foreign(world.root / "x", "[d]\nSequence=1,5,3\n[once]\nOne_Time_Sequences = one-time\n")
+    with pytest.raises(ConfigError) as refused:
+        loader.load_knockd(path, None, False)
+    assert str(refused.value) == (
+        f"{path}:3: one-time: this file cannot be read (No such file or directory), "
+        "expected one that this user may read"
+    )
+    one_time = foreign(world.root / "one-time", "# 1,2\n 5,3,9\n")
+    loaded = loader.load_knockd(path, None, False, served=lambda: ())
+    assert [one.one_time for one in loaded.settings.sequences] == ["", str(one_time)]
+    assert loaded.warnings == ()
+    foreign(one_time, "#5,3,9\nnine\n", 0o644)
+    assert loader.load_knockd(path, None, False, served=lambda: ()).warnings == (
+        "one-time: others may use this file (mode 0644), and it holds a secret: chmod 600 one-time",
+        "one-time: no one-time sequence is left, so door once stays closed; write new ones",
+    )
 
 
 # The file of a new installation

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import example, given
@@ -11,7 +12,19 @@ from hypothesis import strategies as st
 
 from port_knocking_doors.config import native, values
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import ALL_FLAGS, Command, Flags, Port, Protocol, Sequence, Settings, Step
+from port_knocking_doors.model import (
+    ALL_FLAGS,
+    Command,
+    Dialect,
+    Flags,
+    Import,
+    Port,
+    Protocol,
+    Reach,
+    Sequence,
+    Settings,
+    Step,
+)
 
 SECRET = (17321, 28463, 19542, 30611, 21785)
 SEQUENCE = f"opening_sequence = {list(SECRET)}\n"
@@ -53,6 +66,14 @@ steps = [
     "udp:23817",
 ]
 start_command = "true"
+
+[[import]]
+format = "knockd"
+path = "/etc/knockd.conf"
+[[import]]
+format = "tportknockd"
+path = "~/knock.conf"
+traps = 64
 """
 STEPS = (
     Step(Protocol.UDP, 23817),
@@ -102,6 +123,7 @@ def test_every_key_is_read() -> None:
             ),
             Sequence("vpn", STEPS[1::-1], duration=30, timeout=10, traps=512, command=Command("true")),
         ),
+        imports=(Import(Dialect.KNOCKD, "/etc/knockd.conf"), Import(Dialect.TPORTKNOCKD, "~/knock.conf", 64)),
     )
 
 
@@ -501,6 +523,15 @@ SETTINGS = st.builds(
     max_open_doors=st.integers(1, 1024),
     rule_priority=st.integers(1, 32767),
     sequences=st.lists(SEQUENCES, max_size=4, unique_by=(lambda one: one.name, lambda one: one.steps[0])).map(tuple),
+    imports=st.lists(
+        st.builds(
+            Import,
+            st.sampled_from([Dialect.KNOCKD, Dialect.TPORTKNOCKD]),
+            st.text("ab /~.\\\"'#é", min_size=1),
+            st.integers(0, 4096),
+        ),
+        max_size=2,
+    ).map(tuple),
 )
 
 
@@ -519,6 +550,7 @@ def test_what_is_commented_out_in_a_written_file_is_the_default() -> None:
 
 @given(SETTINGS)
 def test_the_summary_is_all_that_is_in_force(settings: Settings) -> None:
+    settings = replace(settings, imports=())  # shown as the sequences that they bring
     said = native.summary(settings)
     words = "".join(f"\n{native.in_words(sequence)}" for sequence in settings.sequences)
     assert said.endswith(words)
@@ -549,6 +581,88 @@ Sequence vpn, within 10 s:
     )
 
 
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        pytest.param(
+            "format = 'knockd'", "F:3: the key path is missing, expected a file's path, absolute", id="no path"
+        ),
+        pytest.param(
+            "path = '/x'", 'F:3: the key format is missing, expected "knockd" or "tportknockd"', id="no format"
+        ),
+        pytest.param(
+            "format = 'native'\npath = '/x'",
+            'F:4: format: "native" is no format of a file that can be imported, expected "knockd" or "tportknockd"',
+            id="our own",
+        ),
+        pytest.param(
+            "format = ['knockd']\npath = '/x'", "F:4: format: a list is no format of a file that can be", id="a list"
+        ),
+        pytest.param("format = 'knockd'\npath = ''", "F:5: path: an empty text is not a path", id="an empty path"),
+        pytest.param("format = 'knockd'\npath = \"/x\\u0000\"", "F:5: path: a text is not a path", id="a zero byte"),
+        pytest.param(
+            "format = 'knockd'\npath = '/x'\ntraps = 4097",
+            "F:6: traps: number 4097 is out of range, expected 0 to 4096",
+            id="too many traps",
+        ),
+        pytest.param("file = '/x'", "F:4: the key file is unknown, the nearest known key is ", id="an unknown key"),
+    ],
+)
+def test_a_wrong_import_is_refused_in_these_words(table: str, message: str) -> None:
+    assert complaint(f"{REQUIRED}[[import]]\n{table}").startswith(message)
+
+
+def test_sequences_of_other_files_are_not_written() -> None:
+    foreign = Sequence("knockd's", STEPS, dialect=Dialect.KNOCKD, command=Command("true"))
+    settings = Settings(opening_sequence=SECRET, imports=(Import(Dialect.KNOCKD, "x"),))
+    assert native.parse(native.render(replace(settings, sequences=(foreign,))), "F") == settings
+
+
+def test_a_sequence_of_another_daemon_in_words() -> None:
+    tcp = Protocol.TCP
+    door = Sequence(
+        "open SSH",
+        (
+            Step(tcp, 7, Flags.SYN, Flags.SYN | Flags.ACK),
+            Step(tcp, 8, 0, Flags.ACK),
+            Step(tcp, 9, 0, 0),
+            Step(Protocol.UDP, 5),
+            Step(tcp, 9, Flags.FIN, Flags.FIN),
+        ),
+        timeout=25,
+        command=Command("a", "b", 10, "", ""),
+        dialect=Dialect.KNOCKD,
+        reach=Reach(ip_address("192.0.2.1"), ("eth0", "ppp*"), True),
+    )
+    assert (
+        native.in_words(door)
+        == """\
+Sequence open SSH, as knockd hears it, within 25 s:
+  1. TCP 7 with SYN, without ACK
+  2. TCP 8 without ACK
+  3. TCP 9 with any flags
+  4. UDP 5
+  5. TCP 9 with FIN
+  hears packets to 192.0.2.1 alone
+  hears packets by eth0, ppp* alone
+  hears IPv4 alone
+  for IPv4 runs: a
+  10 s later: b
+  for IPv6 runs nothing
+  no traps"""
+    )
+    once = Sequence("d", (), timeout=5, dialect=Dialect.KNOCKD, one_time="/x", flags=(Flags.SYN, 0))
+    assert (
+        native.in_words(once)
+        == """\
+Sequence d, as knockd hears it, within 5 s:
+  one-time sequences, one after the other: /x
+  each TCP step of theirs without SYN
+  neither opens nor runs anything
+  no traps"""
+    )
+
+
 def entries(text: str) -> Iterator[str]:
     return (line for line in text.splitlines() if re.match(r"\w+ = |\[\[", line))
 
@@ -562,7 +676,7 @@ def keys_of(keys: tuple[native.Key, ...]) -> Iterator[native.Key]:
 def test_the_help_shows_every_key_with_its_default_and_what_it_expects() -> None:
     text = native.help_text()
     settings = native.parse("\n".join(entries(text)), "F")
-    assert settings == Settings(sequences=settings.sequences)
+    assert settings == Settings(sequences=settings.sequences, imports=(Import(Dialect.KNOCKD, "/etc/knockd.conf"),))
     assert [sequence.steps for sequence in settings.sequences] == [native.EXAMPLE_STEPS]
     joined = " ".join(text.split())
     for key in keys_of(native.KEYS):
