@@ -31,6 +31,8 @@ FLAG_SETS = ("", "syn", "syn,!ack", "fin", "syn,ack", "!rst")
 NAMES = {flag.name.lower(): flag for flag in Flags if flag.name}
 PORTS = (7001, 7002, 7003, 7004, 7005)
 TRACES, LENGTH = 100, 8
+TRIES = 3
+"""On a busy machine knockd's capture buffer overflows now and then, and it misses the end of it all."""
 EVENT = re.compile(r"\[\S+ \S+\] (\S+: \w+: (?:Stage \d+|OPEN SESAME|sequence timeout .*))$")
 
 
@@ -129,30 +131,39 @@ def by_source(lines: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
+def played(
+    box: Sandbox, client: ClientHost, folder: Path, doors: list[tuple[Door, str]], packets: list[Packet]
+) -> list[list[str]]:
+    """What knockd and what ours wrote of these packets."""
+    last = door("last", [(UDP, 7999), (UDP, 7998)], "")
+    peer, ours, *logs = both(box, client, folder, text([*doors, (last, "")], Path("LOG")))
+    send(client, packets)
+    finished(client, logs, last)
+    peer.terminate()
+    ours.terminate()
+    assert ours.wait(10) == 0
+    peer.wait(10)
+    return [[line for line in events(log) if not line.startswith("10.0.1.250:")] for log in logs]
+
+
 @pytest.mark.parametrize("seeds", [range(first, first + 6) for first in range(0, 24, 6)], ids=str)
 def test_random_traces(box: Sandbox, client: ClientHost, tmp_path: Path, seeds: range) -> None:
     counted: Counter[str] = Counter()
     for seed in seeds:
         doors, packets = doors_and_traces(seed)
-        last = door("last", [(UDP, 7999), (UDP, 7998)], "")
-        peer, ours, *logs = both(box, client, tmp_path, text([*doors, (last, "")], Path("LOG")))
-        send(client, packets)
-        finished(client, logs, last)
-        names = [one for one, _ in doors] + [last]
         foretold = {
-            faulty: [line for lines in told(names, packets, faulty=faulty) for line in lines]
-            for faulty in (True, False)
+            faulty: list(chain(*told([one for one, _ in doors], packets, faulty=faulty))) for faulty in (True, False)
         }
-        heard = [[line for line in events(log) if not line.startswith("10.0.1.250:")] for log in logs]
-        assert heard[0] == foretold[True], f"knockd, seed {seed}"
-        assert heard[1] == foretold[False], f"ours, seed {seed}"
-        counted["packets"] += len(packets)
-        counted["openings of knockd"] += sum("OPEN" in line for line in heard[0])
-        counted["openings of ours"] += sum("OPEN" in line for line in heard[1])
-        peer.terminate()
-        ours.terminate()
-        assert ours.wait(10) == 0
-        peer.wait(10)
+        for _ in range(TRIES):
+            of_knockd, of_ours = played(box, client, tmp_path, doors, packets)
+            assert of_ours == foretold[False], f"ours, seed {seed}"
+            counted["packets"] += len(packets)
+            counted["openings of knockd"] += sum("OPEN" in line for line in of_knockd)
+            counted["openings of ours"] += sum("OPEN" in line for line in of_ours)
+            if of_knockd == foretold[True]:
+                break
+        else:
+            assert of_knockd == foretold[True], f"knockd, seed {seed}"
     print(dict(counted))
     assert counted["openings of knockd"] > 200
 
