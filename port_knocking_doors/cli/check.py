@@ -5,8 +5,6 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors.config import native
-
 from .options import CONF, INTERFACES, PORTS, SEQUENCE, ZONE, Source, app
 
 
@@ -23,6 +21,8 @@ def check(
 
     Shows the sequences: mind who looks over your shoulder. Nothing is opened.
     """
+    from port_knocking_doors.config import native
+
     loaded = Source(conf, magic_seq, ports, zone, interfaces or None).over(context.obj).load()
     print(f"Configuration: {loaded.path or 'none found, built-in defaults'}")
     print(native.summary(loaded.settings))

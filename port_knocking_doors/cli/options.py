@@ -3,10 +3,15 @@
 import os
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from port_knocking_doors.config import loader
+if TYPE_CHECKING:  # no command waits for what it does not use
+    from collections.abc import Callable, Collection
+
+    from port_knocking_doors.config import loader
+    from port_knocking_doors.model import Port
 
 PROGRAM = "port-knocking-doors"
 
@@ -74,7 +79,10 @@ class Source:
         mine, others = astuple(self), astuple(other)
         return Source(*(own if own is not None else its for own, its in zip(mine, others, strict=True)))
 
-    def load(self) -> loader.Loaded:
+    def load(self, served: "Callable[[], Collection[Port]] | None" = None) -> "loader.Loaded":
+        """The configuration in force. `served` stands for a look at the ports that this machine's programs serve."""
+        from port_knocking_doors.config import loader
+
         return loader.load(
             self.conf,
             magic_seq=self.magic_seq,
@@ -83,4 +91,5 @@ class Source:
             interfaces=self.interfaces or (),
             environ=os.environ,
             home=Path("~").expanduser(),
+            served=served or loader.served_ports,
         )

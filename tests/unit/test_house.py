@@ -15,11 +15,15 @@ LEVELS: tuple[frozenset[str], ...] = (
     # values that everything speaks of
     frozenset({"__init__", "errors", "model"}),
     # pure logic
-    frozenset({"knockers", "doors", "rich_rule", "zones", "throttle", "traps", "config.values", "capture.packet"}),
-    frozenset({"config.native", "capture.bpf", "capture.ring"}),
+    frozenset(
+        {"knockers", "doors", "rich_rule", "zones", "throttle", "traps", "config.values", "capture.packet", "outgoing"}
+    ),
+    frozenset({"config.native", "config.steps", "capture.bpf", "capture.ring", "recipes"}),
     # the world, one thing a module
-    frozenset({"clock", "log", "notify", "runtime", "served"}),
-    frozenset({"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader"}),
+    frozenset({"clock", "log", "notify", "runtime", "served", "relay"}),
+    frozenset(
+        {"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader", "client"}
+    ),
     # two or three of them together
     frozenset({"ears", "doorkeeper", "sandbox"}),
     frozenset({"daemon", "sweep", "demo"}),
