@@ -17,12 +17,12 @@ from .model import PAYLOAD, Address, Step
 from .outgoing import Means, means, segment
 
 FIRST_TRY = 0.25
-"""Seconds for a port to answer that may be open already; longer would delay every knock at a firewall that is silent."""
+"""Seconds for a port to answer that may be open already. Longer would delay all knocks where a firewall is silent."""
 OPENING = 0.05
-"""Seconds between the last knock and the first try: a door takes a moment, and a try that comes too early costs more."""
+"""Seconds between the knocks and the first try: a door takes a moment, and a try that came too early costs more."""
 PATIENCE = 0.2, 1.0
-"""Seconds that a try of the port gets, at first and at most. A far host needs more than a near one, and a firewall that
-is silent now may not be any more; still less than the second after which the kernel itself would repeat the try."""
+"""Seconds that a try of the port gets, at first and at most. A far host needs more than a near one. At most as long as
+the kernel itself waits before it repeats a try."""
 REST = 0.05, 0.25
 """Seconds from a refusal to the next try, at first and at most."""
 GROWTH = 1.5

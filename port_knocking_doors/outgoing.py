@@ -71,7 +71,7 @@ def checksum(source: Address, destination: Address, segment: bytes) -> int:
     else:
         pseudo = struct.pack("!16s16sIxxxB", source.packed, destination.packed, len(segment), _IPPROTO_TCP)
     data = pseudo + segment + bytes(len(segment) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     while total > 0xFFFF:
         total = (total & 0xFFFF) + (total >> 16)
     return total ^ 0xFFFF

@@ -1,7 +1,6 @@
 """`knock`: the client."""
 
 import os
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
@@ -24,19 +23,20 @@ MARGIN = 1.0
 """Seconds that the pause is longer than the server's."""
 DELAY_MAX = 60_000
 TRIES_MAX = 1000
+STEPS = typer.Argument(
+    None,
+    metavar="STEP",
+    help="PORT, PORT:udp, PORT:tcp, udp:PORT, tcp:PORT or tcp:PORT:FLAGS. Without any: the configuration's opening "
+    "sequence, or the one that --sequence names.",
+    show_default=False,
+)
 
 
 @app.command()
 def knock(
     context: typer.Context,
     host: str = typer.Argument(..., metavar="HOST", help="Where to knock: a name or an address.", show_default=False),
-    words: Optional[list[str]] = typer.Argument(
-        None,
-        metavar="[STEP]...",
-        help="PORT, PORT:udp, PORT:tcp, udp:PORT, tcp:PORT or tcp:PORT:FLAGS. Without any: the configuration's "
-        "opening sequence, or the one that --sequence names.",
-        show_default=False,
-    ),
+    words: Optional[list[str]] = STEPS,
     udp: bool = typer.Option(False, "--udp", "-u", help="A bare PORT is UDP; without it, TCP."),
     delay: int = typer.Option(200, "--delay", "-d", metavar="MS", help="Milliseconds between two knocks."),
     ipv4: bool = typer.Option(False, "--ipv4", "-4", help="Use IPv4 only."),
@@ -87,6 +87,7 @@ def knock(
     """
     from port_knocking_doors import client
     from port_knocking_doors.config import steps as spelling
+    from port_knocking_doors.model import Protocol
 
     if ipv4 and ipv6:
         raise ConfigError("-4 and -6 exclude each other, expected one of them")
@@ -108,7 +109,7 @@ def knock(
     if words and name is not None:
         raise ConfigError("both steps and --sequence are given, expected one of them")
     if words:
-        steps = spelling.read(words, spelling.Protocol.UDP if udp else spelling.Protocol.TCP)
+        steps = spelling.read(words, Protocol.UDP if udp else Protocol.TCP)
     else:
         settings = in_force(Source(conf, None, None, None, None).over(context.obj))
         steps = steps_of(settings, name)
@@ -162,11 +163,10 @@ def _check(option: str, noun: str, number: int, low: int, high: int) -> None:
 def _join(visit: "Visit", detail: "Tell") -> None:
     from port_knocking_doors.relay import relay
 
-    for descriptor in (0, 1):  # else a socket would get the number of what was closed
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
+    # What is closed among standard input and output, in their order: else a socket would get its number.
+    while (unused := os.open(os.devnull, os.O_RDWR)) <= 1:
+        pass
+    os.close(unused)
     connection, _ = visit.enter(first_look=True, tell=_say, detail=detail)
     with connection:
         try:

@@ -82,6 +82,7 @@ class Source:
     def load(self, served: "Callable[[], Collection[Port]] | None" = None) -> "loader.Loaded":
         """The configuration in force. `served` stands for a look at the ports that this machine's programs serve."""
         from port_knocking_doors.config import loader
+        from port_knocking_doors.served import served_ports
 
         return loader.load(
             self.conf,
@@ -91,5 +92,5 @@ class Source:
             interfaces=self.interfaces or (),
             environ=os.environ,
             home=Path("~").expanduser(),
-            served=served or loader.served_ports,
+            served=served or served_ports,
         )

@@ -15,22 +15,21 @@ LEVELS: tuple[frozenset[str], ...] = (
     # values that everything speaks of
     frozenset({"__init__", "errors", "model"}),
     # pure logic
-    frozenset(
-        {"knockers", "doors", "rich_rule", "zones", "throttle", "traps", "config.values", "capture.packet", "outgoing"}
-    ),
-    frozenset({"config.native", "config.steps", "capture.bpf", "capture.ring", "recipes"}),
+    frozenset({"knockers", "doors", "rich_rule", "zones", "throttle", "traps", "config.values", "capture.packet"}),
+    frozenset({"config.native", "capture.bpf", "capture.ring"}),
+    frozenset({"outgoing", "config.steps"}),
+    frozenset({"recipes"}),
     # the world, one thing a module
-    frozenset({"clock", "log", "notify", "runtime", "served", "relay"}),
-    frozenset(
-        {"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader", "client"}
-    ),
+    frozenset({"clock", "log", "notify", "runtime", "served"}),
+    frozenset({"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader"}),
+    frozenset({"client", "relay"}),
     # two or three of them together
     frozenset({"ears", "doorkeeper", "sandbox"}),
     frozenset({"daemon", "sweep", "demo"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
-PURE = LEVELS[0] | LEVELS[1] | LEVELS[2]
+PURE = frozenset[str]().union(*LEVELS[:5])
 WORLDLY = {"asyncio", "logging", "os", "pathlib", "select", "subprocess", "sys", "tempfile", "threading", "time"}
 
 
