@@ -234,11 +234,15 @@ class Visit:
             connection, reason = await_open(place, self.port, self.pause)
             if connection is not None:
                 return connection, place
-        where = ", ".join(map(str, self.places[: self.tries]))
         times = "once" if self.tries == 1 else f"{self.tries} times"
-        raise DoorClosedError(
-            f"{self.host} ({where}): port {self.port} is not open, knocked {times}; {_reason_in_words(reason)}"
-        )
+        where = called(self.host, *self.places[: self.tries])
+        raise DoorClosedError(f"{where}: port {self.port} is not open, knocked {times}; {_reason_in_words(reason)}")
+
+
+def called(host: str, *places: Place) -> str:
+    """A host as the user calls it, with the addresses in question."""
+    addresses = ", ".join(map(str, places))
+    return host if addresses == host else f"{host} ({addresses})"
 
 
 def try_port(place: Place, port: int, seconds: float) -> tuple[socket.socket | None, int]:

@@ -124,7 +124,7 @@ def knock(
     if connect is None:
         connection, place = visit.enter(first_look=False, tell=_say, detail=detail)
         connection.close()
-        print(f"{host} ({place}): port {port} is open")
+        print(f"{client.called(host, place)}: port {port} is open")
     else:
         _join(visit, detail)
 
