@@ -22,13 +22,13 @@ MUCH = 3_000_000
 class Line:
     """A relay at work: `peer` is the far end of its connection; one writes to `keys` and reads from `screen`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, pipes: bool) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
             self.connection = socket.create_connection(server.getsockname())
             self.peer, _ = server.accept()
         self.peer.settimeout(ONCE)
-        source, self.keys = os.pipe()
-        self.screen, sink = os.pipe()
+        source, self.keys = os.pipe() if pipes else (end.detach() for end in socket.socketpair())
+        self.screen, sink = os.pipe() if pipes else (end.detach() for end in socket.socketpair())
         self.ends = (source, sink)
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -76,9 +76,9 @@ class Line:
                 os.close(descriptor)
 
 
-@pytest.fixture
-def line() -> Iterator[Line]:
-    line = Line()
+@pytest.fixture(params=[True, False], ids=["pipes", "sockets"])
+def line(request: pytest.FixtureRequest) -> Iterator[Line]:
+    line = Line(pipes=request.param)
     yield line
     line.close()
 
