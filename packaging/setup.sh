@@ -28,7 +28,9 @@ programs() { # programs apt|dnf demo|test
   if [ "$1" = apt ]; then
     printf '%s\n' 'mount mount' 'ip iproute2' 'dbus-daemon dbus' # where dbus-daemon is a package of its own, dbus brings it
     [ "$2" = demo ] || printf '%s\n' 'shellcheck shellcheck' 'nc netcat-openbsd' 'nmap nmap' 'hping3 hping3' 'knock knockd' 'ps procps'
+    [ "$2" = demo ] || printf '%s\n' 'ssh openssh-client' 'sshd openssh-server' 'ncat ncat' 'knockd knockd'
   else
+    [ "$2" = demo ] || printf '%s\n' 'ssh openssh-clients' 'sshd openssh-server'
     printf '%s\n' 'mount util-linux' 'ip iproute' 'dbus-daemon dbus-daemon'
     [ "$2" = demo ] || printf '%s\n' 'nc nmap-ncat' 'nmap nmap' 'ps procps-ng'
     # RHEL itself has none of these.
