@@ -1,27 +1,36 @@
 """The command line: options, and then one call. Errors become one line and an exit status here, and nowhere else.
 
 Each command is a module of its own, and imports what it needs when it is called: the client must not wait for D-Bus.
+It does not even wait for the option library of the others.
 """
 
 import os
 import re
 import sys
-from typing import NoReturn
-
-import typer
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from port_knocking_doors.errors import ConfigError, DoorsError
 
-from . import check, client_config, demo, knock, run  # each tells `app` of its command
-from .options import PROGRAM, app
+if TYPE_CHECKING:
+    from .options import app
 
-__all__ = ["PROGRAM", "app", "check", "client_config", "demo", "knock", "main", "run"]
+__all__ = ["PROGRAM", "app", "main"]
 
+PROGRAM = "port-knocking-doors"
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
-# What the option library raises for wrong usage. It is not exported by that name, and since typer 0.16 not click's.
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+_CLIENT = "knock"
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, with every command: for those who ask for it."""
+    if name != "app":
+        raise AttributeError(name)
+    from . import check, client_config, demo, knock, run  # noqa: F401 (each tells `app` of its command)
+    from .options import app
+
+    return app
 
 
 def main() -> NoReturn:
@@ -41,16 +50,31 @@ def main() -> NoReturn:
 
 def _status() -> int:
     try:
-        status = app(prog_name=PROGRAM, standalone_mode=False)
+        if sys.argv[1:2] == [_CLIENT]:
+            from . import knocking
+
+            knocking.run(sys.argv[2:])
+            return 0
+        return _other_status()
     except DoorsError as error:
         _complain(str(error))
         return error.exit_status
-    except _UsageError as error:
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _other_status() -> int:
+    import typer
+
+    # What the option library raises for wrong usage. It is not exported by that name, and since typer 0.16 not click's.
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]
+    try:
+        status = __getattr__("app")(prog_name=PROGRAM, standalone_mode=False)
+    except usage_error as error:
         # Somebody may have typed a sequence where a command belongs.
         what = re.sub(r"\d", "#", error.format_message().rstrip("."))  # type: ignore[attr-defined]
-        _complain(f"{what}; see `{PROGRAM} --help`")
-        return ConfigError.exit_status
-    except (KeyboardInterrupt, typer.Abort):
+        raise ConfigError(f"{what}; see `{PROGRAM} --help`") from None
+    except typer.Abort:
         return INTERRUPTED
     return status if isinstance(status, int) else 0
 

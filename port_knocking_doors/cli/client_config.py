@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from .knock import in_force, steps_of
+from .knocking import in_force, steps_of
 from .options import CONF, SEQUENCE, Source, app
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def client_config(
     from port_knocking_doors import recipes
     from port_knocking_doors.config import steps
 
-    settings = in_force(Source(conf, magic_seq, None, None, None).over(context.obj))
+    settings = in_force(Source(conf, magic_seq, None, None, None).over(context.obj).load(served=tuple))
     known = recipes.HOST if host is None else steps.host(host)
     print(recipes.Recipe(steps_of(settings, name), known, _port(settings, name)).text())
 

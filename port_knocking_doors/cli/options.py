@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from . import PROGRAM
+
 if TYPE_CHECKING:  # no command waits for what it does not use
     from collections.abc import Callable, Collection
 
     from port_knocking_doors.config import loader
     from port_knocking_doors.model import Port
 
-PROGRAM = "port-knocking-doors"
+__all__ = ["PROGRAM", "Source", "app"]
 
 app = typer.Typer(
     add_completion=False,

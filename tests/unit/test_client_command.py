@@ -79,8 +79,15 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "wait for port 0": (["--wait", "0", "::1", "7117"], "--wait: port 0 is out of range"),
     "tries without wait": (["--tries", "2", "::1", "7117"], "--tries means nothing without"),
     "no tries": (["--wait", "22", "--tries", "0", "::1", "7117"], "--tries: 0 tries are out of range, expected 1 to"),
-    "a negative delay": (["-d", "-1", "::1", "7117"], "--delay: -1 milliseconds are out of range, expected 0 to 60000"),
+    "a negative delay": (
+        ["--delay=-1", "::1", "7117"],
+        "--delay: -1 milliseconds are out of range, expected 0 to 60000",
+    ),
     "a long delay": (["-d", "60001", "::1", "7117"], "--delay: 60001 milliseconds are out of range"),
+    "no delay": (["-d", "7117", "x7228", "-d"], "-d/--delay: expected one argument"),
+    "a delay that is no number": (["-d", "x7117", "::1", "7228"], "invalid int value: 'x####'"),
+    "an unknown option": (["--7117", "::1", "7228"], "unrecognized arguments: --####; see `port-knocking-doors knock"),
+    "nothing": ([], "the following arguments are required: HOST"),
     "steps and a name": (["-s", "ssh", "::1", "7117"], "both steps and --sequence"),
     "a name that is not there": (["-s", "7117", "::1"], "no sequence of this name, expected one of: ssh"),
 }
@@ -157,7 +164,7 @@ def test_client_config_refuses_a_host_that_is_none(conf: Path) -> None:
         call("client-config", "--conf", str(conf), "a b")
 
 
-TOO_MUCH = ("asyncio", "dbus_next", "tomli", "tomllib", "logging.handlers", "ssl")
+TOO_MUCH = ("typer", "click", "pydantic", "asyncio", "dbus_next", "tomli", "tomllib", "logging.handlers", "ssl")
 """What costs a client time before its first packet, and is not its business."""
 
 LOADS = """
