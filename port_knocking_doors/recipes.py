@@ -38,13 +38,15 @@ class Recipe:
 
     def text(self) -> str:
         """All pieces, each below a line that says what it is."""
-        pieces = (
+        pieces = [
             ("This program; the steps are needed where its configuration file is not", self.command()),
             ("ssh, in ~/.ssh/config, with this program", self.ssh()),
             ("A POSIX shell with any nc, without this program" + self._needs(), self.shell()),
             ("Windows PowerShell", self.powershell()),
             ("A phone app, such as Knock on Ports for Android", self.phone()),
-        )
+        ]
+        if self._all_datagrams:
+            pieces.insert(3, ("bash, without any program", self.bash()))
         return "\n\n".join(f"## {title}\n\n{piece}" for title, piece in pieces)
 
     def command(self) -> str:
@@ -63,9 +65,14 @@ class Recipe:
 
     def shell(self) -> str:
         """A line for a shell where all knocks are alike, else a line for each."""
-        if all(means(step) is Means.DATAGRAM for step in self.steps):
+        if self._all_datagrams:
             return shell_line((step.port for step in self.steps), self._quoted)
         return "\n".join(f"{self._shell_knock(step)}; sleep {PAUSE}" for step in self.steps)
+
+    def bash(self) -> str:
+        """A line for bash, which sends datagrams by itself and needs a fraction of a second for each."""
+        ports = " ".join(str(step.port) for step in self.steps)
+        return f"for p in {ports}; do printf 'knock\\n' >/dev/udp/{self._quoted}/$p; sleep {PAUSE}; done"
 
     def _shell_knock(self, step: Step) -> str:
         how = means(step)
@@ -112,6 +119,10 @@ class Recipe:
     def _needs(self) -> str:
         raw = any(means(step) is Means.RAW for step in self.steps)
         return "; hping3 needs root, and knows IPv4 only" if raw else ""
+
+    @property
+    def _all_datagrams(self) -> bool:
+        return all(means(step) is Means.DATAGRAM for step in self.steps)
 
     @property
     def _quoted(self) -> str:

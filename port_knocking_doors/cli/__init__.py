@@ -7,7 +7,7 @@ It does not even wait for the option library of the others.
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from port_knocking_doors.errors import ConfigError, DoorsError
 
@@ -38,7 +38,7 @@ def main() -> NoReturn:
     try:
         status = 0
         status = _status()
-        for stream in (sys.stdout, sys.stderr):
+        for stream in _open_streams():
             stream.flush()
     except BrokenPipeError:  # whoever read our output had enough
         status = DoorsError.exit_status
@@ -56,6 +56,8 @@ def _status() -> int:
             knocking.run(sys.argv[2:])
             return 0
         return _other_status()
+    except SystemExit:  # the client's help
+        return 0
     except DoorsError as error:
         _complain(str(error))
         return error.exit_status
@@ -82,8 +84,13 @@ def _other_status() -> int:
 def _silence() -> None:
     """Let what is still to be written vanish: the interpreter tries again at its end, and complains."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in _open_streams():
         os.dup2(nowhere, stream.fileno())
+
+
+def _open_streams() -> list[TextIO]:
+    """Standard output and error, but for what the process was started without."""
+    return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
 
 
 def _complain(text: str) -> None:

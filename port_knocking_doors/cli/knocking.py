@@ -199,8 +199,8 @@ def _check(option: str, noun: str, number: int, low: int, high: int) -> None:
 def _join(visit: "Visit", detail: "Tell") -> None:
     from port_knocking_doors.relay import relay
 
-    # What is closed among standard input and output, in their order: else a socket would get its number.
-    while (unused := os.open(os.devnull, os.O_RDWR)) <= 1:
+    # Whatever of the three standard streams is closed gets a descriptor here: else a socket would get its number.
+    while (unused := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(unused)
     connection, _ = visit.enter(first_look=True, tell=_say, detail=detail)
@@ -214,4 +214,5 @@ def _join(visit: "Visit", detail: "Tell") -> None:
 
 
 def _say(text: str) -> None:
-    print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # else it would get among the payload
+        print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)

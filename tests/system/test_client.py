@@ -248,8 +248,8 @@ def test_connect_that_finds_no_door_says_so_and_writes_nothing(
 # --- without this program
 
 
-def shell_piece(text: str) -> str:
-    return text.split("## A POSIX shell")[1].split("\n\n")[1]
+def piece(text: str, title: str) -> str:
+    return text.split(f"## {title}")[1].split("\n\n")[1]
 
 
 NETCATS = [path for name in ("nc.openbsd", "nc.traditional", "ncat") if (path := shutil.which(name))]
@@ -264,9 +264,19 @@ def test_the_shell_pieces_open(box: Sandbox, client: ClientHost, tmp_path: Path,
     with box.server.listen(GUARDED):
         for host, sequence in ((client, []), (box.hosts["stranger"], ["--sequence", "door"])):
             text = host.run([*PROGRAM, "client-config", *conf, *sequence, str(host.server4)]).stdout
-            host.run(["sh", "-c", f'PATH="{tmp_path}:$PATH"\n{shell_piece(text)}'], check=False)
+            host.run(["sh", "-c", f'PATH="{tmp_path}:$PATH"\n{piece(text, "A POSIX shell")}'], check=False)
             wait_open(host, host.server4)
     assert "wrong knock" not in daemon.stderr.text
+
+
+@pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])
+def test_the_bash_piece_opens(box: Sandbox, client: ClientHost, tmp_path: Path, ipv6: bool) -> None:
+    start_daemon(box, tmp_path)
+    server = client.server6 if ipv6 else client.server4
+    text = client.run([*PROGRAM, "client-config", "--conf", str(tmp_path / "port_knocker.toml"), str(server)]).stdout
+    with box.server.listen(GUARDED):
+        client.run(["bash", "-c", piece(text, "bash")])
+        wait_open(client, server)
 
 
 def test_the_clients_line_and_the_ssh_piece_of_client_config_are_ones_that_work(

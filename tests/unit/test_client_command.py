@@ -1,6 +1,7 @@
 """`knock` and `client-config` as commands: what they refuse, which sequence they take, and how little they load."""
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -203,3 +204,18 @@ def test_a_configuration_brings_its_reader_and_nothing_of_the_daemon(conf: Path)
     assert found == {name for name in found if name.startswith("tomli")}
     assert ours & {"daemon", "firewalld", "knockers", "sandbox", "demo"} == set()
     assert "config.native" in ours
+
+
+def test_started_without_standard_output_it_still_ends_in_one_line() -> None:
+    command = shlex.join([sys.executable, "-m", "port_knocking_doors", "knock", "7117"])
+    done = subprocess.run(["sh", "-c", f"{command} >&- <&-"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    silent = subprocess.run(["sh", "-c", f"{command} >&- 2>&-"], capture_output=True, text=True, check=False)
+    assert silent.returncode == 2
+
+
+def test_the_help_into_a_pipe_that_nobody_reads_is_no_traceback() -> None:
+    command = shlex.join([sys.executable, "-m", "port_knocking_doors", "knock", "--help"])
+    done = subprocess.run(["sh", "-c", f"{command} | true"], capture_output=True, text=True, check=False)
+    assert done.stderr == ""

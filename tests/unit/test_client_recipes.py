@@ -93,6 +93,10 @@ def test_pieces_are_one_text_and_no_representation_shows_a_step() -> None:
     assert all(piece in text for piece in (recipe.command(), recipe.ssh(), recipe.shell(), recipe.powershell()))
     assert "hping3 needs root" in text
     assert "hping3" not in Recipe(UDP).text()
+    assert "## bash, without any program\n\nfor p in 7003 7001 7002; do printf 'knock\\n' >/dev/udp/HOST/$p; " in (
+        Recipe(UDP).text()
+    )
+    assert "## bash" not in text, "it cannot stop a connection from being tried again"
     assert "700" not in repr(recipe)
 
 
