@@ -59,5 +59,23 @@ class CaptureError(DoorsError):
     """Packets cannot be captured: mostly for want of a capability."""
 
 
+class DoorClosedError(DoorsError):
+    """The client knocked, and the port did not answer."""
+
+    exit_status = 3
+
+
+class UnknownHostError(DoorsError):
+    """The client's host has no address, or none of the family asked for."""
+
+    exit_status = 4
+
+
+class NotPermittedError(DoorsError):
+    """This user may not send what a step needs."""
+
+    exit_status = 5
+
+
 class SandboxError(DoorsError):
     """The throw-away hosts of the demo and the tests cannot be made on this machine."""

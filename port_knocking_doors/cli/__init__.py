@@ -1,27 +1,45 @@
 """The command line: options, and then one call. Errors become one line and an exit status here, and nowhere else.
 
 Each command is a module of its own, and imports what it needs when it is called: the client must not wait for D-Bus.
+It does not even wait for the option library of the others.
 """
 
 import os
 import re
 import sys
-from typing import NoReturn
-
-import typer
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from port_knocking_doors.errors import ConfigError, DoorsError
 
-from . import check, demo, knockd, run, sweep, tportknockd  # each tells `app` of its command
-from .options import PROGRAM, app
+if TYPE_CHECKING:
+    from .options import app
 
-__all__ = ["PROGRAM", "app", "check", "demo", "knockd", "main", "run", "sweep", "tportknockd"]
+__all__ = ["PROGRAM", "app", "main"]
 
+PROGRAM = "port-knocking-doors"
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
-# What the option library raises for wrong usage. It is not exported by that name, and since typer 0.16 not click's.
-_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+_CLIENT = "knock"
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, with every command: for those who ask for it."""
+    if name != "app":
+        raise AttributeError(name)
+    from . import (  # noqa: F401 each tells `app` of its command
+        check,
+        client_config,
+        demo,
+        knock,
+        knockd,
+        run,
+        sweep,
+        tportknockd,
+    )
+    from .options import app
+
+    return app
 
 
 def main() -> NoReturn:
@@ -29,7 +47,7 @@ def main() -> NoReturn:
     try:
         status = 0
         status = _status()
-        for stream in (sys.stdout, sys.stderr):
+        for stream in _open_streams():
             stream.flush()
     except BrokenPipeError:  # whoever read our output had enough
         status = DoorsError.exit_status
@@ -41,16 +59,33 @@ def main() -> NoReturn:
 
 def _status() -> int:
     try:
-        status = app(prog_name=PROGRAM, standalone_mode=False)
+        if sys.argv[1:2] == [_CLIENT]:
+            from . import knocking
+
+            knocking.run(sys.argv[2:])
+            return 0
+        return _other_status()
+    except SystemExit:  # the client's help
+        return 0
     except DoorsError as error:
         _complain(str(error))
         return error.exit_status
-    except _UsageError as error:
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def _other_status() -> int:
+    import typer
+
+    # What the option library raises for wrong usage. It is not exported by that name, and since typer 0.16 not click's.
+    usage_error: type[Exception] = typer.BadParameter.__bases__[0]
+    try:
+        status = __getattr__("app")(prog_name=PROGRAM, standalone_mode=False)
+    except usage_error as error:
         # Somebody may have typed a sequence where a command belongs.
         what = re.sub(r"\d", "#", error.format_message().rstrip("."))  # type: ignore[attr-defined]
-        _complain(f"{what}; see `{PROGRAM} --help`")
-        return ConfigError.exit_status
-    except (KeyboardInterrupt, typer.Abort):
+        raise ConfigError(f"{what}; see `{PROGRAM} --help`") from None
+    except typer.Abort:
         return INTERRUPTED
     return status if isinstance(status, int) else 0
 
@@ -58,8 +93,13 @@ def _status() -> int:
 def _silence() -> None:
     """Let what is still to be written vanish: the interpreter tries again at its end, and complains."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    for stream in (sys.stdout, sys.stderr):
+    for stream in _open_streams():
         os.dup2(nowhere, stream.fileno())
+
+
+def _open_streams() -> list[TextIO]:
+    """Standard output and error, but for what the process was started without."""
+    return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
 
 
 def _complain(text: str) -> None:

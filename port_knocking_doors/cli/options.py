@@ -3,13 +3,21 @@
 import os
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from port_knocking_doors.config import loader
 from port_knocking_doors.errors import ConfigError
 
-PROGRAM = "port-knocking-doors"
+from . import PROGRAM
+
+if TYPE_CHECKING:  # no command waits for what it does not use
+    from collections.abc import Callable, Collection
+
+    from port_knocking_doors.config import loader
+    from port_knocking_doors.model import Port
+
+__all__ = ["PROGRAM", "Source", "app"]
 
 app = typer.Typer(
     add_completion=False,
@@ -75,7 +83,11 @@ class Source:
         mine, others = astuple(self), astuple(other)
         return Source(*(own if own is not None else its for own, its in zip(mine, others, strict=True)))
 
-    def load(self) -> loader.Loaded:
+    def load(self, served: "Callable[[], Collection[Port]] | None" = None) -> "loader.Loaded":
+        """The configuration in force. `served` stands for a look at the ports that this machine's programs serve."""
+        from port_knocking_doors.config import loader
+        from port_knocking_doors.served import served_ports
+
         return loader.load(
             self.conf,
             magic_seq=self.magic_seq,
@@ -84,6 +96,7 @@ class Source:
             interfaces=self.interfaces or (),
             environ=os.environ,
             home=Path("~").expanduser(),
+            served=served or served_ports,
         )
 
 

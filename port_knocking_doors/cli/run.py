@@ -1,13 +1,14 @@
 """The program without a command: the daemon in the foreground, and what has to do with its configuration file."""
 
-import asyncio
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from port_knocking_doors import __version__, log
-from port_knocking_doors.config import loader, native
+from port_knocking_doors import __version__
+
+if TYPE_CHECKING:
+    from port_knocking_doors.config import loader
 
 from .options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
 
@@ -48,18 +49,24 @@ def run(
     elif version:
         print(f"{PROGRAM} {__version__}")
     elif show_help:
+        from port_knocking_doors.config import native
+
         print(native.help_text())
     elif write_home:
         _write_home_file()
     else:
-        log.set_up(verbose)
-        _run_daemon(source)
+        _run_daemon(source, verbose)
 
 
-def _run_daemon(source: Source) -> None:
+def _run_daemon(source: Source, verbose: bool) -> None:
+    import asyncio
+
+    from port_knocking_doors import log
     from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
 
-    def load() -> loader.Loaded:
+    log.set_up(verbose)
+
+    def load() -> "loader.Loaded":
         loaded = source.load()
         for warning in loaded.warnings:
             log.logger.warning("%s", warning)
@@ -69,6 +76,8 @@ def _run_daemon(source: Source) -> None:
 
 
 def _write_home_file() -> None:
+    from port_knocking_doors.config import loader
+
     written = loader.write_home_file(Path("~").expanduser())
     print(f"Wrote {written.path}: a fresh random sequence, and port 22 to guard.")
     print("To knock from another machine, with HOST for this one:")

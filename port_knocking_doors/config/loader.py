@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from port_knocking_doors import recipes
 from port_knocking_doors.errors import ConfigError, DoorsError
 from port_knocking_doors.model import DEFAULT_SEQUENCE, Dialect, Import, Port, Protocol, Sequence, Settings
 from port_knocking_doors.served import served_ports
@@ -229,7 +230,7 @@ def write_home_file(home: Path) -> Written:
     except OSError as error:
         raise DoorsError(f"{_shown(path)}: cannot be written ({error.strerror})") from None
     _sync_folder(home)
-    return Written(path, client_line(sequence))
+    return Written(path, recipes.shell_line(sequence))
 
 
 def fresh_sequence() -> tuple[int, ...]:
@@ -238,16 +239,6 @@ def fresh_sequence() -> tuple[int, ...]:
         ports = tuple(secrets.SystemRandom().sample(FRESH_PORTS, FRESH_LENGTH))
         if not _is_sorted(ports) and ports != DEFAULT_SEQUENCE:
             return ports
-
-
-def client_line(sequence: tuple[int, ...]) -> str:
-    """What to type on another machine to knock: a line for a POSIX shell with any netcat.
-
-    Without `-w` OpenBSD's netcat waits for an answer for ever, and `-q` is Debian's own. The pause keeps knocks from
-    overtaking each other where netcat (nmap's) does not wait at all.
-    """
-    ports = " ".join(map(str, sequence))
-    return f"for p in {ports}; do printf 'knock\\n' | nc -u -w 1 HOST $p; sleep 0.2; done"
 
 
 def _expanded(conf: Path, home: Path) -> Path:

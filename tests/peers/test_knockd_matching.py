@@ -49,7 +49,7 @@ def text(doors: Iterable[tuple[Door, str]], log: Path, timeout: int = 60) -> str
     parts = [f"[options]\nLogFile = {log}\n"]
     for one, flags in doors:
         steps = ",".join(f"{port}:{'tcp' if protocol == TCP else 'udp'}" for protocol, port in one.steps)
-        parts.append(f"[{one.name}]\nSequence = {steps}\nSeq_Timeout = {timeout}\nStart_Command = true\n")
+        parts.append(f"[{one.name}]\nSequence = {steps}\nSeq_Timeout = {timeout}\n")
         parts.append(f"TCPFlags = {flags}\n" if flags else "")
     return "".join(parts)
 

@@ -18,20 +18,21 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"dialects", "doors", "herald", "lapses", "rich_rule", "zones", "throttle", "traps"}),
     frozenset({"config.values", "capture.packet", "capture.ring"}),
     frozenset({"knockers", "config.native", "config.knockd", "config.tportknockd", "capture.bpf", "capture.block"}),
-    frozenset({"config.migration"}),
+    frozenset({"config.migration", "config.steps", "outgoing"}),
+    frozenset({"recipes"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served", "one_time"}),
     frozenset(
         {"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "knockd_log", "config.loader"}
     ),
-    frozenset({"background"}),
+    frozenset({"background", "client", "relay"}),
     # two or three of them together
     frozenset({"ears", "doorkeeper", "in_force", "sandbox"}),
     frozenset({"daemon", "sweep", "demo"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
-PURE = LEVELS[0] | LEVELS[1] | LEVELS[2] | LEVELS[3] | LEVELS[4]
+PURE = frozenset[str]().union(*LEVELS[:6])
 WORLDLY = {"asyncio", "logging", "os", "pathlib", "select", "subprocess", "sys", "tempfile", "threading", "time"}
 
 

@@ -1,0 +1,46 @@
+"""`client-config`: how to knock, for other machines."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Optional
+
+import typer
+
+from .knocking import in_force, steps_of
+from .options import CONF, SEQUENCE, Source, app
+
+if TYPE_CHECKING:
+    from port_knocking_doors.model import Settings
+
+
+@app.command("client-config")
+def client_config(
+    context: typer.Context,
+    host: Optional[str] = typer.Argument(
+        None, metavar="[HOST]", help="The server's name or address; the word HOST stands for it otherwise."
+    ),
+    name: Optional[str] = typer.Option(
+        None, "--sequence", "-s", metavar="NAME", help="The sniffed sequence of this name, not the opening sequence."
+    ),
+    conf: Optional[Path] = CONF,
+    magic_seq: Optional[str] = SEQUENCE,
+) -> None:
+    """Print how to knock from other machines: for ssh, a shell without this program, PowerShell and a phone app.
+
+    Shows the sequence in force, which is a secret: mind who looks over your shoulder, and where you paste it. On a
+    machine that many people use, copy the configuration file there (mode 0600) and leave the steps out of the command
+    lines, for other users can see what a process was started with.
+    """
+    from port_knocking_doors import recipes
+    from port_knocking_doors.config import steps
+
+    settings = in_force(Source(conf, magic_seq, None, None, None).over(context.obj).load(served=tuple))
+    known = recipes.HOST if host is None else steps.host(host)
+    print(recipes.Recipe(steps_of(settings, name), known, _port(settings, name)).text())
+
+
+def _port(settings: "Settings", name: Optional[str]) -> Optional[int]:
+    """The first TCP port that the sequence opens, if it opens any."""
+    from port_knocking_doors.model import Protocol
+
+    opened = [one.opens for one in settings.sequences if one.name == name] or [settings.guarded_ports]
+    return next((port.number for port in opened[0] if port.protocol is Protocol.TCP), None)
