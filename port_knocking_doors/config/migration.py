@@ -28,13 +28,15 @@ _NO_LETTERS_AHEAD = re.compile(r"^[\W\d_]+")
 def as_toml(sequences: tuple[Sequence, ...]) -> str:
     """TOML text with a table for each sequence of knockd's dialect, commented out where there can be none."""
     made: list[Sequence] = []
+    names: set[str] = set()
     parts = [_HEAD]
     for interface in dict.fromkeys(name for sequence in sequences for name in sequence.reach.interfaces):
         parts[0] += (
             f"# knockd hears them by {interface} alone: for the same, start the daemon with --interface {interface}.\n"
         )
     for sequence in sequences:
-        draft = _draft(sequence, {one.name for one in made})
+        draft = _draft(sequence, names)
+        names.add(draft.sequence.name)
         try:
             _check(draft, made)
             made.append(draft.sequence)
@@ -145,8 +147,8 @@ def _with_command(draft: Sequence, command: Command, notes: list[str]) -> Sequen
     passage = _passage(command)
     if passage is not None:
         ports, seconds = passage
-        if command.start6 == "":
-            notes.append("knockd opens for IPv4 addresses alone; here it opens for those of IPv6, too.")
+        if not command.start6:
+            notes.append("The command is for IPv4 addresses alone; here the door opens for those of IPv6, too.")
         notes.append(f"Instead of: {command.start}")
         return replace(draft, opens=ports, duration=seconds)
     apart = _apart(command)

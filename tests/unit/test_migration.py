@@ -160,8 +160,11 @@ def test_a_command_that_opens_for_ever_comes_with_advice() -> None:
     ],
 )
 def test_commands_for_ipv6(lines: list[str], opens: tuple[Port, ...], command: Command | None) -> None:
-    one = only(f"Command = {ACCEPT.format('A')}", f"Stop_Command = {ACCEPT.format('D')}", *lines)
+    door = ["[ssh]", STEPS, f"Command = {ACCEPT.format('A')}", f"Stop_Command = {ACCEPT.format('D')}", *lines]
+    text = toml(*door)
+    (one,) = read_back(text)
     assert (one.opens, one.command) == (opens, command)
+    assert ("here the door opens for those of IPv6, too" in text) == (bool(opens) and len(lines) < 2)
 
 
 @pytest.mark.parametrize(
