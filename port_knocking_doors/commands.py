@@ -21,7 +21,7 @@ from typing import Protocol
 
 from . import runtime
 from .clock import now
-from .log import logger
+from .log import LogEvent, about, logger
 from .model import Address, Door
 from .throttle import Throttle
 
@@ -80,7 +80,9 @@ class Commands:
         """Run the door's start command, as soon as there is a place, and after all that ran for this door before."""
         if self._waiting >= QUEUE:
             if self._refused.admits(now()):
-                logger.error("%s: %s: not started, %d commands wait already", door.address, door.sequence, QUEUE)
+                extra = _about(LogEvent.COMMAND_REFUSED, door, reason="too many commands wait")
+                text = "%s: %s: not started, %d commands wait already"
+                logger.error(text, door.address, door.sequence, QUEUE, extra=extra)
             self._witness.on_refused(door)
             return
         self._waiting += 1
@@ -125,7 +127,8 @@ class Commands:
                 await self._run(door, "start", command_line(door.command.start, door.address), record)
         except (OSError, ValueError) as error:  # ValueError: a zero byte in it
             # A door that could not be closed after a crash is not opened.
-            logger.error("%s: %s: start command not run: %s", door.address, door.sequence, error)
+            extra = _about(LogEvent.COMMAND_REFUSED, door, command="start", reason=error)
+            logger.error("%s: %s: start command not run: %s", door.address, door.sequence, error, extra=extra)
             if record is not None:
                 record.unlink(missing_ok=True)
             self._witness.on_refused(door)
@@ -140,7 +143,8 @@ class Commands:
             try:
                 await self._run(door, "stop", stop)
             except (OSError, ValueError) as error:
-                logger.error("%s: %s: stop command not run: %s", door.address, door.sequence, error)
+                extra = _about(LogEvent.COMMAND_REFUSED, door, command="stop", reason=error)
+                logger.error("%s: %s: stop command not run: %s", door.address, door.sequence, error, extra=extra)
             else:
                 record.unlink(missing_ok=True)
 
@@ -159,10 +163,16 @@ class Commands:
         finally:
             if lock >= 0:
                 os.close(lock)
-        logger.debug("%s: %s: running the %s command", door.address, door.sequence, which)
+        extra = _about(LogEvent.COMMAND_STARTED, door, command=which)
+        logger.debug("%s: %s: running the %s command", door.address, door.sequence, which, extra=extra)
         status = await _end_of(process)
         report = logger.info if status == 0 else logger.warning
-        report("%s: %s: %s command ended with status %d", door.address, door.sequence, which, status)
+        extra = _about(LogEvent.COMMAND_ENDED, door, command=which, status=status)
+        report("%s: %s: %s command ended with status %d", door.address, door.sequence, which, status, extra=extra)
+
+
+def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
+    return about(event, address=door.address, sequence=door.sequence, **more)
 
 
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:

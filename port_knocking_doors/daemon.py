@@ -9,28 +9,32 @@ import asyncio
 import ipaddress
 import logging
 import math
+import os
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from random import SystemRandom
 
-from . import rich_rule, traps
+from . import __version__, rich_rule, traps, ways
 from .clock import now, within
 from .commands import Commands, pending_directory, run_pending
 from .config.loader import Loaded
 from .config.values import RESERVED_NAME
+from .control import Closing, Control
 from .doorkeeper import Doorkeeper, Placed
 from .doors import Answer, Doors
 from .ears import Ears
 from .errors import ConfigError, DoorsError, FirewallError
 from .guardian import Guardian
 from .knockers import Judge, Knockers, Outcome, Verdict
-from .log import logger
-from .model import Door, Port, Protocol, Sequence, Settings, Step
+from .log import LogEvent, about, logger
+from .model import Address, Door, Port, Protocol, Sequence, Settings, Step
 from .notify import notify
 from .runtime import hold_mark
 from .served import outgoing_ports, served_ports
+from .status import DOORS_SHOWN, KNOCKERS_SHOWN, Counts, DoorStatus, KnockerStatus, Snapshot, Standing
 from .throttle import Throttle
 from .zones import Zones
 
@@ -39,6 +43,9 @@ FAREWELL = 10.0
 
 FIRST_ANSWER = 1.0
 """Seconds without firewalld after which the start says what it waits for."""
+
+ANSWER = 3.0
+"""Seconds that who asks for a door waits for firewalld's confirmation."""
 
 _KNOCK_PORTS = "knock ports"
 Reload = Callable[[], Loaded]
@@ -57,6 +64,9 @@ class Daemon:
         self._keeper = Doorkeeper(settings.rule_priority, self)
         self._commands: Commands | None = None
         self._verbose = logger.isEnabledFor(logging.DEBUG)
+        self._watched = False
+        self._started = now()
+        self._counts: Counter[str] = Counter()
         self._ears = Ears(
             settings.opening_sequence,
             self._knockers.sniffed,
@@ -64,7 +74,7 @@ class Daemon:
             self._judge(self._knockers),
             self._act,
         )
-        self._confirmed: set[Hashable] = set()
+        self._confirmed: dict[Door, tuple[str, ...]] = {}
         self._wrong = Throttle(burst=20, period=10.0)
         self._refused = Throttle(burst=5, period=10.0)
         self._prolonged = Throttle(burst=20, period=10.0)
@@ -94,8 +104,9 @@ class Daemon:
             guardian = stack.enter_context(Guardian(self._settings.rule_priority))
             end = self._ending.set
             stack.enter_context(_signals({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: self._on_hangup}))
+            control = stack.enter_context(Control(self._settings.rule_priority, self))
             worker = asyncio.create_task(self._keeper.run())
-            others = [asyncio.create_task(self._start()), asyncio.create_task(self._check())]
+            others = [asyncio.create_task(work) for work in (self._start(), self._check(), control.run())]
             ending = asyncio.create_task(self._ending.wait())
             try:
                 await _until(ending, worker, *others)
@@ -112,15 +123,31 @@ class Daemon:
             await within(FIRST_ANSWER, self._keeper.surveyed())
         except asyncio.TimeoutError:
             why = "does not answer" if self._keeper.present else "is not running"
-            logger.warning("firewalld %s: knocks are heard, doors wait until it does", why)
+            extra = about(LogEvent.FIREWALLD, reason=why)
+            logger.warning("firewalld %s: knocks are heard, doors wait until it does", why, extra=extra)
             await self._keeper.surveyed()
         assert self._keeper.zones is not None
         _check_zone(self._settings, self._keeper.zones)
         if self._settings.open_knock_ports:
             self._keeper.want(_KNOCK_PORTS, self._knock_port_rules)
         await self._keeper.settled()
-        logger.info("%s", _ready_line(self._settings))
+        logger.info("%s", _ready_line(self._settings), extra=about(LogEvent.READY))
         notify("READY=1")
+        await self._look_for_ways(self._keeper.zones)
+
+    async def _look_for_ways(self, zones: Zones) -> None:
+        """Say loudly which guarded ports firewalld lets through without a knock: the commonest mistake."""
+        settings = self._settings
+        guarded = dict.fromkeys(port for sequence in _sequences(settings) for port in sequence.opens)
+        looked_at = dict.fromkeys((*([settings.zone] if settings.zone else []), *zones.outward()))
+        with suppress(FirewallError):  # what is wrong with firewalld, the doorkeeper tells
+            all_rules, services = await self._keeper.firewalld.firewall(looked_at)
+            for rules in all_rules:
+                for port in guarded:
+                    for way in ways.look(port, rules, services, settings.rule_priority).ways:
+                        if not way.limited:
+                            extra = about(LogEvent.OPEN_WITHOUT_KNOCK, port=port, zone=rules.name, reason=way.what)
+                            logger.warning("%s", ways.complaint(port, rules, way), extra=extra)
 
     async def _check(self) -> None:
         while True:
@@ -156,24 +183,42 @@ class Daemon:
 
         def aloud(source: bytes, code: int, echo: int, when: float) -> Outcome:
             outcome = knockers.on_knock(source, code, echo, when)
-            if outcome.matters:
+            # Those that matter have lines of their own; whoever watches sees each knock.
+            if outcome.verdict is Verdict.WRONG or (outcome.matters and not self._watched):
                 return outcome
             if self._single.admits(when):
                 stage = f" to step {outcome.stage}" if outcome.verdict is Verdict.ADVANCED else ""
-                logger.debug("%s: knock %s%s", _text(source), outcome.verdict.name.lower(), stage)
+                logger.debug(
+                    "%s: knock %s%s",
+                    _text(source),
+                    outcome.verdict.name.lower(),
+                    stage,
+                    extra=about(
+                        LogEvent.KNOCK,
+                        address=_text(source),
+                        sequence=", ".join(sequence.name for sequence in outcome.sequences) or None,
+                        stage=outcome.stage or None,
+                        reason=outcome.verdict.name.lower(),
+                    ),
+                )
             elif self._single.withheld == 1:
                 self._arm()
             return outcome
 
-        return aloud if self._verbose else knockers.on_knock
+        return aloud if self._verbose or self._watched else knockers.on_knock
 
     def _act(self, source: bytes, interface: int, outcome: Outcome, when: float) -> None:
         if outcome.verdict is Verdict.COMPLETE:
+            self._counts["complete"] += len(outcome.sequences)
             for sequence in outcome.sequences:
                 self._open(source, interface, sequence, when)
             self._arm()
-        elif self._wrong.admits(when):
-            logger.warning("%s: wrong knock, not heard for %g s", _text(source), self._settings.ignoring_period)
+            return
+        self._counts["wrong"] += 1
+        if self._wrong.admits(when):
+            period = self._settings.ignoring_period
+            extra = about(LogEvent.WRONG_KNOCK, address=_text(source), seconds=period)
+            logger.warning("%s: wrong knock, not heard for %g s", _text(source), period, extra=extra)
         elif self._wrong.withheld == 1:
             self._arm()
 
@@ -184,7 +229,8 @@ class Daemon:
             if self._admit(door, when, sequence.duration):
                 self._keeper.want(door, lambda zones: self._door_rules(door, zones))
                 if not self._keeper.present:
-                    logger.warning("%s: sequence complete; its door opens when firewalld is back", address)
+                    extra = _about(LogEvent.COMPLETE, door, reason="firewalld is not there")
+                    logger.warning("%s: sequence complete; its door opens when firewalld is back", address, extra=extra)
         if sequence.command is not None:
             door = Door(address, "", sequence.name, command=sequence.command)
             # The delay counts from the end of the start command, which is not known yet.
@@ -196,10 +242,15 @@ class Daemon:
     def _admit(self, door: Door, when: float, duration: float) -> bool:
         """Whether the door is to be opened now; where it is open already, its deadline moves."""
         answer = self._doors.open(door, when + duration)
+        if answer is not Answer.OPEN:
+            self._counts["prolonged" if answer is Answer.PROLONG else "refused"] += 1
         if answer is Answer.PROLONG and self._prolonged.admits(when):
-            logger.info("%s: prolonged %s", door.address, _what(door))
+            extra = _about(LogEvent.PROLONGED, door, seconds=round(duration, 3) if duration < math.inf else None)
+            logger.info("%s: prolonged %s", door.address, _what(door), extra=extra)
         elif answer is Answer.REFUSE and self._refused.admits(when):
-            logger.error("%s: not opened, %d doors are open already (max_open_doors)", door.address, len(self._doors))
+            extra = _about(LogEvent.REFUSED, door, reason="max_open_doors")
+            text = "%s: not opened, %d doors are open already (max_open_doors)"
+            logger.error(text, door.address, len(self._doors), extra=extra)
         return answer is Answer.OPEN
 
     def _door_rules(self, door: Door, zones: Zones) -> list[Placed]:
@@ -218,22 +269,30 @@ class Daemon:
     def on_standing(self, owner: Hashable, zones: tuple[str, ...]) -> None:
         """A door is open, or open again after firewalld forgot it."""
         if isinstance(owner, Door) and owner not in self._confirmed:
-            self._confirmed.add(owner)
+            self._confirmed[owner] = zones
+            self._counts["opened"] += 1
             left = (self._doors.until(owner) or now()) - now()
             logger.info(
-                "%s: opened %s in zone %s for %.3g s", owner.address, _ports(owner.ports), ", ".join(zones), left
+                "%s: opened %s in zone %s for %.3g s",
+                owner.address,
+                _ports(owner.ports),
+                ", ".join(zones),
+                left,
+                extra=_about(LogEvent.OPENED, owner, zone=", ".join(zones), seconds=round(left, 3)),
             )
 
     def on_gone(self, owner: Hashable) -> None:
         """A door is closed."""
         if isinstance(owner, Door) and owner in self._confirmed:
-            self._confirmed.discard(owner)
-            logger.info("%s: closed %s", owner.address, _ports(owner.ports))
+            del self._confirmed[owner]
+            self._counts["closed"] += 1
+            logger.info("%s: closed %s", owner.address, _ports(owner.ports), extra=_about(LogEvent.CLOSED, owner))
 
     def on_started(self, door: Door) -> None:
         """Its start command has ended: now its time runs."""
         assert door.command is not None
         if self._doors.close(door):
+            self._counts["opened"] += 1
             self._doors.open(door, now() + door.command.delay)
             self._arm()
 
@@ -259,46 +318,52 @@ class Daemon:
     def _on_deadline(self) -> None:
         when = now()
         for door in self._doors.due(when):
-            if door.command is not None:
-                if self._commands is not None:
-                    self._commands.stop(door)
-                continue
-            if door not in self._confirmed:
-                logger.warning("%s: never opened: its time ran out before firewalld had answered", door.address)
-            self._keeper.forget(door)
+            if door.command is None and door not in self._confirmed:
+                extra = _about(LogEvent.NEVER_OPENED, door, reason="firewalld had not answered")
+                text = "%s: never opened: its time ran out before firewalld had answered"
+                logger.warning(text, door.address, extra=extra)
+            self._shut(door)
         if more := self._wrong.summary(when):
-            logger.warning("%d more wrong knocks in the last %g s", more, self._wrong.period)
+            extra = _more(LogEvent.WRONG_KNOCK, more)
+            logger.warning("%d more wrong knocks in the last %g s", more, self._wrong.period, extra=extra)
         if more := self._refused.summary(when):
-            logger.error("%d more doors not opened (max_open_doors)", more)
+            logger.error("%d more doors not opened (max_open_doors)", more, extra=_more(LogEvent.REFUSED, more))
         if more := self._single.summary(when):
-            logger.debug("%d more knocks", more)
+            logger.debug("%d more knocks", more, extra=_more(LogEvent.KNOCK, more))
         if more := self._prolonged.summary(when):
-            logger.info("%d more doors prolonged", more)
+            logger.info("%d more doors prolonged", more, extra=_more(LogEvent.PROLONGED, more))
         self._arm()
+
+    def _shut(self, door: Door) -> None:
+        """Undo what opened a door that is out of the table."""
+        if door.command is None:
+            self._keeper.forget(door)
+        elif self._commands is not None:
+            self._counts["closed"] += 1
+            self._commands.stop(door)
 
     # The configuration, again. ---------------------------------------------------------------------------------------
 
     def _on_hangup(self) -> None:
-        """Read the configuration again, whole; then swap it in. Open doors and their deadlines stay as they are."""
+        with suppress(DoorsError):  # the log tells
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the configuration again, whole; then swap it in. Open doors and their deadlines stay as they are.
+
+        Raises `DoorsError` with nothing changed; the log has it, too.
+        """
         try:
             loaded = self._reload()
+            try:
+                knockers = self._prepared(loaded.settings)
+            except ConfigError as error:
+                raise loaded.placed(error) from error
         except DoorsError as error:
-            logger.error("the configuration was read again and nothing changed: %s", error)
-            return
+            extra = about(LogEvent.RELOAD_FAILED, reason=error)
+            logger.error("the configuration was read again and nothing changed: %s", error, extra=extra)
+            raise
         settings = loaded.settings
-        try:
-            if settings.rule_priority != self._settings.rule_priority:
-                raise ConfigError(
-                    "rule_priority cannot change while the daemon runs, expected a restart", field="rule_priority"
-                )
-            if self._keeper.zones is not None:
-                _check_zone(settings, self._keeper.zones)
-            knockers = _knockers(settings)
-            self._ears.replace(settings.opening_sequence, knockers.sniffed, self._judge(knockers))
-        except DoorsError as error:
-            placed = loaded.placed(error) if isinstance(error, ConfigError) else error
-            logger.error("the configuration was read again and nothing changed: %s", placed)
-            return
         self._loaded, self._settings, self._knockers = loaded, settings, knockers
         self._doors.limit = settings.max_open_doors
         if settings.open_knock_ports:
@@ -306,10 +371,112 @@ class Daemon:
         else:
             self._keeper.forget(_KNOCK_PORTS)
         self._keeper.replace_all()
-        logger.info("the configuration was read again and is in force")
+        logger.info("the configuration was read again and is in force", extra=about(LogEvent.RELOADED))
+        if self._keeper.zones is not None:
+            self._look = asyncio.create_task(self._look_for_ways(self._keeper.zones))
+
+    def _prepared(self, settings: Settings) -> Knockers:
+        """A table for these settings, with the ears open for it already. Raises `DoorsError` with nothing changed."""
+        if settings.rule_priority != self._settings.rule_priority:
+            raise ConfigError(
+                "rule_priority cannot change while the daemon runs, expected a restart", field="rule_priority"
+            )
+        if self._keeper.zones is not None:
+            _check_zone(settings, self._keeper.zones)
+        knockers = _knockers(settings)
+        self._ears.replace(settings.opening_sequence, knockers.sniffed, self._judge(knockers))
+        return knockers
+
+    # What is asked over the control socket (`control.Host`). ---------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        when = now()
+        sniffed = self._ears.sniffed
+        doors = sorted(self._doors, key=lambda door: self._doors.until(door) or 0.0)
+        standing = [self._door_status(door, when) for door in doors]
+        return Snapshot(
+            version=__version__,
+            pid=os.getpid(),
+            uptime=when - self._started,
+            configuration=str(self._loaded.path or ""),
+            rule_priority=self._settings.rule_priority,
+            sequences=tuple(sequence.name for sequence in _sequences(self._settings)),
+            listeners=self._ears.listening,
+            sniffing=sniffed is not None,
+            sniffer_seen=sniffed[0] if sniffed else 0,
+            sniffer_dropped=sniffed[1] if sniffed else 0,
+            firewalld=self._keeper.presence,
+            rules=self._keeper.standing,
+            rules_refused=self._keeper.refused,
+            doors_open=len(standing),
+            doors_waiting=sum(door.standing is Standing.WAITING for door in standing),
+            doors_limit=self._doors.limit,
+            doors=tuple(standing[:DOORS_SHOWN]),
+            knockers_known=len(self._knockers),
+            knockers_ignored=self._knockers.ignored(when),
+            knockers_limit=self._settings.max_knockers,
+            knockers=tuple(
+                KnockerStatus(
+                    _text(seen.source),
+                    tuple((sequence.name, steps) for sequence, steps in seen.done),
+                    round(seen.ignored, 3),
+                    round(seen.heard, 3),
+                )
+                for seen in self._knockers.snapshot(when, KNOCKERS_SHOWN)
+            ),
+            counts=Counts(**self._counts),
+        )
+
+    def _door_status(self, door: Door, when: float) -> DoorStatus:
+        left = (self._doors.until(door) or when) - when
+        is_open = door in self._confirmed if door.command is None else left < math.inf
+        return DoorStatus(
+            address=str(door.address),
+            sequence=door.sequence,
+            opens=tuple(map(str, door.ports)),
+            interface=door.interface,
+            zones=self._confirmed.get(door, ()),
+            standing=Standing.OPEN if is_open else Standing.WAITING,
+            seconds_left=round(max(0.0, left), 3) if left < math.inf else None,
+        )
+
+    async def open(self, address: Address, name: str) -> list[DoorStatus]:
+        sequences = {sequence.name: sequence for sequence in reversed(_sequences(self._settings))}
+        sequence = sequences.get(name or RESERVED_NAME)
+        if sequence is None:
+            raise ConfigError(f"there is no sequence {name!r}, expected one of: {', '.join(sorted(sequences))}")
+        self._open(address.packed, 0, sequence, now())
+        self._arm()
+        await self._calm()
+        opened = [door for door in self._doors if (door.address, door.sequence) == (address, sequence.name)]
+        if sequence.opens and not any(door.ports for door in opened):
+            raise DoorsError("not opened: as many doors are open as may be (max_open_doors), or it is closed again")
+        return [self._door_status(door, now()) for door in opened]
+
+    async def close(self, address: Address | None) -> Closing:
+        doors = [door for door in self._doors if address in (None, door.address)]
+        for door in doors:
+            self._doors.close(door)
+            self._shut(door)
+        self._arm()
+        await self._calm()
+        return Closing(len(doors), sum(door in self._confirmed for door in doors))
+
+    def forget(self, address: Address) -> bool:
+        return self._knockers.forget(address.packed)
+
+    def watch(self, is_watched: bool) -> None:
+        self._watched = is_watched
+        self._ears.judge_by(self._judge(self._knockers))
+
+    async def _calm(self) -> None:
+        """Give firewalld a moment to do what was asked."""
+        with suppress(asyncio.TimeoutError):
+            await within(ANSWER, self._keeper.settled())
 
 
-def _knockers(settings: Settings) -> Knockers:
+def _sequences(settings: Settings) -> tuple[Sequence, ...]:
+    """All of them, the opening sequence first."""
     main = Sequence(
         name=RESERVED_NAME,
         steps=tuple(Step(Protocol.UDP, port) for port in settings.opening_sequence),
@@ -318,10 +485,14 @@ def _knockers(settings: Settings) -> Knockers:
         lifetime=settings.knocker_lifetime,
         listened=True,
     )
-    sequences = (main, *settings.sequences)
+    return (main, *settings.sequences)
+
+
+def _knockers(settings: Settings) -> Knockers:
+    sequences = _sequences(settings)
     laid = {}
     if settings.sequences:
-        own = {Port(step.port, step.protocol) for step in main.steps} | {
+        own = {Port(step.port, step.protocol) for step in sequences[0].steps} | {
             port for one in sequences for port in one.opens
         }
         laid = traps.lay(settings.sequences, own | served_ports(), outgoing_ports(), SystemRandom())
@@ -385,3 +556,12 @@ def _ports(ports: Iterable[Port]) -> str:
 
 def _what(door: Door) -> str:
     return f"{door.sequence}'s command" if door.command is not None else _ports(door.ports)
+
+
+def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
+    ports = tuple(map(str, door.ports)) or None
+    return about(event, address=door.address, sequence=door.sequence, ports=ports, **more)
+
+
+def _more(of: LogEvent, count: int) -> dict[str, object]:
+    return about(LogEvent.MORE, of=of.value, count=count)

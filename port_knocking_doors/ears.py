@@ -13,7 +13,7 @@ from .capture.sniffer import Sniffer
 from .knockers import Act, Judge
 from .links import Change, Link, Links
 from .listeners import Listeners
-from .log import logger
+from .log import LogEvent, about, logger
 
 
 class Ears:
@@ -74,6 +74,22 @@ class Ears:
         elif self._sniffer is not None and not is_new:
             self._sniffer.replace(codes, judge)
 
+    def judge_by(self, judge: Judge) -> None:
+        """Judge what is heard so from now on."""
+        self._judge = self._listeners.judge = judge
+        if self._sniffer is not None:
+            self._sniffer.judge_by(judge)
+
+    @property
+    def listening(self) -> int:
+        """How many ports are listened on."""
+        return len(self._listeners)
+
+    @property
+    def sniffed(self) -> tuple[int, int] | None:
+        """How many packets the sniffer has seen, and how many the kernel dropped; None without a sniffer."""
+        return None if self._sniffer is None else (self._sniffer.seen, self._sniffer.dropped)
+
     def _start_sniffing(self, codes: frozenset[int]) -> None:
         with ExitStack() as stack:
             links = stack.enter_context(Links(self._interfaces, self._on_link))
@@ -81,7 +97,8 @@ class Ears:
             self._sniffing = stack.pop_all()
         for pattern in self._interfaces:
             if not any(fnmatchcase(name, pattern) for link in links.links.values() for name in link.names):
-                logger.warning("interface %s is not there: it is heard once it appears", pattern)
+                text = "interface %s is not there: it is heard once it appears"
+                logger.warning(text, pattern, extra=about(LogEvent.INTERFACE))
 
     def _stop_sniffing(self) -> None:
         self._sniffer = None
@@ -91,6 +108,7 @@ class Ears:
         if not any(fnmatchcase(name, pattern) for name in link.names for pattern in self._interfaces):
             return
         if change is Change.APPEARED:
-            logger.info("interface %s is there: it is heard", link.name)
+            logger.info("interface %s is there: it is heard", link.name, extra=about(LogEvent.INTERFACE))
         elif change is Change.WENT:
-            logger.warning("interface %s is gone: it is heard again once it is back", link.name)
+            text = "interface %s is gone: it is heard again once it is back"
+            logger.warning(text, link.name, extra=about(LogEvent.INTERFACE))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from .errors import ConfigError, DoorsError
+from .errors import ConfigError, DoorsError, NotDoneError
 from .model import Address
 
 REQUEST_MAX = 4096
@@ -59,14 +59,6 @@ _KEYS: dict[Verb, frozenset[str]] = {
     Verb.RELOAD: frozenset(),
     Verb.WATCH: frozenset({"seconds"}),
 }
-
-
-class Failure(DoorsError):  # noqa: N818 it is what the daemon answered
-    """What the daemon answered: it did not do it. The exit status is the one that it names."""
-
-    def __init__(self, problem: str, status: int) -> None:
-        super().__init__(problem)
-        self.exit_status = status
 
 
 def read_address(text: str) -> Address:
@@ -146,7 +138,7 @@ def write_line(data: object) -> bytes:
 
 
 def read_reply(line: bytes) -> Any:
-    """The result in an answer. Raises `Failure` where there is none, `DoorsError` where this is no answer at all."""
+    """The result in an answer. Raises `NotDoneError` where there is none, `DoorsError` where this is no answer."""
     try:
         data = _object(line, "the answer")
         if data["ok"] is True:
@@ -155,7 +147,15 @@ def read_reply(line: bytes) -> Any:
     except (ConfigError, KeyError):
         raise DoorsError("the daemon's answer cannot be understood; it may be of another version: restart it") from None
     status = status if isinstance(status, int) and 1 <= status <= 125 else 1
-    raise Failure("".join(letter if letter.isprintable() else "?" for letter in str(problem)), status)
+    raise NotDoneError("".join(letter if letter.isprintable() else "?" for letter in str(problem)), status)
+
+
+def read_event(line: bytes) -> dict[str, Any] | None:
+    """One of the lines that follow the answer to `watch`; None for one that cannot be understood."""
+    try:
+        return _object(line, "the event")
+    except ConfigError:
+        return None
 
 
 def _object(line: bytes, what: str) -> dict[str, Any]:

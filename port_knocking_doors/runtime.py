@@ -21,15 +21,18 @@ _PATIENCE = 15.0
 _PAUSE = 0.02
 
 
+def candidates(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where a runtime directory may be: the system's, and the user's own. Nothing is looked at or made."""
+    own = environ.get("XDG_RUNTIME_DIR")
+    return [SYSTEM_DIRECTORY, *([Path(own) / SYSTEM_DIRECTORY.name] if own else [])]
+
+
 def directory(environ: Mapping[str, str] = os.environ) -> Path:
     """The runtime directory, made if need be: the system's, or where that may not be written the user's own.
 
     Raises `DoorsError` where there is neither.
     """
-    candidates = [SYSTEM_DIRECTORY]
-    if environ.get("XDG_RUNTIME_DIR"):
-        candidates.append(Path(environ["XDG_RUNTIME_DIR"]) / SYSTEM_DIRECTORY.name)
-    for candidate in candidates:
+    for candidate in candidates(environ):
         try:
             candidate.mkdir(mode=0o700, exist_ok=True)
         except OSError:
@@ -39,7 +42,7 @@ def directory(environ: Mapping[str, str] = os.environ) -> Path:
             continue
         if os.access(candidate, os.W_OK | os.X_OK):
             return candidate
-    places = " and ".join(str(candidate) for candidate in candidates)
+    places = " and ".join(str(candidate) for candidate in candidates(environ))
     raise DoorsError(f"no runtime directory: {places} cannot be written; make one, or set XDG_RUNTIME_DIR")
 
 

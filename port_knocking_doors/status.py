@@ -119,6 +119,21 @@ def to_data(snapshot: Snapshot) -> dict[str, Any]:
     return asdict(snapshot)
 
 
+def door_data(door: DoorStatus) -> dict[str, Any]:
+    """What JSON can hold of one door."""
+    return asdict(door)
+
+
+def doors_from_data(data: object) -> list[DoorStatus]:
+    """The doors in what JSON held. Raises `DoorsError`."""
+    try:
+        if isinstance(data, list):
+            return [_door(door) for door in data]
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise DoorsError("the daemon's answer cannot be understood; it may be of another version: restart it")
+
+
 def from_data(data: object) -> Snapshot:
     """The snapshot in what JSON held. Raises `DoorsError` where there is none: the daemon is of another version."""
     try:
@@ -192,8 +207,8 @@ def _table(now: Snapshot) -> Iterator[str]:
     yield f"Sequences: {', '.join(now.sequences)}"
     counts = now.counts
     yield (
-        f"Since start: {counts.complete} sequences complete, {counts.wrong} wrong knocks, {counts.opened} doors opened, "
-        f"{counts.prolonged} prolonged, {counts.closed} closed, {counts.refused} refused"
+        f"Since start: {counts.complete} sequences complete, {counts.wrong} wrong knocks, "
+        f"{counts.opened} doors opened, {counts.prolonged} prolonged, {counts.closed} closed, {counts.refused} refused"
     )
     yield ""
     yield f"Doors: {now.doors_open} of {now.doors_limit}"
@@ -275,7 +290,10 @@ _METRICS = (
     _Metric("listening_ports", "gauge", "UDP knock ports that are listened on.", _one(lambda now: now.listeners)),
     _Metric("sniffing", "gauge", "Whether packets are sniffed.", _one(lambda now: now.sniffing)),
     _Metric(
-        "sniffer_packets_total", "counter", "Packets that passed the kernel's filter.", _one(lambda now: now.sniffer_seen)
+        "sniffer_packets_total",
+        "counter",
+        "Packets that passed the filter.",
+        _one(lambda now: now.sniffer_seen),
     ),
     _Metric(
         "sniffer_dropped_total", "counter", "Of those, dropped for want of room.", _one(lambda now: now.sniffer_dropped)
@@ -292,7 +310,7 @@ _METRICS = (
     _Metric("doors_limit", "gauge", "Doors that may be open at the most.", _one(lambda now: now.doors_limit)),
     _Metric("knockers", "gauge", "Knockers that are remembered.", _one(lambda now: now.knockers_known)),
     _Metric("knockers_ignored", "gauge", "Knockers that are ignored now.", _one(lambda now: now.knockers_ignored)),
-    _Metric("knockers_limit", "gauge", "Knockers that are remembered at the most.", _one(lambda now: now.knockers_limit)),
+    _Metric("knockers_limit", "gauge", "Knockers remembered at the most.", _one(lambda now: now.knockers_limit)),
     _Metric("sequences_complete_total", "counter", "Sequences completed.", _one(lambda now: now.counts.complete)),
     _Metric("wrong_knocks_total", "counter", "Wrong knocks.", _one(lambda now: now.counts.wrong)),
     _Metric("doors_opened_total", "counter", "Doors opened.", _one(lambda now: now.counts.opened)),

@@ -62,6 +62,18 @@ class Way:
     """Whether it is for some senders only, or for packets to some addresses."""
 
 
+def complaint(port: Port, rules: Rules, way: Way) -> str:
+    """What to tell of a guarded port that is open to everybody, and what to do."""
+    return f"{rules}: port {port} is OPEN WITHOUT A KNOCK: {way.what} lets it through; {remedy(rules, way)}"
+
+
+def remedy(rules: Rules, way: Way) -> str:
+    """How to be rid of it."""
+    command = f"firewall-cmd --{'policy' if rules.is_policy else 'zone'}={rules.name} {way.option}"
+    more = ", then firewall-cmd --reload" if way.option.startswith("--permanent") else ", and the same with --permanent"
+    return command + more
+
+
 @dataclass(frozen=True)
 class Look:
     """What became of a port in a zone."""
@@ -87,10 +99,10 @@ def look(
     port: Port,
     rules: Rules,
     services: Mapping[str, Service],
-    own_priority: int,
+    mark: int | None,
 ) -> Look:
-    """What lets the port through, and what denies it, but for rules that carry our own mark."""
-    rich = [_parsed(text) for text in rules.rich_rules if not rich_rule.is_marked(text, own_priority)]
+    """What lets the port through, and what denies it; rules that carry the mark, our own, are passed over."""
+    rich = [_parsed(text) for text in rules.rich_rules if mark is None or not rich_rule.is_marked(text, mark)]
     fitting = [rule for rule in rich if _fits(rule, port, services)]
     denials = [(rule.priority or _DENIALS, rule) for rule in fitting if rule.action in ("reject", "drop")]
     denials = [(rank, rule) for rank, rule in denials if not rule.limited]
@@ -99,10 +111,12 @@ def look(
     ways += [(_PASSAGES, way) for way in _plain_ways(port, rules, services)]
     if rules.target == ACCEPT:
         target = "CONTINUE" if rules.is_policy else "default"
-        ways.append((_TARGET, Way("target ACCEPT, which lets everything through", f"--permanent --set-target={target}")))
+        ways.append(
+            (_TARGET, Way("target ACCEPT, which lets everything through", f"--permanent --set-target={target}"))
+        )
     return Look(
         tuple(way for rank, way in ways if rank < shut),
-        tuple(_rich_way(rule) for rank, rule in denials if rank < own_priority),
+        tuple(_rich_way(rule) for rank, rule in denials if mark is None or rank < mark),
     )
 
 

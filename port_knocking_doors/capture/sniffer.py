@@ -122,6 +122,10 @@ class Sniffer:
         self._judge = judge
         self._attach_filter()
 
+    def judge_by(self, judge: Judge) -> None:
+        """Judge knocks so from now on."""
+        self._judge = judge
+
     def _attach_filter(self) -> None:
         wanted = tuple(bpf.interests(self._codes))
         for limit in PROGRAM_LIMITS:

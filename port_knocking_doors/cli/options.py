@@ -58,6 +58,13 @@ INTERFACES = typer.Option(
     "Without it: every interface.",
 )
 
+PRIORITY = typer.Option(
+    None,
+    "--priority",
+    metavar="N",
+    help="Which daemon is meant, by its mark: its rule_priority. Without it: the one in the configuration.",
+)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -84,3 +91,10 @@ class Source:
             environ=os.environ,
             home=Path("~").expanduser(),
         )
+
+
+def mark_of(context: typer.Context, conf: Path | None, priority: int | None) -> int:
+    """The mark of the daemon that a command is for. Raises `ConfigError` where the configuration tells none."""
+    if priority is not None:
+        return priority
+    return Source(conf, None, None, None, None).over(context.obj).load().settings.rule_priority

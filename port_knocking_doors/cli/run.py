@@ -8,6 +8,7 @@ import typer
 
 from port_knocking_doors import __version__, log
 from port_knocking_doors.config import loader, native
+from port_knocking_doors.errors import DoorsError
 
 from .options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
 
@@ -29,6 +30,7 @@ def run(
         False, "--show-configuration-file-help", help="Explain every key of the configuration file, and end."
     ),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every knock, too (never its port)."),
+    log_json: bool = typer.Option(False, "--log-json", help="Log one JSON object an event, for programs."),
     version: bool = typer.Option(False, "--version", "-V", help="Show the version, and end."),
 ) -> None:
     """Open ports of a firewalld server to those who knock, for their address only and for a short time.
@@ -52,8 +54,14 @@ def run(
     elif write_home:
         _write_home_file()
     else:
-        log.set_up(verbose)
-        _run_daemon(source)
+        log.set_up(verbose, as_json=log_json)
+        try:
+            _run_daemon(source)
+        except DoorsError as error:
+            if not log_json:
+                raise
+            log.logger.critical("%s", error, extra=log.about(log.LogEvent.FAILED, reason=error))
+            raise typer.Exit(error.exit_status) from error
 
 
 def _run_daemon(source: Source) -> None:

@@ -15,14 +15,30 @@ LEVELS: tuple[frozenset[str], ...] = (
     # values that everything speaks of
     frozenset({"__init__", "errors", "model"}),
     # pure logic
-    frozenset({"knockers", "doors", "rich_rule", "zones", "throttle", "traps", "config.values", "capture.packet"}),
+    frozenset(
+        {
+            "knockers",
+            "doors",
+            "rich_rule",
+            "zones",
+            "throttle",
+            "traps",
+            "requests",
+            "status",
+            "ways",
+            "config.values",
+            "capture.packet",
+        }
+    ),
     frozenset({"config.native", "capture.bpf", "capture.ring"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served"}),
-    frozenset({"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader"}),
+    frozenset(
+        {"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "config.loader", "control"}
+    ),
     # two or three of them together
     frozenset({"ears", "doorkeeper", "sandbox"}),
-    frozenset({"daemon", "sweep", "demo"}),
+    frozenset({"daemon", "sweep", "demo", "doctor"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )
