@@ -207,7 +207,9 @@ def run_pending(directory: Path) -> int:
     for path, what, process in running:
         try:
             status = process.wait(max(0.0, deadline - now()))
-            logger.warning("%s: stop command, left behind by an earlier run, ended with status %d", what, status)
+            extra = about(LogEvent.COMMAND_ENDED, command="stop", status=status)
+            text = "%s: stop command, left behind by an earlier run, ended with status %d"
+            logger.warning(text, what, status, extra=extra)
         except subprocess.TimeoutExpired:
             logger.warning("%s: stop command, left behind by an earlier run, has not ended yet", what)
             process.returncode = 0  # no warning that nobody waited for it

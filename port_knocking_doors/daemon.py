@@ -393,7 +393,6 @@ class Daemon:
         when = now()
         sniffed = self._ears.sniffed
         doors = sorted(self._doors, key=lambda door: self._doors.until(door) or 0.0)
-        standing = [self._door_status(door, when) for door in doors]
         return Snapshot(
             version=__version__,
             pid=os.getpid(),
@@ -408,10 +407,10 @@ class Daemon:
             firewalld=self._keeper.presence,
             rules=self._keeper.standing,
             rules_refused=self._keeper.refused,
-            doors_open=len(standing),
-            doors_waiting=sum(door.standing is Standing.WAITING for door in standing),
+            doors_open=len(doors),
+            doors_waiting=sum(not self._is_open(door) for door in doors),
             doors_limit=self._doors.limit,
-            doors=tuple(standing[:DOORS_SHOWN]),
+            doors=tuple(self._door_status(door, when) for door in doors[:DOORS_SHOWN]),
             knockers_known=len(self._knockers),
             knockers_ignored=self._knockers.ignored(when),
             knockers_limit=self._settings.max_knockers,
@@ -427,16 +426,19 @@ class Daemon:
             counts=Counts(**self._counts),
         )
 
+    def _is_open(self, door: Door) -> bool:
+        """Whether firewalld confirmed it, or its start command has ended."""
+        return door in self._confirmed if door.command is None else self._doors.until(door) != math.inf
+
     def _door_status(self, door: Door, when: float) -> DoorStatus:
         left = (self._doors.until(door) or when) - when
-        is_open = door in self._confirmed if door.command is None else left < math.inf
         return DoorStatus(
             address=str(door.address),
             sequence=door.sequence,
             opens=tuple(map(str, door.ports)),
             interface=door.interface,
             zones=self._confirmed.get(door, ()),
-            standing=Standing.OPEN if is_open else Standing.WAITING,
+            standing=Standing.OPEN if self._is_open(door) else Standing.WAITING,
             seconds_left=round(max(0.0, left), 3) if left < math.inf else None,
         )
 

@@ -418,8 +418,8 @@ def _may_sniff(process: Path) -> bool:
 
 _NOTHING = (
     "Nothing was heard. If somebody knocked meanwhile: is it this host's address that they knock at, from another "
-    "host? Does a firewall on the way (a provider's, a router's) let the knocks through? A datagram of the opening sequence "
-    'must carry exactly "knock\\n"; a wrong port of it is not seen at all.'
+    "host? Does a firewall on the way (a provider's, a router's) let the knocks through? A datagram of the opening "
+    'sequence must carry exactly "knock\\n"; a wrong port of it is not seen at all.'
 )
 
 

@@ -369,11 +369,15 @@ class Knockers:
         found: list[Seen] = []
         for rank in (*range(len(self._ranks) - 1, 0, -1), 0):
             for source, knocker in reversed(self._ranks[rank].items()):
+                if now - knocker.heard >= self._memory:
+                    break
                 self._add_seen(found, source, knocker, now)
                 if len(found) >= limit:
                     return found
             if rank == 1:
                 for source, newcomer in reversed(self._newcomers.items()):
+                    if now - newcomer[1] >= self._memory:
+                        break
                     self._add_seen(found, source, self._known(newcomer), now)
                     if len(found) >= limit:
                         return found

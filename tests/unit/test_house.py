@@ -25,12 +25,11 @@ LEVELS: tuple[frozenset[str], ...] = (
             "traps",
             "requests",
             "status",
-            "ways",
             "config.values",
             "capture.packet",
         }
     ),
-    frozenset({"config.native", "capture.bpf", "capture.ring"}),
+    frozenset({"ways", "config.native", "capture.bpf", "capture.ring"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served"}),
     frozenset(
