@@ -18,7 +18,7 @@ ACCEPT = "ACCEPT"
 """The target of zones and policies that let everything through (firewalld.zone(5))."""
 
 _DENIALS, _PASSAGES = 0.0, 0.5  # where rich rules of priority 0 stand
-_TARGET = math.inf
+_TARGET = 32768  # behind the last rich rule (firewalld.richlanguage(5): priorities end at 32767)
 
 
 @dataclass(frozen=True)
