@@ -461,8 +461,8 @@ class Daemon:
             self._doors.close(door)
             self._shut(door)
         self._arm()
-        await self._calm()
-        return Closing(len(doors), sum(door in self._confirmed for door in doors))
+        settled = await self._calm()
+        return Closing(len(doors), sum(door in self._confirmed or not (settled or door.command) for door in doors))
 
     def forget(self, address: Address) -> bool:
         return self._knockers.forget(address.packed)
@@ -471,10 +471,13 @@ class Daemon:
         self._watched = is_watched
         self._ears.judge_by(self._judge(self._knockers))
 
-    async def _calm(self) -> None:
-        """Give firewalld a moment to do what was asked."""
-        with suppress(asyncio.TimeoutError):
+    async def _calm(self) -> bool:
+        """Give firewalld a moment to do what was asked; whether it has."""
+        try:
             await within(ANSWER, self._keeper.settled())
+        except asyncio.TimeoutError:
+            return False
+        return True
 
 
 def _sequences(settings: Settings) -> tuple[Sequence, ...]:
