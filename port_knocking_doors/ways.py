@@ -91,6 +91,7 @@ class _Rich:
     text: str
     priority: int = 0
     limited: bool = False
+    family: str = ""
     action: str = ""
     elements: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -106,7 +107,8 @@ def look(
     fitting = [rule for rule in rich if _fits(rule, port, services)]
     denials = [(rule.priority or _DENIALS, rule) for rule in fitting if rule.action in ("reject", "drop")]
     denials = [(rank, rule) for rank, rule in denials if not rule.limited]
-    shut = min((rank for rank, _ in denials), default=math.inf)
+    # One for a single family leaves the other open.
+    shut = min((rank for rank, rule in denials if not rule.family), default=math.inf)
     ways = [(rule.priority or _PASSAGES, _rich_way(rule)) for rule in fitting if rule.action == "accept"]
     ways += [(_PASSAGES, way) for way in _plain_ways(port, rules, services)]
     if rules.target == ACCEPT:
@@ -209,7 +211,7 @@ def _parsed(text: str) -> _Rich:
     limited = bool(parts.keys() & {"source", "destination"}) or negated
     action = next((name for name in parts if name in _ACTIONS), "")
     elements = {name: said for name, said in parts.items() if name in (*_ELEMENTS, *_OTHER_ELEMENTS, "service")}
-    return _Rich(text, priority, limited, action, elements)
+    return _Rich(text, priority, limited, parts.get("rule", {}).get("family", ""), action, elements)
 
 
 def _fits(rule: _Rich, port: Port, services: Mapping[str, Service]) -> bool:

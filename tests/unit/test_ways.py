@@ -112,6 +112,7 @@ ACCEPT, REJECT = 'port port="2222" protocol="tcp" accept', 'port port="2222" pro
         ({"rich_rules": (f'rule priority="-2" {ACCEPT}', f'rule priority="-1" {REJECT}')}, True, True),
         ({"rich_rules": (f'rule priority="2" {ACCEPT}', f'rule priority="1" {REJECT}')}, False, True),
         ({"target": "ACCEPT", "rich_rules": ('rule priority="32767" reject',)}, False, False),
+        ({"ports": (("2222", "tcp"),), "rich_rules": (f'rule family="ipv4" {REJECT}',)}, True, True),
         ({"target": "ACCEPT", "rich_rules": (f'rule family="ipv4" source address="10.0.0.9" {REJECT}',)}, True, False),
     ],
 )
