@@ -158,6 +158,7 @@ class Daemon:
     async def _close_all(self, guardian: Guardian) -> None:
         """Close every door, and end the guardian's watch if that worked."""
         notify("STOPPING=1")
+        self._ending.set()  # whoever asks for a door now is too late
         self._ears.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -443,6 +444,8 @@ class Daemon:
         )
 
     async def open(self, address: Address, name: str) -> list[DoorStatus]:
+        if self._ending.is_set():
+            raise DoorsError("the daemon is ending")
         sequences = {sequence.name: sequence for sequence in reversed(_sequences(self._settings))}
         sequence = sequences.get(name or RESERVED_NAME)
         if sequence is None:

@@ -150,7 +150,7 @@ def from_data(data: object) -> Snapshot:
         read["uptime"] = float(read["uptime"])
         read["sniffing"] = bool(read["sniffing"])
         return Snapshot(**read)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, OverflowError, TypeError, ValueError):
         raise DoorsError("the daemon's status cannot be understood; it may be of another version: restart it") from None
 
 
