@@ -24,6 +24,7 @@ _LINE = re.compile(
 
 # As the kernel writes them there: each word of 32 bits in the machine's order (%08X).
 _LOOPBACK4 = re.compile(r"[0-9A-F]{6}7F" if sys.byteorder == "little" else r"7F[0-9A-F]{6}")
+_MAPPED = f"{0:016X}" + ("FFFF0000" if sys.byteorder == "little" else "0000FFFF")
 _LOOPBACK6 = f"{0:024X}" + ("01000000" if sys.byteorder == "little" else "00000001")
 
 
@@ -48,7 +49,8 @@ def served_ports(folder: Path = PROC_NET, *, from_outside: bool = False) -> froz
 
 
 def _is_loopback(address: str) -> bool:
-    return address == _LOOPBACK6 or _LOOPBACK4.fullmatch(address) is not None
+    is_ipv4 = len(address) == 8 or address[:-8] == _MAPPED
+    return address == _LOOPBACK6 or (is_ipv4 and _LOOPBACK4.fullmatch(address[-8:]) is not None)
 
 
 def outgoing_ports(file: Path = LOCAL_PORT_RANGE) -> range:
