@@ -376,8 +376,11 @@ class Knockers:
                     return found
             if rank == 1:
                 for source, newcomer in reversed(self._newcomers.items()):
-                    if now - newcomer[1] >= self._memory:
+                    course, heard, _ = newcomer
+                    if now - heard >= self._memory:
                         break
+                    if now - heard >= min(course.lifetime, course.timeout):
+                        continue  # a full table of them is passed over in some 20 ms
                     self._add_seen(found, source, self._known(newcomer), now)
                     if len(found) >= limit:
                         return found
