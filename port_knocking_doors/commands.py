@@ -21,7 +21,7 @@ from typing import Protocol
 
 from . import runtime
 from .clock import now
-from .log import logger
+from .log import LogEvent, about, logger
 from .model import Address, Door
 from .throttle import Throttle
 
@@ -86,7 +86,9 @@ class Commands:
         """Run the door's start command, as soon as there is a place, and after all that ran for this door before."""
         if self._waiting >= QUEUE:
             if self._refused.admits(now()):
-                logger.error("%s: %s: not started, %d commands wait already", door.address, door.sequence, QUEUE)
+                extra = _about(LogEvent.COMMAND_REFUSED, door, reason="too many commands wait")
+                text = "%s: %s: not started, %d commands wait already"
+                logger.error(text, door.address, door.sequence, QUEUE, extra=extra)
             self._witness.on_refused(door)
             return
         self._waiting += 1
@@ -133,7 +135,8 @@ class Commands:
                     await self._run(door, "start", start, record)
         except (OSError, ValueError) as error:  # ValueError: a zero byte in it
             # A door that could not be closed after a crash is not opened.
-            logger.error("%s: %s: start command not run: %s", door.address, door.sequence, error)
+            extra = _about(LogEvent.COMMAND_REFUSED, door, command="start", reason=error)
+            logger.error("%s: %s: start command not run: %s", door.address, door.sequence, error, extra=extra)
             if record is not None:
                 record.unlink(missing_ok=True)
             self._witness.on_refused(door)
@@ -148,7 +151,8 @@ class Commands:
             try:
                 await self._run(door, "stop", stop)
             except (OSError, ValueError) as error:
-                logger.error("%s: %s: stop command not run: %s", door.address, door.sequence, error)
+                extra = _about(LogEvent.COMMAND_REFUSED, door, command="stop", reason=error)
+                logger.error("%s: %s: stop command not run: %s", door.address, door.sequence, error, extra=extra)
             else:
                 record.unlink(missing_ok=True)
 
@@ -167,12 +171,18 @@ class Commands:
         finally:
             if lock >= 0:
                 os.close(lock)
-        logger.debug("%s: %s: running the %s command", door.address, door.sequence, which)
+        extra = _about(LogEvent.COMMAND_STARTED, door, command=which)
+        logger.debug("%s: %s: running the %s command", door.address, door.sequence, which, extra=extra)
         self._witness.on_command(door, line)
         status = await _end_of(process)
         self._witness.on_status(door, status)
         report = logger.info if status == 0 else logger.warning
-        report("%s: %s: %s command ended with status %d", door.address, door.sequence, which, status)
+        extra = _about(LogEvent.COMMAND_ENDED, door, command=which, status=status)
+        report("%s: %s: %s command ended with status %d", door.address, door.sequence, which, status, extra=extra)
+
+
+def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
+    return about(event, address=door.address, sequence=door.sequence, **more)
 
 
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
@@ -207,7 +217,9 @@ def run_pending(directory: Path) -> int:
     for path, what, process in running:
         try:
             status = process.wait(max(0.0, deadline - now()))
-            logger.warning("%s: stop command, left behind by an earlier run, ended with status %d", what, status)
+            extra = about(LogEvent.COMMAND_ENDED, command="stop", status=status)
+            text = "%s: stop command, left behind by an earlier run, ended with status %d"
+            logger.warning(text, what, status, extra=extra)
         except subprocess.TimeoutExpired:
             logger.warning("%s: stop command, left behind by an earlier run, has not ended yet", what)
             process.returncode = 0  # no warning that nobody waited for it

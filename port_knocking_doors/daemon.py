@@ -9,28 +9,33 @@ import asyncio
 import ipaddress
 import logging
 import math
+import os
 import signal
 import socket
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
-from . import one_time, rich_rule
+from . import __version__, one_time, rich_rule, ways
 from .clock import now, within
 from .commands import Commands, pending_directory, run_pending
 from .config.loader import Loaded
+from .config.values import RESERVED_NAME
+from .control import Closing, Control
 from .doorkeeper import Doorkeeper, Placed
 from .doors import Answer, Doors
 from .ears import Ears
 from .errors import ConfigError, DoorsError, FirewallError
 from .guardian import Guardian
 from .herald import Herald
-from .in_force import Force, interfaces
+from .in_force import Force, interfaces, sequences_of
 from .knockers import Judge, Knockers, Outcome, Verdict
 from .lapses import Lapses
-from .log import logger
-from .model import Dialect, Door, Port, Protocol, Sequence, Settings
+from .log import LogEvent, about, logger
+from .model import Address, Dialect, Door, Port, Protocol, Sequence, Settings
 from .notify import Watchdog, notify, reloading
 from .runtime import has_rules, hold_mark
+from .status import DOORS_SHOWN, KNOCKERS_SHOWN, Counts, DoorStatus, KnockerStatus, Snapshot, Standing
 from .throttle import Throttle
 from .zones import Zones
 
@@ -39,6 +44,9 @@ FAREWELL = 10.0
 
 FIRST_ANSWER = 1.0
 """Seconds without firewalld after which the start says what it waits for."""
+
+ANSWER = 3.0
+"""Seconds that who asks for a door waits for firewalld's confirmation."""
 
 _KNOCK_PORTS = "knock ports"
 Reload = Callable[[], Loaded]
@@ -59,6 +67,9 @@ class Daemon:
         self._keeper = Doorkeeper(settings.rule_priority, self)
         self._commands: Commands | None = None
         self._verbose = logger.isEnabledFor(logging.DEBUG)
+        self._watched = False
+        self._started = now()
+        self._counts: Counter[str] = Counter()
         self._ears = Ears(
             settings.opening_sequence,
             self._knockers,
@@ -67,7 +78,7 @@ class Daemon:
         )
         self._has_rules = has_rules(settings.rule_priority)
         """Whether it has anything to do with firewalld, and does not only run commands."""
-        self._confirmed: set[Hashable] = set()
+        self._confirmed: dict[Door, tuple[str, ...]] = {}
         self._wrong = Throttle(burst=20, period=10.0)
         self._refused = Throttle(burst=5, period=10.0)
         self._prolonged = Throttle(burst=20, period=10.0)
@@ -102,8 +113,9 @@ class Daemon:
             guardian = stack.enter_context(Guardian(self._settings.rule_priority))
             end = self._ending.set
             stack.enter_context(_signals({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: self._on_hangup}))
+            control = stack.enter_context(Control(self._settings.rule_priority, self))
             worker = asyncio.create_task(self._keep())
-            others = [asyncio.create_task(self._start()), asyncio.create_task(self._check())]
+            others = [asyncio.create_task(work) for work in (self._start(), self._check(), control.run())]
             ending = asyncio.create_task(self._ending.wait())
             try:
                 await _until(ending, worker, *others)
@@ -124,22 +136,40 @@ class Daemon:
         """Wait for firewalld where there is a use for it, let the knocks through, and say that all is ready."""
         if self._has_rules:
             await self._meet_firewall()
-        logger.info("%s", _ready_line(self._settings))
+        logger.info("%s", _ready_line(self._settings), extra=about(LogEvent.READY))
         self._herald.on_ready(", ".join(interfaces(self._settings)))
         self._tell_disabled(self._force)
         notify("READY=1")
+        if self._keeper.zones is not None:
+            await self._look_for_ways(self._keeper.zones)
 
     async def _meet_firewall(self) -> None:
         try:
             await within(FIRST_ANSWER, self._keeper.surveyed())
         except asyncio.TimeoutError:
-            logger.warning("firewalld %s: knocks are heard, doors wait until it obeys", self._keeper.obstacle)
+            why = self._keeper.obstacle
+            extra = about(LogEvent.FIREWALLD, reason=why)
+            logger.warning("firewalld %s: knocks are heard, doors wait until it obeys", why, extra=extra)
             await self._keeper.surveyed()
         assert self._keeper.zones is not None
         _check_zone(self._settings, self._keeper.zones)
         if self._settings.open_knock_ports:
             self._keeper.want(_KNOCK_PORTS, self._knock_port_rules)
         await self._keeper.settled()
+
+    async def _look_for_ways(self, zones: Zones) -> None:
+        """Say loudly which guarded ports firewalld lets through without a knock: the commonest mistake."""
+        settings = self._settings
+        guarded = dict.fromkeys(port for sequence in sequences_of(settings) for port in sequence.opens)
+        looked_at = dict.fromkeys((*([settings.zone] if settings.zone else []), *zones.outward()))
+        with suppress(FirewallError):  # what is wrong with firewalld, the doorkeeper tells
+            all_rules, services = await self._keeper.firewalld.firewall(looked_at)
+            for rules in all_rules:
+                for port in guarded:
+                    for way in ways.look(port, rules, services, settings.rule_priority).ways:
+                        if not way.limited:
+                            extra = about(LogEvent.OPEN_WITHOUT_KNOCK, port=port, zone=rules.name, reason=way.what)
+                            logger.warning("%s", ways.complaint(port, rules, way), extra=extra)
 
     async def _check(self) -> None:
         while True:
@@ -151,6 +181,7 @@ class Daemon:
     async def _close_all(self, guardian: Guardian) -> None:
         """Close every door, and end the guardian's watch if that worked."""
         notify("STOPPING=1")
+        self._ending.set()  # whoever asks for a door now is too late
         self._ears.close()
         if self._timer is not None:
             self._timer.cancel()
@@ -177,28 +208,45 @@ class Daemon:
 
         def aloud(source: bytes, code: int, echo: int, when: float) -> Outcome:
             outcome = knockers.on_knock(source, code, echo, when)
-            if outcome.matters:
+            # Those that matter have lines of their own; whoever watches sees each knock.
+            if outcome.verdict is Verdict.WRONG or (outcome.matters and not self._watched):
                 return outcome
             if self._single.admits(when):
                 stage = f" to step {outcome.stage}" if outcome.verdict is Verdict.ADVANCED else ""
-                logger.debug("%s: knock %s%s", _text(source), outcome.verdict.name.lower(), stage)
+                logger.debug(
+                    "%s: knock %s%s",
+                    _text(source),
+                    outcome.verdict.name.lower(),
+                    stage,
+                    extra=about(
+                        LogEvent.KNOCK,
+                        address=_text(source),
+                        sequence=", ".join(sequence.name for sequence in outcome.sequences) or None,
+                        stage=outcome.stage or None,
+                        reason=outcome.verdict.name.lower(),
+                    ),
+                )
             elif self._single.withheld == 1:
                 self._arm()
             return outcome
 
-        return aloud if self._verbose else knockers.on_knock
+        return aloud if self._verbose or self._watched else knockers.on_knock
 
     def _act(self, source: bytes, interface: int, outcome: Outcome, when: float) -> None:
         if outcome.stages:
             self._tell_stages(source, outcome, when)
         if outcome.verdict is Verdict.COMPLETE:
+            self._counts["complete"] += len(outcome.sequences)
             for sequence in outcome.sequences:
                 if not sequence.one_time or self._spend(sequence):
                     self._open(source, interface, sequence, when)
             self._arm()
         elif outcome.verdict is Verdict.WRONG:
+            self._counts["wrong"] += 1
             if self._wrong.admits(when):
-                logger.warning("%s: wrong knock, not heard for %g s", _text(source), self._settings.ignoring_period)
+                period = self._settings.ignoring_period
+                extra = about(LogEvent.WRONG_KNOCK, address=_text(source), seconds=period)
+                logger.warning("%s: wrong knock, not heard for %g s", _text(source), period, extra=extra)
             elif self._wrong.withheld == 1:
                 self._arm()
 
@@ -262,7 +310,8 @@ class Daemon:
             if self._admit(door, when, sequence.duration):
                 self._keeper.want(door, lambda zones: self._door_rules(door, zones))
                 if not self._keeper.present:
-                    logger.warning("%s: sequence complete; its door opens when firewalld is back", address)
+                    extra = _about(LogEvent.COMPLETE, door, reason="firewalld is not there")
+                    logger.warning("%s: sequence complete; its door opens when firewalld is back", address, extra=extra)
         if sequence.command is not None:
             door = Door(address, "", sequence.name, command=sequence.command)
             # The delay counts from the end of the start command, which is not known yet.
@@ -274,10 +323,15 @@ class Daemon:
     def _admit(self, door: Door, when: float, duration: float) -> bool:
         """Whether the door is to be opened now; where it is open already, its deadline moves."""
         answer = self._doors.open(door, when + duration)
+        if answer is not Answer.OPEN:
+            self._counts["prolonged" if answer is Answer.PROLONG else "refused"] += 1
         if answer is Answer.PROLONG and self._prolonged.admits(when):
-            logger.info("%s: prolonged %s", door.address, _what(door))
+            extra = _about(LogEvent.PROLONGED, door, seconds=round(duration, 3) if duration < math.inf else None)
+            logger.info("%s: prolonged %s", door.address, _what(door), extra=extra)
         elif answer is Answer.REFUSE and self._refused.admits(when):
-            logger.error("%s: not opened, %d doors are open already (max_open_doors)", door.address, len(self._doors))
+            extra = _about(LogEvent.REFUSED, door, reason="max_open_doors")
+            text = "%s: not opened, %d doors are open already (max_open_doors)"
+            logger.error(text, door.address, len(self._doors), extra=extra)
         return answer is Answer.OPEN
 
     def _door_rules(self, door: Door, zones: Zones) -> list[Placed]:
@@ -296,22 +350,30 @@ class Daemon:
     def on_standing(self, owner: Hashable, zones: tuple[str, ...]) -> None:
         """A door is open, or open again after firewalld forgot it."""
         if isinstance(owner, Door) and owner not in self._confirmed:
-            self._confirmed.add(owner)
+            self._confirmed[owner] = zones
+            self._counts["opened"] += 1
             left = (self._doors.until(owner) or now()) - now()
             logger.info(
-                "%s: opened %s in zone %s for %.3g s", owner.address, _ports(owner.ports), ", ".join(zones), left
+                "%s: opened %s in zone %s for %.3g s",
+                owner.address,
+                _ports(owner.ports),
+                ", ".join(zones),
+                left,
+                extra=_about(LogEvent.OPENED, owner, zone=", ".join(zones), seconds=round(left, 3)),
             )
 
     def on_gone(self, owner: Hashable) -> None:
         """A door is closed."""
         if isinstance(owner, Door) and owner in self._confirmed:
-            self._confirmed.discard(owner)
-            logger.info("%s: closed %s", owner.address, _ports(owner.ports))
+            del self._confirmed[owner]
+            self._counts["closed"] += 1
+            logger.info("%s: closed %s", owner.address, _ports(owner.ports), extra=_about(LogEvent.CLOSED, owner))
 
     def on_started(self, door: Door) -> None:
         """Its start command has ended: now its time runs."""
         assert door.command is not None
         if self._doors.close(door):
+            self._counts["opened"] += 1
             self._doors.open(door, now() + door.command.delay)
             self._arm()
 
@@ -351,53 +413,59 @@ class Daemon:
     def _on_deadline(self) -> None:
         when = now()
         for door in self._doors.due(when):
-            if door.command is not None:
-                self._herald.on_stop(door.address, door.sequence)
-                if self._commands is not None:
-                    self._commands.stop(door)
-                continue
-            if door not in self._confirmed:
-                logger.warning("%s: never opened: its time ran out before firewalld had answered", door.address)
-            self._keeper.forget(door)
+            if door.command is None and door not in self._confirmed:
+                extra = _about(LogEvent.NEVER_OPENED, door, reason="firewalld had not answered")
+                text = "%s: never opened: its time ran out before firewalld had answered"
+                logger.warning(text, door.address, extra=extra)
+            self._shut(door)
         for source, sequence in self._lapses.due(when):
             if stage := self._knockers.stage(source, sequence):
                 self._herald.on_timeout(ipaddress.ip_address(source), sequence.name, stage)
         if more := self._staged.summary(when):
-            logger.warning("%d more steps of sequences", more)
+            logger.warning("%d more steps of sequences", more, extra=_more(LogEvent.KNOCK, more))
         if more := self._wrong.summary(when):
-            logger.warning("%d more wrong knocks in the last %g s", more, self._wrong.period)
+            extra = _more(LogEvent.WRONG_KNOCK, more)
+            logger.warning("%d more wrong knocks in the last %g s", more, self._wrong.period, extra=extra)
         if more := self._refused.summary(when):
-            logger.error("%d more doors not opened (max_open_doors)", more)
+            logger.error("%d more doors not opened (max_open_doors)", more, extra=_more(LogEvent.REFUSED, more))
         if more := self._single.summary(when):
-            logger.debug("%d more knocks", more)
+            logger.debug("%d more knocks", more, extra=_more(LogEvent.KNOCK, more))
         if more := self._prolonged.summary(when):
-            logger.info("%d more doors prolonged", more)
+            logger.info("%d more doors prolonged", more, extra=_more(LogEvent.PROLONGED, more))
         self._arm()
+
+    def _shut(self, door: Door) -> None:
+        """Undo what opened a door that is out of the table."""
+        if door.command is None:
+            self._keeper.forget(door)
+        elif self._commands is not None:
+            self._counts["closed"] += 1
+            self._herald.on_stop(door.address, door.sequence)
+            self._commands.stop(door)
 
     # The configuration, again. ---------------------------------------------------------------------------------------
 
     @reloading
     def _on_hangup(self) -> None:
-        """Read the configuration again, whole; then swap it in. Open doors and their deadlines stay as they are."""
+        with suppress(DoorsError):  # the log tells
+            self.reload()
+
+    def reload(self) -> None:
+        """Read the configuration again, whole; then swap it in. Open doors and their deadlines stay as they are.
+
+        Raises `DoorsError` with nothing changed; the log has it, too.
+        """
         try:
             loaded = self._reload()
+            try:
+                force = self._prepared(loaded.settings)
+            except ConfigError as error:
+                raise loaded.placed(error) from error
         except DoorsError as error:
-            logger.error("the configuration was read again and nothing changed: %s", error)
-            return
+            extra = about(LogEvent.RELOAD_FAILED, reason=error)
+            logger.error("the configuration was read again and nothing changed: %s", error, extra=extra)
+            raise
         settings = loaded.settings
-        try:
-            if settings.rule_priority != self._settings.rule_priority:
-                raise ConfigError(
-                    "rule_priority cannot change while the daemon runs, expected a restart", field="rule_priority"
-                )
-            if self._keeper.zones is not None:
-                _check_zone(settings, self._keeper.zones)
-            force = Force.of(settings)
-            self._put_in_force(force, settings)
-        except DoorsError as error:
-            placed = loaded.placed(error) if isinstance(error, ConfigError) else error
-            logger.error("the configuration was read again and nothing changed: %s", placed)
-            return
         self._loaded, self._settings = loaded, settings
         self._doors.limit = settings.max_open_doors
         if settings.open_knock_ports:
@@ -407,7 +475,118 @@ class Daemon:
         self._keeper.replace_all()
         self._herald.on_reload()
         self._tell_disabled(force)
-        logger.info("the configuration was read again and is in force")
+        logger.info("the configuration was read again and is in force", extra=about(LogEvent.RELOADED))
+        if self._keeper.zones is not None:
+            self._look = asyncio.create_task(self._look_for_ways(self._keeper.zones))
+
+    def _prepared(self, settings: Settings) -> Force:
+        """What is in force with these settings, with the ears open for it already.
+
+        Raises `DoorsError` with nothing changed.
+        """
+        if settings.rule_priority != self._settings.rule_priority:
+            raise ConfigError(
+                "rule_priority cannot change while the daemon runs, expected a restart", field="rule_priority"
+            )
+        if self._keeper.zones is not None:
+            _check_zone(settings, self._keeper.zones)
+        force = Force.of(settings)
+        self._put_in_force(force, settings)
+        return force
+
+    # What is asked over the control socket (`control.Host`). ---------------------------------------------------------
+
+    def snapshot(self) -> Snapshot:
+        when = now()
+        sniffed = self._ears.sniffed
+        doors = sorted(self._doors, key=lambda door: self._doors.until(door) or 0.0)
+        return Snapshot(
+            version=__version__,
+            pid=os.getpid(),
+            uptime=when - self._started,
+            configuration=str(self._loaded.path or ""),
+            rule_priority=self._settings.rule_priority,
+            sequences=tuple(sequence.name for sequence in sequences_of(self._settings)),
+            listeners=self._ears.listening,
+            sniffing=sniffed is not None,
+            sniffer_seen=sniffed[0] if sniffed else 0,
+            sniffer_dropped=sniffed[1] if sniffed else 0,
+            firewalld=self._keeper.presence,
+            rules=self._keeper.standing,
+            rules_refused=self._keeper.refused,
+            doors_open=len(doors),
+            doors_waiting=sum(not self._is_open(door) for door in doors),
+            doors_limit=self._doors.limit,
+            doors=tuple(self._door_status(door, when) for door in doors[:DOORS_SHOWN]),
+            knockers_known=len(self._knockers),
+            knockers_ignored=self._knockers.ignored(when),
+            knockers_limit=self._settings.max_knockers,
+            knockers=tuple(
+                KnockerStatus(
+                    _text(seen.source),
+                    tuple((sequence.name, steps) for sequence, steps in seen.done),
+                    round(seen.ignored, 3),
+                    round(seen.heard, 3),
+                )
+                for seen in self._knockers.snapshot(when, KNOCKERS_SHOWN)
+            ),
+            counts=Counts(**self._counts),
+        )
+
+    def _is_open(self, door: Door) -> bool:
+        """Whether firewalld confirmed it, or its start command has ended."""
+        return door in self._confirmed if door.command is None else self._doors.until(door) != math.inf
+
+    def _door_status(self, door: Door, when: float) -> DoorStatus:
+        left = (self._doors.until(door) or when) - when
+        return DoorStatus(
+            address=str(door.address),
+            sequence=door.sequence,
+            opens=tuple(map(str, door.ports)),
+            interface=door.interface,
+            zones=self._confirmed.get(door, ()),
+            standing=Standing.OPEN if self._is_open(door) else Standing.WAITING,
+            seconds_left=round(max(0.0, left), 3) if left < math.inf else None,
+        )
+
+    async def open(self, address: Address, name: str) -> list[DoorStatus]:
+        if self._ending.is_set():
+            raise DoorsError("the daemon is ending")
+        sequences = {sequence.name: sequence for sequence in reversed(sequences_of(self._settings))}
+        sequence = sequences.get(name or RESERVED_NAME)
+        if sequence is None:
+            raise ConfigError(f"there is no sequence {name!r}, expected one of: {', '.join(sorted(sequences))}")
+        self._open(address.packed, 0, sequence, now())
+        self._arm()
+        await self._calm()
+        opened = [door for door in self._doors if (door.address, door.sequence) == (address, sequence.name)]
+        if sequence.opens and not any(door.ports for door in opened):
+            raise DoorsError("not opened: as many doors are open as may be (max_open_doors), or it is closed again")
+        return [self._door_status(door, now()) for door in opened]
+
+    async def close(self, address: Address | None) -> Closing:
+        doors = [door for door in self._doors if address in (None, door.address)]
+        for door in doors:
+            self._doors.close(door)
+            self._shut(door)
+        self._arm()
+        settled = await self._calm()
+        return Closing(len(doors), sum(door in self._confirmed or not (settled or door.command) for door in doors))
+
+    def forget(self, address: Address) -> bool:
+        return self._knockers.forget(address.packed)
+
+    def watch(self, is_watched: bool) -> None:
+        self._watched = is_watched
+        self._ears.judge_by(self._judge(self._knockers))
+
+    async def _calm(self) -> bool:
+        """Give firewalld a moment to do what was asked; whether it has."""
+        try:
+            await within(ANSWER, self._keeper.settled())
+        except asyncio.TimeoutError:
+            return False
+        return True
 
 
 def _ready_line(settings: Settings) -> str:
@@ -471,3 +650,12 @@ def _ports(ports: Iterable[Port]) -> str:
 
 def _what(door: Door) -> str:
     return f"{door.sequence}'s command" if door.command is not None else _ports(door.ports)
+
+
+def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
+    ports = tuple(map(str, door.ports)) or None
+    return about(event, address=door.address, sequence=door.sequence, ports=ports, **more)
+
+
+def _more(of: LogEvent, count: int) -> dict[str, object]:
+    return about(LogEvent.MORE, of=of.value, count=count)

@@ -15,7 +15,8 @@ from typing import NamedTuple, Protocol
 from . import firewalld, rich_rule
 from .errors import FirewallError
 from .firewalld import Event, Firewalld
-from .log import logger
+from .log import LogEvent, about, logger
+from .status import Presence
 from .zones import Zones
 
 _FIRST_RETRY, _LAST_RETRY = 0.05, 5.0
@@ -24,6 +25,7 @@ _FIRST_RETRY, _LAST_RETRY = 0.05, 5.0
 SERVICE_USER = "port-knocking-doors"
 POLKIT_RULES = "/etc/polkit-1/rules.d"
 """Where an administrator's rules are; a package has its own in /usr/share/polkit-1/rules.d."""
+_FIREWALLD = about(LogEvent.FIREWALLD)
 
 
 class Placed(NamedTuple):
@@ -156,6 +158,23 @@ class Doorkeeper:
         """How many marked rules stand, as far as is known."""
         return len(self._standing)
 
+    @property
+    def presence(self) -> Presence:
+        """How firewalld does, as far as is known: that it hangs shows when it is asked for something."""
+        if not self.present:
+            return Presence.ABSENT
+        return Presence.HUNG if self._silent else Presence.PRESENT
+
+    @property
+    def refused(self) -> int:
+        """How many rules firewalld refused to add or to remove when they were tried last."""
+        return len(self._refused)
+
+    @property
+    def firewalld(self) -> Firewalld:
+        """The connection, for whoever wants to read."""
+        return self._firewalld
+
     def _place(self, owner: Hashable, rules: frozenset[Placed]) -> None:
         before = self._wanted_by.get(owner, frozenset())
         self._wanted_by[owner] = rules
@@ -183,10 +202,10 @@ class Doorkeeper:
             case Event.GONE:
                 self._distrust()
                 if not self._silent:
-                    logger.warning("firewalld is gone: doors wait until it is back")
+                    logger.warning("firewalld is gone: doors wait until it is back", extra=_FIREWALLD)
                 self._silent = True
             case Event.RELOADED:
-                logger.info("firewalld was reloaded: %d rules are put back", len(self._wanted))
+                logger.info("firewalld was reloaded: %d rules are put back", len(self._wanted), extra=_FIREWALLD)
                 self._distrust()
                 self._zones_stale = True
             case Event.ZONES_CHANGED:
@@ -256,7 +275,7 @@ class Doorkeeper:
             raise
         if self._silent:
             self._silent = False
-            logger.info("firewalld answers")
+            logger.info("firewalld answers", extra=_FIREWALLD)
         self.replace_all()
 
     async def _survey(self) -> None:
@@ -351,7 +370,7 @@ class Doorkeeper:
             return  # its coming back will wake us
         if error.code == firewalld.UNANSWERED:
             if not self._silent:
-                logger.warning("firewalld does not answer: doors wait until it does")
+                logger.warning("firewalld does not answer: doors wait until it does", extra=_FIREWALLD)
             self._silent = True
             self._zones_stale = True
             try:
@@ -361,7 +380,7 @@ class Doorkeeper:
         else:
             # A zone that is gone is no news: the zones are read again.
             if not self._failures and error.code != firewalld.INVALID_ZONE:
-                logger.error("firewalld: %s%s", error, _remedy(error))
+                logger.error("firewalld: %s%s", error, _remedy(error), extra=_FIREWALLD)
             self._failures += 1
             await asyncio.sleep(min(_FIRST_RETRY * 2**self._failures, _LAST_RETRY))
         self._wake.set()
@@ -370,7 +389,8 @@ class Doorkeeper:
         """Once for each zone and reason: what is refused is tried again at every check."""
         if (placed.zone, error.code) not in self._explained:
             self._explained.add((placed.zone, error.code))
-            logger.error("zone %s: %s: firewalld says: %s%s", placed.zone, what, error, _remedy(error))
+            extra = about(LogEvent.FIREWALLD, zone=placed.zone, reason=error)
+            logger.error("zone %s: %s: firewalld says: %s%s", placed.zone, what, error, _remedy(error), extra=extra)
 
     def _announce(self, owner: Hashable) -> None:
         if owner in self._rising and not self._rising[owner]:

@@ -12,7 +12,7 @@ from .capture.sniffer import Sniffer
 from .knockers import Act, Judge, Knockers
 from .links import Change, Link, Links, fits
 from .listeners import Listeners
-from .log import logger
+from .log import LogEvent, about, logger
 from .model import Address, Reach
 
 _IPV4_SIZE = 4
@@ -81,6 +81,22 @@ class Ears:
         elif self.sniffer is not None and not is_new:
             self.sniffer.replace(codes, judge, self._targets())
 
+    def judge_by(self, judge: Judge) -> None:
+        """Judge what is heard so from now on."""
+        self._judge = self._listeners.judge = judge
+        if self.sniffer is not None:
+            self.sniffer.judge_by(judge)
+
+    @property
+    def listening(self) -> int:
+        """How many ports are listened on."""
+        return len(self._listeners)
+
+    @property
+    def sniffed(self) -> tuple[int, int] | None:
+        """How many packets the sniffer has seen, and how many the kernel dropped; None without a sniffer."""
+        return None if self.sniffer is None else (self.sniffer.seen, self.sniffer.dropped)
+
     def _start_sniffing(self) -> None:
         knockers = self._knockers
         with ExitStack() as stack:
@@ -92,7 +108,8 @@ class Ears:
             self._sniffing = stack.pop_all()
         for pattern in self._patterns():
             if not any(fits(link, (pattern,)) for link in links.links.values()):
-                logger.warning("interface %s is not there: it is heard once it appears", pattern)
+                text = "interface %s is not there: it is heard once it appears"
+                logger.warning(text, pattern, extra=about(LogEvent.INTERFACE))
 
     def _stop_sniffing(self) -> None:
         self.sniffer = self._links = None
@@ -135,6 +152,7 @@ class Ears:
         if not patterns or not fits(link, patterns):
             return
         if change is Change.APPEARED:
-            logger.info("interface %s is there: it is heard", link.name)
+            logger.info("interface %s is there: it is heard", link.name, extra=about(LogEvent.INTERFACE))
         elif change is Change.WENT:
-            logger.warning("interface %s is gone: it is heard again once it is back", link.name)
+            text = "interface %s is gone: it is heard again once it is back"
+            logger.warning(text, link.name, extra=about(LogEvent.INTERFACE))

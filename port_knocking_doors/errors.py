@@ -44,6 +44,22 @@ class AlreadyRunningError(DoorsError):
         self.by_daemon = by_daemon
 
 
+class NoDaemonError(DoorsError):
+    """No daemon can be talked to: none runs with this mark, or, where it is `forbidden`, this user may not."""
+
+    def __init__(self, text: str, *, forbidden: bool = False) -> None:
+        super().__init__(text)
+        self.forbidden = forbidden
+
+
+class NotDoneError(DoorsError):
+    """The daemon was asked for something, and answered that it did not do it; `exit_status` is the one it named."""
+
+    def __init__(self, problem: str, exit_status: int) -> None:
+        super().__init__(problem)
+        self.exit_status = exit_status
+
+
 class FirewallError(DoorsError):
     """firewalld is not there, does not answer, or answered with an error.
 

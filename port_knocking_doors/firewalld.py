@@ -7,7 +7,7 @@ who stopped it meant it.
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from enum import Enum, auto
 from typing import Any
 
@@ -17,6 +17,7 @@ from dbus_next.message import Message
 
 from .clock import within
 from .errors import FirewallError
+from .ways import Rules, Service
 from .zones import Zones
 
 NAME = "org.fedoraproject.FirewallD1"
@@ -24,6 +25,7 @@ PATH = "/org/fedoraproject/FirewallD1"
 CONFIG_PATH = PATH + "/config"
 ZONE = NAME + ".zone"
 IPSET = NAME + ".ipset"
+POLICY = NAME + ".policy"
 CONFIG = NAME + ".config"
 CONFIG_ZONE = NAME + ".config.zone"
 DBUS = "org.freedesktop.DBus"
@@ -45,6 +47,7 @@ NOT_AUTHORIZED = "NOT_AUTHORIZED"
 ALREADY_ENABLED = "ALREADY_ENABLED"
 NOT_ENABLED = "NOT_ENABLED"
 INVALID_ZONE = "INVALID_ZONE"
+INVALID_RULE = "INVALID_RULE"
 
 # The types of the results (D-Bus signatures).
 _RESULTS = {
@@ -55,12 +58,20 @@ _RESULTS = {
     "getEntries": "as",
     "getZoneNames": "as",
     "getZoneByName": "o",
+    "getZoneSettings2": "a{sv}",
+    "getServiceSettings2": "a{sv}",
+    "getPolicySettings": "a{sv}",
+    "getActivePolicies": "a{sa{sas}}",
+    "queryPanicMode": "b",
 }
 _ABSENT = frozenset(f"{DBUS}.Error.{name}" for name in ("ServiceUnknown", "NameHasNoOwner", "NoReply", "Disconnected"))
 _ZONE_SIGNALS = frozenset(
     {"InterfaceAdded", "InterfaceRemoved", "ZoneOfInterfaceChanged", "ZoneChanged"}
     | {"SourceAdded", "SourceRemoved", "ZoneOfSourceChanged", "DefaultZoneChanged"}
 )
+# Names of policies' zones that stand for more (firewalld.policy(5)).
+_ANY, _HOST = "ANY", "HOST"
+_SERVICE_IN_RULE = re.compile(r'\bservice name="([^"]+)"')
 _BRIEF = 200  # characters of firewalld's text that get into a message
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _AUTHENTICATION_TIMEOUT = 10.0
@@ -118,6 +129,20 @@ async def ask(interface: str, member: str, *arguments: str | int) -> Any:
     try:
         signature = "".join("s" if isinstance(argument, str) else "i" for argument in arguments)
         return await client._call(interface, member, signature, *arguments)
+    finally:
+        bus.close()
+
+
+@contextlib.asynccontextmanager
+async def connected() -> AsyncIterator["Firewalld"]:
+    """A connection that does not come back by itself, for a look. Raises `FirewallError` where there is no bus."""
+    client = Firewalld(lambda _event: None)
+    try:
+        bus = await client._connect()
+    except (OSError, EOFError, asyncio.TimeoutError) as error:
+        raise FirewallError("there is no D-Bus system bus", UNREACHABLE) from error
+    try:
+        yield client
     finally:
         bus.close()
 
@@ -258,6 +283,60 @@ class Firewalld:
         with _no_matter(NOT_ENABLED):
             await self._call(CONFIG_ZONE, "removeRichRule", "s", rule, path=await self._permanent_zone(zone))
 
+    async def firewall(self, zones: Iterable[str]) -> tuple[list[Rules], dict[str, Service]]:
+        """What these zones are made of, and the policies for what comes from them to this host; and every service that
+        is named there, with those that it includes. Reads only."""
+        wanted = list(zones)
+        rules = [_rules(zone, await self._call(ZONE, "getZoneSettings2", "s", zone)) for zone in wanted]
+        rules += await self._policies({*wanted, _ANY})
+        services: dict[str, Service] = {}
+        named = {name for one in rules for name in (*one.services, *_SERVICE_IN_RULE.findall(" ".join(one.rich_rules)))}
+        while unknown := named - services.keys():
+            for name in sorted(unknown):
+                services[name] = await self._service(name)
+                named.update(services[name].includes)
+        return rules, services
+
+    async def _policies(self, zones: set[str]) -> list[Rules]:
+        try:
+            active = await self._call(POLICY, "getActivePolicies")
+            return [
+                _rules(name, await self._call(POLICY, "getPolicySettings", "s", name), is_policy=True)
+                for name, what in sorted(active.items())
+                if _HOST in what.get("egress_zones", ()) and zones.intersection(what.get("ingress_zones", ()))
+            ]
+        except FirewallError as error:
+            if error.code in (UNREACHABLE, UNANSWERED):
+                raise
+            return []  # before firewalld 0.9 there are none
+
+    async def _service(self, name: str) -> Service:
+        try:
+            settings = await self._call(NAME, "getServiceSettings2", "s", name)
+        except FirewallError as error:
+            if error.code in (UNREACHABLE, UNANSWERED):
+                raise
+            return Service()  # it went meanwhile
+        return Service(
+            ports=_pairs(settings, "ports"),
+            source_ports=_pairs(settings, "source_ports"),
+            protocols=_texts(settings, "protocols"),
+            includes=_texts(settings, "includes"),
+            limited=bool(_value(settings, "destination", "a{ss}", {})),
+        )
+
+    async def panics(self) -> bool:
+        """Whether panic mode is on, in which every packet is dropped."""
+        return bool(await self._call(NAME, "queryPanicMode"))
+
+    async def try_right(self) -> None:
+        """Raise `FirewallError` (`NOT_AUTHORIZED`) where this user may not change the firewall; nothing is changed.
+
+        What is asked for is the removal of a rule that cannot be one: firewalld looks at the right first.
+        """
+        with _no_matter(INVALID_RULE):
+            await self._call(ZONE, "removeRichRule", "ss", "", "rule")
+
     async def _permanent_zone(self, zone: str) -> str:
         return str(await self._call(CONFIG, "getZoneByName", "s", zone, path=CONFIG_PATH))
 
@@ -308,6 +387,37 @@ class Firewalld:
         if reply.message_type is MessageType.ERROR:
             raise _error(reply.error_name, " ".join(str(part) for part in reply.body))
         return reply
+
+
+def _rules(name: str, settings: Mapping[str, Any], *, is_policy: bool = False) -> Rules:
+    return Rules(
+        name,
+        target=_value(settings, "target", "s", "default"),
+        services=_texts(settings, "services"),
+        ports=_pairs(settings, "ports"),
+        source_ports=_pairs(settings, "source_ports"),
+        protocols=_texts(settings, "protocols"),
+        # Zones have them by their older name.
+        rich_rules=_texts(settings, "rich_rules") + _texts(settings, "rules_str"),
+        is_policy=is_policy,
+    )
+
+
+def _value(settings: Mapping[str, Any], key: str, signature: str, otherwise: Any) -> Any:
+    """What is under the key, where firewalld leaves out what is empty."""
+    if key not in settings:
+        return otherwise
+    if settings[key].signature != signature:
+        raise FirewallError(f"its settings have {key} of the wrong type")
+    return settings[key].value
+
+
+def _texts(settings: Mapping[str, Any], key: str) -> tuple[str, ...]:
+    return tuple(_value(settings, key, "as", ()))
+
+
+def _pairs(settings: Mapping[str, Any], key: str) -> tuple[tuple[str, str], ...]:
+    return tuple((one, other) for one, other in _value(settings, key, "a(ss)", ()))
 
 
 def _error(name: str, text: str) -> FirewallError:

@@ -45,7 +45,7 @@ class Force:
                 else:
                     sniffed.append(replace(reached, steps=line.steps))
                     lines[sniffed[-1]] = line
-        return cls(_knockers(settings, sniffed), lines, tuple(used_up), passed_over)
+        return cls(_knockers(settings, tuple(sniffed)), lines, tuple(used_up), passed_over)
 
 
 def interfaces(settings: Settings) -> list[str]:
@@ -61,7 +61,10 @@ def _reached(sequence: Sequence, settings: Settings) -> Sequence:
     return replace(sequence, reach=replace(sequence.reach, interfaces=settings.interfaces))
 
 
-def _knockers(settings: Settings, sniffed: list[Sequence]) -> Knockers:
+def sequences_of(settings: Settings) -> tuple[Sequence, ...]:
+    """All of them, the opening sequence first where there is one."""
+    if not settings.opening_sequence:
+        return settings.sequences
     main = Sequence(
         name=RESERVED_NAME,
         steps=tuple(Step(Protocol.UDP, port) for port in settings.opening_sequence),
@@ -70,9 +73,14 @@ def _knockers(settings: Settings, sniffed: list[Sequence]) -> Knockers:
         lifetime=settings.knocker_lifetime,
         listened=True,
     )
+    return (main, *settings.sequences)
+
+
+def _knockers(settings: Settings, sniffed: tuple[Sequence, ...]) -> Knockers:
+    sequences = sequences_of(replace(settings, sequences=sniffed))
     laid = {}
     if any(sequence.traps for sequence in sniffed):
-        own = {Port(step.port, step.protocol) for step in main.steps}
-        opened = {port for one in (main, *sniffed) for port in one.opens}
-        laid = traps.lay(sniffed, own | opened | served_ports(), outgoing_ports(), SystemRandom())
-    return Knockers((main, *sniffed), settings.ignoring_period, settings.max_knockers, laid)
+        listened = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
+        opened = {port for one in sequences for port in one.opens}
+        laid = traps.lay(sniffed, listened | opened | served_ports(), outgoing_ports(), SystemRandom())
+    return Knockers(sequences, settings.ignoring_period, settings.max_knockers, laid)

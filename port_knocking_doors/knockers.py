@@ -145,6 +145,18 @@ class _Knocker:
         self.rank = rank
 
 
+class Seen(NamedTuple):
+    """What is known of one knocker."""
+
+    source: bytes
+    done: tuple[tuple[Sequence, int], ...]
+    """The sequences that it has begun, and how many steps of each are done."""
+    ignored: float
+    """Seconds for which it is still ignored; 0 for not."""
+    heard: float
+    """Seconds since it was heard last."""
+
+
 class Knockers:
     """The one table of knockers, whatever heard them.
 
@@ -440,6 +452,63 @@ class Knockers:
         else:
             source, _ = self._ranks[rank].popitem(last=False)
             del self._knockers[source]
+
+    # A look inside. --------------------------------------------------------------------------------------------------
+
+    def forget(self, source: bytes) -> bool:
+        """Forget one knocker, progress and ignored period; whether there was one."""
+        if self._newcomers.pop(source, None) is not None:
+            return True
+        knocker = self._knockers.pop(source, None)
+        if knocker is None:
+            return False
+        del self._ranks[knocker.rank][source]
+        return True
+
+    def ignored(self, now: float) -> int:
+        """How many are ignored."""
+        count = 0
+        for knocker in reversed(self._ranks[0].values()):
+            if now - knocker.heard >= self._ignoring_period:
+                break
+            count += now < knocker.ignored_until
+        return count
+
+    def snapshot(self, now: float, limit: int) -> list[Seen]:
+        """At most `limit` of the knockers about whom something matters: those who are furthest first, then those who
+        are ignored; each with the one heard last first."""
+        found: list[Seen] = []
+        for rank in (*range(len(self._ranks) - 1, 0, -1), 0):
+            for source, knocker in reversed(self._ranks[rank].items()):
+                if now - knocker.heard >= self._memory:
+                    break
+                self._add_seen(found, source, knocker, now)
+                if len(found) >= limit:
+                    return found
+            if rank == 1:
+                for source, newcomer in reversed(self._newcomers.items()):
+                    course, heard, _ = newcomer
+                    if now - heard >= self._memory:
+                        break
+                    if now - heard >= min(course.lifetime, course.timeout):
+                        continue  # a full table of them is passed over in some 20 ms
+                    self._add_seen(found, source, self._known(newcomer), now)
+                    if len(found) >= limit:
+                        return found
+        return found
+
+    @staticmethod
+    def _add_seen(found: list[Seen], source: bytes, knocker: _Knocker, now: float) -> None:
+        done = tuple(
+            (attempt.course.sequence, attempt.stage)
+            for attempt in knocker.attempts
+            if attempt.stage > 0
+            and now - attempt.heard < attempt.course.lifetime
+            and now - attempt.started < attempt.course.timeout
+        )
+        ignored = max(0.0, knocker.ignored_until - now)
+        if done or ignored:
+            found.append(Seen(source, done, ignored, now - knocker.heard))
 
 
 def _both(one: Outcome, other: Outcome) -> Outcome:

@@ -90,6 +90,10 @@ class Listeners:
             self._sockets.popitem()[1].close()
         self._held.clear()
 
+    def __len__(self) -> int:
+        """How many ports are listened on."""
+        return len(self._sockets)
+
     def replace(self, ports: Iterable[int]) -> None:
         """Listen on these ports from now on; sockets of ports that stay are kept, with what waits in them.
 

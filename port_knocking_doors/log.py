@@ -1,11 +1,19 @@
-"""The log: one event a line on standard error, as a terminal or the journal wants it."""
+"""The log: one event a line on standard error, as a terminal, the journal or a program wants it.
 
+What a program reads has the same events as people's lines: a call that logs says with `about` what the line tells, from
+a fixed vocabulary. No sequence's steps are ever in either.
+"""
+
+import json
 import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import datetime, timezone
+from enum import Enum
+from typing import Any
 
 logger = logging.getLogger("port_knocking_doors")
 
@@ -18,11 +26,66 @@ LOG_USER, LOG_DAEMON = 1 << 3, 3 << 3  # sys/syslog.h
 LOG_NOTICE = 5
 
 
+class LogEvent(str, Enum):
+    """What a line of the log can tell; names, once published, stay."""
+
+    READY = "ready"
+    RELOADED = "reloaded"  # the configuration was read again
+    RELOAD_FAILED = "reload_failed"
+    FAILED = "failed"  # the daemon ends with an error
+    ASKED = "asked"  # over the control socket
+    OPEN_WITHOUT_KNOCK = "open_without_knock"  # firewalld lets a guarded port through by itself
+
+    KNOCK = "knock"
+    WRONG_KNOCK = "wrong_knock"
+    COMPLETE = "complete"  # and its door waits for firewalld
+    OPENED = "opened"
+    CLOSED = "closed"
+    PROLONGED = "prolonged"
+    REFUSED = "refused"
+    NEVER_OPENED = "never_opened"
+    MORE = "more"  # events of the kind in `of` that got no line of their own
+
+    COMMAND_STARTED = "command_started"
+    COMMAND_ENDED = "command_ended"
+    COMMAND_REFUSED = "command_refused"
+
+    FIREWALLD = "firewalld"  # came, went, hangs, was reloaded, refuses
+    INTERFACE = "interface"  # appeared, went
+    MESSAGE = "message"  # anything else
+
+
+def about(event: LogEvent, **fields: object) -> dict[str, Any]:
+    """The `extra` of a log call: the event, and what is known of it (`address`, `sequence`, `stage`, `reason`, …)."""
+    return {"about": (event, fields)}
+
+
+def as_data(record: logging.LogRecord) -> dict[str, Any]:
+    """The record as what JSON can hold; its time is UTC (RFC 3339)."""
+    event, fields = getattr(record, "about", (LogEvent.MESSAGE, {}))
+    when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
+    return {
+        "time": when.replace("+00:00", "Z"),
+        "event": event.value,
+        "level": record.levelname.lower(),
+        **{name: _plain(value) for name, value in fields.items() if value is not None},
+        "message": _one_line(record.getMessage()),
+    }
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, tuple | list):
+        return [_plain(one) for one in value]
+    return str(value)
+
+
 class _JournalFormatter(logging.Formatter):
     """`<N>text`: the journal adds the time itself."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"<{_SYSLOG_PRIORITY.get(record.levelno, 6)}>{_one_line(super().format(record))}"
+        return f"{_priority(record)}{_one_line(super().format(record))}"
 
 
 class _TerminalFormatter(logging.Formatter):
@@ -30,16 +93,61 @@ class _TerminalFormatter(logging.Formatter):
         return _one_line(super().format(record))
 
 
-def set_up(verbose: bool, environ: Mapping[str, str] = os.environ) -> None:
+class _JsonFormatter(logging.Formatter):
+    """One JSON object a line, with the journal's priority in front of it where the journal reads."""
+
+    def __init__(self, for_journal: bool) -> None:
+        super().__init__()
+        self._for_journal = for_journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{_priority(record) if self._for_journal else ''}{json.dumps(as_data(record))}"
+
+
+def set_up(verbose: bool, environ: Mapping[str, str] = os.environ, *, as_json: bool = False) -> None:
     """Send the log to standard error; `verbose` adds the single knocks (never their ports)."""
     handler = logging.StreamHandler(sys.stderr)
-    if "JOURNAL_STREAM" in environ:
+    for_journal = "JOURNAL_STREAM" in environ
+    if as_json:
+        handler.setFormatter(_JsonFormatter(for_journal))
+    elif for_journal:
         handler.setFormatter(_JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(_TerminalFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    handler.setLevel(logging.DEBUG if verbose else logging.INFO)  # whoever taps the log gets more
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.raiseExceptions = False  # a log that cannot be written is no reason for tracebacks
-    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logger.setLevel(handler.level)
+
+
+@contextmanager
+def tapped(hand_over: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """While this lasts, everything logged is handed over too, single knocks and all; `hand_over` must not log."""
+    others = [handler for handler in logger.handlers if isinstance(handler, _Tap)]
+    tap = _Tap(hand_over, others[0].level_before if others else logger.level)
+    logger.addHandler(tap)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.removeHandler(tap)
+        if not any(isinstance(handler, _Tap) for handler in logger.handlers):
+            logger.setLevel(tap.level_before)
+
+
+class _Tap(logging.Handler):
+    def __init__(self, hand_over: Callable[[dict[str, Any]], None], level_before: int) -> None:
+        super().__init__(logging.DEBUG)
+        self._hand_over = hand_over
+        self.level_before = level_before
+        """The logger's own level, without anybody who taps it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._hand_over(as_data(record))
+
+
+def _priority(record: logging.LogRecord) -> str:
+    return f"<{_SYSLOG_PRIORITY.get(record.levelno, 6)}>"
 
 
 def to_syslog(identity: str, path: str | None = None) -> None:

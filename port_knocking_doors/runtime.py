@@ -37,18 +37,24 @@ def has_rules(priority: int) -> bool:
     return priority < _BEYOND_PRIORITIES
 
 
+def candidates(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where a runtime directory may be: the one that systemd made for us (RuntimeDirectory= of systemd.exec(5)), the
+    system's, and the user's own. Nothing is looked at or made."""
+    given = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    own = environ.get("XDG_RUNTIME_DIR")
+    return [
+        *([Path(given)] if given else []),
+        SYSTEM_DIRECTORY,
+        *([Path(own) / SYSTEM_DIRECTORY.name] if own else []),
+    ]
+
+
 def directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """The runtime directory, made if need be: the one that systemd made for us (RuntimeDirectory= of systemd.exec(5)),
-    else the system's, or where that may not be written the user's own.
+    """The runtime directory, made if need be: the first of the candidates that may be written.
 
     Raises `DoorsError` where there is none.
     """
-    candidates = [SYSTEM_DIRECTORY]
-    if given := environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
-        candidates.insert(0, Path(given))
-    if environ.get("XDG_RUNTIME_DIR"):
-        candidates.append(Path(environ["XDG_RUNTIME_DIR"]) / SYSTEM_DIRECTORY.name)
-    for candidate in candidates:
+    for candidate in candidates(environ):
         try:
             candidate.mkdir(mode=0o700, exist_ok=True)
         except OSError:
@@ -58,7 +64,7 @@ def directory(environ: Mapping[str, str] = os.environ) -> Path:
             continue
         if os.access(candidate, os.W_OK | os.X_OK):
             return candidate
-    places = " and ".join(str(candidate) for candidate in candidates)
+    places = " and ".join(str(candidate) for candidate in candidates(environ))
     raise DoorsError(f"no runtime directory: {places} cannot be written; make one, or set XDG_RUNTIME_DIR")
 
 

@@ -1,6 +1,7 @@
 """Ports that programs of this machine serve: no knock belongs there, and no trap."""
 
 import re
+import sys
 from pathlib import Path
 
 from .model import Port, Protocol
@@ -16,11 +17,22 @@ _FILES = {
     "udp": (Protocol.UDP, "07"),
     "udp6": (Protocol.UDP, "07"),
 }
-_LINE = re.compile(r"\s*\d+: [0-9A-F]+:(?P<port>[0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} (?P<state>[0-9A-F]{2}) ")
+_LINE = re.compile(
+    r"\s*\d+: (?P<address>[0-9A-F]+):(?P<port>[0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} (?P<state>[0-9A-F]{2}) "
+)
 
 
-def served_ports(folder: Path = PROC_NET) -> frozenset[Port]:
-    """The ports that a socket of this network namespace listens on now; of a file that is not there, none."""
+# As the kernel writes them there: each word of 32 bits in the machine's order (%08X).
+_LOOPBACK4 = re.compile(r"[0-9A-F]{6}7F" if sys.byteorder == "little" else r"7F[0-9A-F]{6}")
+_MAPPED = f"{0:016X}" + ("FFFF0000" if sys.byteorder == "little" else "0000FFFF")
+_LOOPBACK6 = f"{0:024X}" + ("01000000" if sys.byteorder == "little" else "00000001")
+
+
+def served_ports(folder: Path = PROC_NET, *, from_outside: bool = False) -> frozenset[Port]:
+    """The ports that a socket of this network namespace listens on now; of a file that is not there, none.
+
+    `from_outside`: only those that listen on more than loopback.
+    """
     ports: set[Port] = set()
     for name, (protocol, state) in _FILES.items():
         try:
@@ -28,8 +40,17 @@ def served_ports(folder: Path = PROC_NET) -> frozenset[Port]:
         except OSError:
             continue
         found = filter(None, map(_LINE.match, lines))
-        ports.update(Port(int(line["port"], 16), protocol) for line in found if line["state"] == state)
+        ports.update(
+            Port(int(line["port"], 16), protocol)
+            for line in found
+            if line["state"] == state and not (from_outside and _is_loopback(line["address"]))
+        )
     return frozenset(ports)
+
+
+def _is_loopback(address: str) -> bool:
+    is_ipv4 = len(address) == 8 or address[:-8] == _MAPPED
+    return address == _LOOPBACK6 or (is_ipv4 and _LOOPBACK4.fullmatch(address[-8:]) is not None)
 
 
 def outgoing_ports(file: Path = LOCAL_PORT_RANGE) -> range:

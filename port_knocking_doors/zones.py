@@ -6,6 +6,9 @@ from dataclasses import dataclass, field
 
 from .model import Address
 
+INNER = frozenset({"docker", "libvirt", "libvirt-routed"})
+"""Zones that docker and libvirt make for their bridges, where nobody from outside comes in."""
+
 
 @dataclass(frozen=True)
 class Zones:
@@ -38,6 +41,11 @@ class Zones:
     def active(self) -> tuple[str, ...]:
         """The zones that packets can fall into: those with an interface or a source, and the default one."""
         return tuple(sorted({self.default, *self.interfaces.values(), *self.sources.values()}))
+
+    def outward(self) -> tuple[str, ...]:
+        """The zones that strangers' packets fall into: the default one and those with an interface, but for those that
+        container and virtual machine software makes for its own bridges."""
+        return tuple(sorted({self.default, *self.interfaces.values()} - INNER))
 
     def _holds(self, source: str, address: Address) -> bool:
         if source.startswith("ipset:"):

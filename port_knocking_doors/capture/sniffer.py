@@ -130,6 +130,10 @@ class Sniffer:
             raise CaptureError(f"packets cannot be filtered: {error.strerror}") from error
         self._codes, self._targets, self._judge = new_codes, new_targets, judge
 
+    def judge_by(self, judge: Judge) -> None:
+        """Judge knocks so from now on."""
+        self._judge = judge
+
     def _attach_filter(self, codes: Iterable[int], targets: Iterable[Address]) -> None:
         assert self._socket is not None
         wanted = tuple(bpf.interests(codes))

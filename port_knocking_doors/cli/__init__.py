@@ -30,10 +30,13 @@ def __getattr__(name: str) -> Any:
     from . import (  # noqa: F401 each tells `app` of its command
         check,
         client_config,
+        control,
         demo,
+        doctor,
         knock,
         knockd,
         run,
+        status,
         sweep,
         tportknockd,
     )

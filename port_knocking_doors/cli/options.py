@@ -67,6 +67,13 @@ INTERFACES = typer.Option(
     "Without it: every interface.",
 )
 
+PRIORITY = typer.Option(
+    None,
+    "--priority",
+    metavar="N",
+    help="Which daemon is meant, by its mark: its rule_priority. Without it: the one in the configuration.",
+)
+
 
 @dataclass(frozen=True)
 class Source:
@@ -104,3 +111,10 @@ def refuse_misplaced(context: typer.Context, command: str) -> None:
     """Options ahead of the command are the daemon's own. Raises `ConfigError` where there are any."""
     if isinstance(context.obj, Source) and any(value is not None for value in astuple(context.obj)):
         raise ConfigError(f"an option stands ahead of {command}, expected its options behind it", command)
+
+
+def mark_of(context: typer.Context, conf: Path | None, priority: int | None) -> int:
+    """The mark of the daemon that a command is for. Raises `ConfigError` where the configuration tells none."""
+    if priority is not None:
+        return priority
+    return Source(conf, None, None, None, None).over(context.obj).load().settings.rule_priority

@@ -1,14 +1,13 @@
 """The program without a command: the daemon in the foreground, and what has to do with its configuration file."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import typer
 
-from port_knocking_doors import __version__
-
-if TYPE_CHECKING:
-    from port_knocking_doors.config import loader
+from port_knocking_doors import __version__, log
+from port_knocking_doors.config import loader
+from port_knocking_doors.errors import DoorsError
 
 from .options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
 
@@ -30,6 +29,7 @@ def run(
         False, "--show-configuration-file-help", help="Explain every key of the configuration file, and end."
     ),
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every knock, too (never its port)."),
+    log_json: bool = typer.Option(False, "--log-json", help="Log one JSON object an event, for programs."),
     version: bool = typer.Option(False, "--version", "-V", help="Show the version, and end."),
 ) -> None:
     """Open ports of a firewalld server to those who knock, for their address only and for a short time.
@@ -55,18 +55,22 @@ def run(
     elif write_home:
         _write_home_file()
     else:
-        _run_daemon(source, verbose)
+        log.set_up(verbose, as_json=log_json)
+        try:
+            _run_daemon(source)
+        except DoorsError as error:
+            if not log_json:
+                raise
+            log.logger.critical("%s", error, extra=log.about(log.LogEvent.FAILED, reason=error))
+            raise typer.Exit(error.exit_status) from error
 
 
-def _run_daemon(source: Source, verbose: bool) -> None:
+def _run_daemon(source: Source) -> None:
     import asyncio
 
-    from port_knocking_doors import log
     from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
 
-    log.set_up(verbose)
-
-    def load() -> "loader.Loaded":
+    def load() -> loader.Loaded:
         loaded = source.load()
         for warning in loaded.warnings:
             log.logger.warning("%s", warning)
@@ -76,8 +80,6 @@ def _run_daemon(source: Source, verbose: bool) -> None:
 
 
 def _write_home_file() -> None:
-    from port_knocking_doors.config import loader
-
     written = loader.write_home_file(Path("~").expanduser())
     print(f"Wrote {written.path}: a fresh random sequence, and port 22 to guard.")
     print("To knock from another machine, with HOST for this one:")

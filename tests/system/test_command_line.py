@@ -131,7 +131,7 @@ WRONG_OPTIONS: dict[str, tuple[list[str], dict[str, str], tuple[str, ...]]] = {
     "a zone that cannot be": (["--zone", "not a zone"], {}, ("--zone", "zone's name")),
     "an unknown option": (["--verbos"], {}, ("--verbos", "--help")),
     "an option without its value": (["-m"], {}, ("-m", "--help")),
-    "an unknown command": (["open"], {}, ("open", "--help")),
+    "an unknown command": (["opne"], {}, ("opne", "--help")),
 }
 
 

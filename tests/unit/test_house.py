@@ -15,20 +15,22 @@ LEVELS: tuple[frozenset[str], ...] = (
     # values that everything speaks of
     frozenset({"__init__", "errors", "model"}),
     # pure logic
-    frozenset({"dialects", "doors", "herald", "lapses", "rich_rule", "zones", "throttle", "traps"}),
+    frozenset(
+        {"dialects", "doors", "herald", "lapses", "rich_rule", "zones", "throttle", "traps", "requests", "status"}
+    ),
     frozenset({"config.values", "capture.packet", "capture.ring"}),
     frozenset({"knockers", "config.native", "config.knockd", "config.tportknockd", "capture.bpf", "capture.block"}),
-    frozenset({"config.migration", "config.steps", "outgoing"}),
+    frozenset({"ways", "config.migration", "config.steps", "outgoing"}),
     frozenset({"recipes"}),
     # the world, one thing a module
     frozenset({"clock", "log", "notify", "runtime", "served", "one_time"}),
     frozenset(
         {"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "knockd_log", "config.loader"}
     ),
-    frozenset({"background", "client", "relay"}),
+    frozenset({"background", "client", "control", "relay"}),
     # two or three of them together
     frozenset({"ears", "doorkeeper", "in_force", "sandbox"}),
-    frozenset({"daemon", "sweep", "demo"}),
+    frozenset({"daemon", "sweep", "demo", "doctor"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),
 )

@@ -1,76 +1,116 @@
-"""The log of a daemon in the background: what the system's log gets, and that it holds up nobody."""
+"""The log: one event a line, for people, for the journal and for programs."""
 
+import ast
+import json
 import logging
-import os
-import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+import port_knocking_doors
 from port_knocking_doors import log
+from port_knocking_doors.log import LogEvent, about
 
-
-@pytest.fixture(autouse=True)
-def _restored() -> Iterator[None]:
-    """The handlers as they were: logging is the same for all tests of a process."""
-    root = logging.getLogger()
-    before, level, raises = root.handlers[:], log.logger.level, logging.raiseExceptions
-    root.handlers = []
-    yield
-    for handler in root.handlers:
-        handler.close()
-    root.handlers = before
-    log.logger.setLevel(level)
-    logging.raiseExceptions = raises
+Lines = Callable[[], list[str]]
 
 
 @pytest.fixture
-def system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """What listens for the system's log, at `log` in the working directory: a socket's path has to be short."""
-    monkeypatch.chdir(tmp_path)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind("log")
-        listener.settimeout(5)
-        yield listener
+def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
+    """What was written since it was asked last; afterwards logging is as it was."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, log.logger.level, logging.raiseExceptions
+    root.handlers.clear()  # `basicConfig` would close pytest's own
+    yield lambda: capsys.readouterr().err.splitlines()
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    log.logger.setLevel(before[2])
+    logging.raiseExceptions = before[3]
 
 
-def test_every_event_is_one_message_with_its_priority(system_log: socket.socket) -> None:
-    log.set_up(verbose=False)
-    log.to_syslog("tportknockd", "log")
-    log.logger.warning("one\n%s", "two")
-    log.logger.debug("nobody asked for it")
-    log.logger.info("ready")
-    head = f"tportknockd[{os.getpid()}]: "
-    assert system_log.recv(9000).decode() == f"<28>{head}one two"
-    assert system_log.recv(9000).decode() == f"<30>{head}ready"
+def test_a_program_reads_one_object_an_event(lines: Lines) -> None:
+    log.set_up(False, {}, as_json=True)
+    log.logger.warning(
+        "%s: wrong\nknock \x1b",
+        "10.0.0.2",
+        extra=about(
+            LogEvent.WRONG_KNOCK, address="10.0.0.2", sequence=None, seconds=5.0, ports=("22/tcp",), reason=OSError()
+        ),
+    )
+    (line,) = lines()
+    event = json.loads(line)
+    assert list(event)[:3] == ["time", "event", "level"]
+    assert datetime.strptime(event.pop("time"), "%Y-%m-%dT%H:%M:%S.%fZ")
+    assert event == {
+        "event": "wrong_knock",
+        "level": "warning",
+        "address": "10.0.0.2",
+        "seconds": 5.0,
+        "ports": ["22/tcp"],
+        "reason": "",
+        "message": "10.0.0.2: wrong knock \x1b",
+    }
 
 
-def test_a_bug_is_one_message_too(system_log: socket.socket) -> None:
-    log.to_syslog("tportknockd", "log")
-    try:
-        raise ZeroDivisionError
-    except ZeroDivisionError:
-        log.logger.critical("this", exc_info=True)
-    message = system_log.recv(9000).decode()
-    assert message.startswith("<26>")
-    assert "ZeroDivisionError" in message
-    assert "\n" not in message
+def test_what_says_nothing_of_itself_is_a_message(lines: Lines) -> None:
+    log.set_up(False, {}, as_json=True)
+    log.logger.error("something")
+    (line,) = lines()
+    assert (json.loads(line)["event"], json.loads(line)["message"]) == ("message", "something")
 
 
-def test_a_system_log_that_hangs_holds_up_nobody(system_log: socket.socket) -> None:
-    log.to_syslog("tportknockd", "log")
-    for _ in range(10000):
-        log.logger.warning("x" * 9000)
-    assert len(system_log.recv(9000)) <= 8192
+def test_the_journal_gets_its_priority_ahead_of_the_object(lines: Lines) -> None:
+    log.set_up(False, {"JOURNAL_STREAM": "8:1"}, as_json=True)
+    log.logger.error("something")
+    (line,) = lines()
+    assert line.startswith('<3>{"time": ')
 
 
-def test_a_system_log_that_is_away_comes_back(system_log: socket.socket) -> None:
-    log.to_syslog("tportknockd", "log")
-    Path("log").unlink()
-    log.logger.warning("nobody hears it")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind("log")
-        listener.settimeout(5)
-        log.logger.warning("back")
-        assert listener.recv(9000).endswith(b": back")
+def test_people_read_the_same_whatever_a_line_says_of_itself(lines: Lines) -> None:
+    log.set_up(False, {"JOURNAL_STREAM": "8:1"})
+    log.logger.info("%s: closed", "10.0.0.2", extra=about(LogEvent.CLOSED, address="10.0.0.2"))
+    assert lines() == ["<6>10.0.0.2: closed"]
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_who_taps_the_log_hears_everything_and_others_hear_no_more_for_it(lines: Lines, verbose: bool) -> None:
+    log.set_up(verbose, {"JOURNAL_STREAM": "8:1"})
+    one: list[dict[str, Any]] = []
+    other: list[dict[str, Any]] = []
+    with log.tapped(one.append):
+        log.logger.debug("first")
+        with log.tapped(other.append):
+            log.logger.debug("second")
+        log.logger.debug("third")
+    log.logger.debug("fourth")
+    assert [event["message"] for event in one] == ["first", "second", "third"]
+    assert [event["message"] for event in other] == ["second"]
+    assert lines() == ([f"<7>{word}" for word in ("first", "second", "third", "fourth")] if verbose else [])
+    assert log.logger.level == (logging.DEBUG if verbose else logging.INFO)
+
+
+def test_taps_that_end_in_another_order_leave_the_level_as_it_was(lines: Lines) -> None:
+    log.set_up(False, {})
+    one, other = log.tapped(lambda _: None), log.tapped(lambda _: None)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert log.logger.level == logging.DEBUG
+    other.__exit__(None, None, None)
+    assert log.logger.level == logging.INFO
+
+
+PACKAGE = Path(port_knocking_doors.__file__).parent
+
+
+def test_every_word_of_the_vocabulary_is_used() -> None:
+    used = {
+        node.attr
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "LogEvent"
+    }
+    used |= {"FAILED"}  # as `log.LogEvent.FAILED`
+    assert used == {event.name for event in LogEvent}

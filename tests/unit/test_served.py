@@ -59,3 +59,14 @@ def test_the_kernel_of_this_machine_writes_so() -> None:
         one.bind(("127.0.0.1", 0))
         served = served_ports()
         assert {Port(tcp.getsockname()[1]), udp(one.getsockname()[1])} <= served
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"])
+def test_what_listens_on_loopback_alone_is_told_from_what_others_reach(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind((address, 0))
+        listener.listen()
+        port = Port(listener.getsockname()[1])
+        assert port in served_ports()
+        assert (port in served_ports(from_outside=True)) is (address in ("0.0.0.0", "::"))

@@ -40,3 +40,12 @@ def test_the_zone_of_a_packet(address: str, interface: str, zone: str) -> None:
 def test_the_active_zones_are_those_that_packets_can_fall_into() -> None:
     assert ZONES.active() == ("block", "dmz", "external", "home", "internal", "public", "trusted", "work")
     assert Zones(default="public").active() == ("public",)
+
+
+def test_strangers_fall_into_the_default_zone_and_those_of_interfaces_but_for_containers() -> None:
+    zones = Zones(
+        "public",
+        interfaces={"eth0": "external", "docker0": "docker", "virbr0": "libvirt"},
+        sources={"10.88.0.0/16": "trusted"},
+    )
+    assert zones.outward() == ("external", "public")

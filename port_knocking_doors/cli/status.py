@@ -1,0 +1,125 @@
+"""`status`: what a running daemon is doing."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Optional
+
+import typer
+
+from port_knocking_doors import status as values
+from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError
+
+from .options import CONF, PRIORITY, app, mark_of
+
+_HIDE, _SHOW = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # another screen without a cursor, and back (xterm)
+_HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    as_json: bool = typer.Option(False, "--json", help="As one JSON object on one line, for programs."),
+    prometheus: bool = typer.Option(
+        False, "--prometheus", help="In Prometheus' text format, for a textfile collector; says so if no daemon runs."
+    ),
+    watch: bool = typer.Option(False, "--watch", "-w", help="Show it anew all the time, until Ctrl-C."),
+    every: float = typer.Option(1.0, "--every", min=0.1, max=3600.0, metavar="SECONDS", help="With --watch."),
+    conf: Optional[Path] = CONF,
+    priority: Optional[int] = PRIORITY,
+) -> None:
+    """Show what the running daemon is doing: doors, knockers, listeners, sniffer, firewalld. No sequence is shown."""
+    if prometheus and (as_json or watch):
+        raise ConfigError("--prometheus goes with neither --json nor --watch")
+    mark = mark_of(context, conf, priority)
+
+    def look() -> values.Snapshot:
+        from port_knocking_doors import control
+
+        return control.snapshot(mark)
+
+    if prometheus:
+        _print_metrics(look)
+    elif watch:
+        _watch(look, every, as_json)
+    else:
+        print("\n".join(_lines(look(), as_json)))
+
+
+def _lines(snapshot: values.Snapshot, as_json: bool) -> list[str]:
+    return [json.dumps(values.to_data(snapshot))] if as_json else values.table(snapshot)
+
+
+def _print_metrics(look: Callable[[], values.Snapshot]) -> None:
+    try:
+        text = values.prometheus(look())
+    except NoDaemonError:
+        print(values.prometheus(None), end="")
+        raise
+    print(text, end="")
+
+
+def _watch(look: Callable[[], values.Snapshot], every: float, as_json: bool) -> None:
+    """Show it again and again. A daemon that is restarted meanwhile is waited for."""
+    on_screen = sys.stdout.isatty() and not as_json
+    _lines(look(), as_json)  # where there is none from the start, that is an error as without --watch
+    try:
+        with _screen() if on_screen else _plain() as show:
+            while True:
+                try:
+                    lines = _lines(look(), as_json)
+                except NoDaemonError as error:
+                    lines = [] if as_json else [str(error)]
+                except DoorsError as error:
+                    if as_json:
+                        raise
+                    lines = [str(error)]
+                show(lines)
+                time.sleep(every)
+    except KeyboardInterrupt:
+        return
+
+
+@contextmanager
+def _plain() -> Iterator[Callable[[list[str]], None]]:
+    def show(lines: list[str]) -> None:
+        if lines:
+            print("\n".join(lines), flush=True)
+
+    yield show
+
+
+@contextmanager
+def _screen() -> Iterator[Callable[[list[str]], None]]:
+    """Draws over what is there in one write, so that nothing flickers; leaves the terminal as it was."""
+
+    def show(lines: list[str]) -> None:
+        width, height = shutil.get_terminal_size()
+        shown = lines if len(lines) < height else [*lines[: height - 2], f"… and {len(lines) - height + 2} more lines"]
+        text = "\r\n".join(line[:width] + _REST_OF_LINE for line in shown)
+        _write(_HOME + text + _REST_OF_SCREEN)
+
+    before = signal.signal(signal.SIGTERM, _end)
+    try:
+        _write(_HIDE)
+        yield show
+    finally:
+        _write(_SHOW)
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def _write(text: str) -> None:
+    sys.stdout.flush()
+    data = text.encode(errors="replace")
+    while data:
+        data = data[os.write(sys.stdout.fileno(), data) :]

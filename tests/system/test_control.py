@@ -1,0 +1,268 @@
+"""The commands against a running daemon, and what they do to its doors."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from port_knocking_doors.sandbox import ClientHost, Sandbox
+from tests.helpers.running import (
+    GUARDED,
+    SEQUENCE,
+    begin_daemon,
+    door_rule,
+    doors,
+    knock,
+    knock_port_rules,
+    start_daemon,
+    wait_open,
+    wait_shut,
+    write_configuration,
+)
+from tests.helpers.waiting import wait_until
+
+PROGRAM = [sys.executable, "-m", "port_knocking_doors"]
+MARK = ["--priority", "31313"]
+SOCKET = "/run/port-knocking-doors/control-31313.sock"
+
+
+def command(box: Sandbox, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command; whatever it says, no port of the sequence is in it and no traceback."""
+    done = box.server.run([*PROGRAM, *words], check=False, timeout=60)
+    assert not any(str(port) in done.stdout + done.stderr for port in SEQUENCE)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def told(box: Sandbox, *words: str) -> str:
+    """What a command that succeeds says."""
+    done = command(box, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.strip()
+
+
+def test_status_shows_what_there_is(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    stranger = box.hosts["stranger"]
+    daemon = start_daemon(box, tmp_path, max_opened_door_duration=600, ignoring_period_after_knock_error=600)
+    conf = str(tmp_path / "port_knocker.toml")
+    knock(client, client.server4)
+    daemon.wait_for("opened")
+    knock(client, client.server4, SEQUENCE[:3])
+    knock(stranger, stranger.server4, [SEQUENCE[0], SEQUENCE[2]])
+    daemon.wait_for("wrong knock")
+
+    data = json.loads(told(box, "status", "--json", "--conf", conf))
+    (door,), (ahead, ignored) = data["doors"], data["knockers"]
+    assert 0 < door.pop("seconds_left") <= 600
+    assert door == {
+        "address": str(client.address4),
+        "sequence": "main",
+        "opens": [f"{GUARDED}/tcp"],
+        "interface": "to-client",
+        "zones": ["public"],
+        "standing": "open",
+    }
+    assert (ahead["address"], ahead["progress"]) == (str(client.address4), [["main", 3]])
+    assert (ignored["address"], ignored["progress"]) == (str(stranger.address4), [])
+    assert 0 < ignored["ignored_seconds"] <= 600
+    assert (data["listeners"], data["firewalld"], data["rules"], data["configuration"]) == (5, "present", 6, conf)
+
+    table = told(box, "--conf", conf, "status")
+    assert re.search(rf"^  {client.address4} +main +{GUARDED}/tcp +public +open +\d+ (s|min)$", table, re.MULTILINE), (
+        table
+    )
+    assert re.search(rf"^  {stranger.address4} .* ago  - +\d+ (s|min)$", table, re.MULTILINE), table
+
+    text = told(box, "status", "--prometheus", *MARK) + "\n"
+    samples = {
+        sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
+    }
+    assert samples["port_knocking_doors_up"] == 1
+    assert samples["port_knocking_doors_wrong_knocks_total"] == 1
+    assert samples["port_knocking_doors_knockers_ignored"] == 1
+
+
+def test_doors_are_opened_closed_and_knockers_forgotten_by_hand(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    daemon = start_daemon(box, tmp_path, max_opened_door_duration=600, ignoring_period_after_knock_error=600)
+    stranger = box.hosts["stranger"]
+    with box.server.listen(GUARDED):
+        said = told(box, "open", f"::ffff:{client.address4}", *MARK)
+        assert re.fullmatch(rf"{client.address4}: open: {GUARDED}/tcp by main in zone public for \S+ s", said)
+        assert client.connect(client.server4, GUARDED) == "open"
+        assert stranger.connect(stranger.server4, GUARDED) == "prohibited"
+        assert told(box, "open", "fd00:0:0:1::2", "--sequence", "main", *MARK).startswith("fd00:0:0:1::2: open: ")
+        assert told(box, "close", str(client.address4), *MARK) == "1 door closed"
+        assert client.connect(client.server4, GUARDED) == "prohibited"
+        assert client.connect(client.server6, GUARDED) == "open"
+        assert told(box, "close", "--all", *MARK) == "1 door closed"
+        assert doors(box) == []
+
+        knock(client, client.server4, SEQUENCE[1:2])
+        daemon.wait_for("wrong knock")
+        assert told(box, "forget", str(client.address4), *MARK) == f"{client.address4}: forgotten"
+        knock(client, client.server4)
+        wait_open(client, client.server4)
+
+    for words, status, text in (
+        (["open", str(client.address4), "-s", "nosuch"], 2, "there is no sequence 'nosuch', expected one of: main"),
+        (["close", "10.0.0.0/8"], 2, "ADDRESS: this is no address"),
+        (["status", "--priority", "12345"], 1, "no daemon runs with the mark rule_priority = 12345"),
+    ):
+        done = command(box, *words, *([] if "--priority" in words else MARK))
+        assert (done.returncode, done.stdout) == (status, "")
+        assert re.fullmatch(f"port-knocking-doors: .*{re.escape(text)}.*\n", done.stderr)
+
+
+def test_firewalld_that_hangs_is_told_and_nothing_is_said_to_be_open(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    daemon = start_daemon(box, tmp_path, max_opened_door_duration=600)
+    box.firewalld.freeze()
+    assert "not open yet, firewalld has not confirmed it" in told(box, "open", str(client.address4), *MARK)
+    daemon.wait_for("firewalld does not answer", 20)
+    status = told(box, "status", "--json", *MARK)
+    assert '"hung"' in status
+    assert '"standing": "waiting"' in status
+    box.firewalld.thaw()
+    daemon.wait_for(f"opened {GUARDED}/tcp", 20)
+    assert doors(box) == [door_rule(client.address4)]
+    box.firewalld.freeze()
+    said = told(box, "close", "--all", *MARK)
+    assert said.startswith("1 door closed\nOf these, 1 still stand: firewalld has not answered yet")
+    box.firewalld.thaw()
+    wait_until(lambda: doors(box) == [], 20, "the door is gone")
+
+
+def test_reload_is_what_sighup_is(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    daemon = start_daemon(box, tmp_path, max_opened_door_duration=600)
+    with box.server.listen(GUARDED):
+        knock(client, client.server4)
+        wait_open(client, client.server4)
+        other = [port + 1000 for port in SEQUENCE]
+        conf = write_configuration(tmp_path, opening_sequence=other, max_opened_door_duration=600)
+        assert told(box, "reload", *MARK) == "The configuration was read again and is in force"
+        # Whatever happens to a door's rule would show within the reload's own time: it is settled when it returns.
+        assert client.connect(client.server4, GUARDED) == "open"
+
+    def rules() -> set[str]:
+        return {rule for rule in box.rules() if "source address" not in rule}
+
+    wait_until(lambda: rules() == knock_port_rules(other), 10, "only the new knock ports are let through")
+    conf.write_text(conf.read_text() + "bogus = 1\n")
+    done = command(box, "reload", *MARK)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"port-knocking-doors: {conf}:\d+: the key bogus is unknown.*\n", done.stderr)
+    daemon.wait_for("ERROR the configuration was read again and nothing changed: .*bogus")
+    daemon.send_signal(signal.SIGHUP)
+    wait_until(
+        lambda: len([line for line in daemon.stderr.lines if "nothing changed" in line]) == 2,
+        10,
+        "SIGHUP says the same",
+    )
+
+
+def test_the_socket_goes_with_its_daemon_and_a_killed_ones_is_replaced(box: Sandbox, tmp_path: Path) -> None:
+    conf = write_configuration(tmp_path)
+    for number in (signal.SIGKILL, signal.SIGTERM):
+        daemon = begin_daemon(box, conf)
+        daemon.wait_for(r"\bready\b", 30)
+        assert box.server.run(["stat", "-c", "%a %F", SOCKET]).stdout.strip() == "600 socket"
+        told(box, "status", *MARK)
+        daemon.send_signal(number)
+        daemon.wait(20)
+        is_left = box.server.run(["test", "-e", SOCKET], check=False).returncode == 0
+        assert is_left is (number == signal.SIGKILL)
+        done = command(box, "status", *MARK)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr.count("\n") == 1
+        assert "no daemon runs with the mark rule_priority = 31313" in done.stderr
+    done = command(box, "status", "--prometheus", *MARK)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1] == "port_knocking_doors_up 0"
+
+
+def test_watched_status_is_drawn_over_itself_and_leaves_the_terminal_as_it_was(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    daemon = start_daemon(box, tmp_path, max_opened_door_duration=600)
+    ours, theirs = pty.openpty()
+    try:
+        watching = box.server.popen([*PROGRAM, "status", "--watch", "--every", "0.1", *MARK], stdout=theirs)
+        os.close(theirs)
+        seen = bytearray()
+
+        def shows(what: bytes) -> Callable[[], bool]:
+            def look() -> bool:
+                with suppress(OSError):  # the other end is closed
+                    while select.select([ours], [], [], 0)[0]:
+                        seen.extend(os.read(ours, 65536))
+                return what in seen
+
+            return look
+
+        wait_until(shows(b"Doors: 0 of 1024"), 30, "the table is there")
+        knock(client, client.server4)
+        wait_until(shows(b"Doors: 1 of 1024"), 10, "the new door is there")
+        daemon.send_signal(signal.SIGTERM)
+        wait_until(shows(b"no daemon runs"), 20, "the daemon's end is there")
+        start_daemon(box, tmp_path)
+        before = len(seen)
+        wait_until(lambda: shows(b"")() and b"Doors: 0 of 1024" in seen[before:], 20, "the next daemon is there")
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 0
+        wait_until(shows(b"\x1b[?25h\x1b[?1049l"), 10, "the terminal is as it was")
+        frames = bytes(seen).split(b"\x1b[H")
+        assert frames[0] == b"\x1b[?1049h\x1b[?25l"
+        assert len(frames) > 3
+        assert b"\x1b[2J" not in seen  # nothing is blanked ahead of being drawn
+        assert watching.stderr.text == ""
+    finally:
+        os.close(ours)
+
+
+def test_hostile_connections_keep_no_door_shut(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    """Idle, chattering, deaf and dying ones, more than there is room for, while somebody knocks."""
+    start_daemon(box, tmp_path, max_opened_door_duration=1)
+    hostile = f"""
+import socket, sys, time
+def one(data):
+    s = socket.socket(socket.AF_UNIX); s.setblocking(False)
+    try:
+        s.connect({SOCKET!r}); s.send(data)
+    except OSError: pass
+    return s
+print("up", file=sys.stderr, flush=True)
+end = time.monotonic() + 60
+words = b"", b"[" * 4000, b"\\xff\\n", b'{{"do":"status"}}\\n', b'{{"do":"watch","seconds":9}}\\n'
+while time.monotonic() < end:
+    held = [one(data) for data in words * 8]
+    time.sleep(0.02)
+"""
+    with box.server.listen(GUARDED):
+        running = box.server.popen([sys.executable, "-c", hostile])
+        running.wait_for("up", 20)
+        for _ in range(3):
+            knock(client, client.server4)
+            assert wait_open(client, client.server4) < 3
+            wait_shut(client, client.server4)
+        running.kill()
+
+    def answers() -> bool:
+        return command(box, "status", *MARK).returncode == 0
+
+    wait_until(answers, 30, "status answers again", every=0.2)
+    started = time.monotonic()
+    told(box, "close", "--all", *MARK)
+    assert time.monotonic() - started < 30
