@@ -184,7 +184,7 @@ def test_what_was_left_behind_is_known_until_somebody_came_to_its_end(folder: Pa
 
 def test_what_else_lies_about_is_no_mark(folder: Path) -> None:
     folder.mkdir()
-    for name in ("pending-31313.lock", "1e5.lock", "123456789.lock", ".lock", "31313.lock.old"):
+    for name in ("pending-31313.lock", "1e5.lock", "12345678901.lock", ".lock", "31313.lock.old"):
         (folder / name).write_text("daemon 1\n")
     (folder / "31314.lock").mkdir()
     assert left_behind() == []
