@@ -63,7 +63,7 @@ ROWS = {
 def test_a_flood_is_read_in_rows(
     monkeypatch: pytest.MonkeyPatch, kinds: list[Frame], kind: Callable[[bytearray], ring.Buffer]
 ) -> None:
-    flood = [frame for number in range(100) for kind in kinds for frame in crowd(kind, 1 + number % 2)]
+    flood = [replace(frame, source=frame.by + number) for number in range(300 // len(kinds)) for frame in kinds]
     memory = kind(filled(*flood))
     expected = one_by_one(memory)
     alone = 0
