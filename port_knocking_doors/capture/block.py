@@ -3,16 +3,15 @@
 What is read there is the kernel's, yet it is taken for a claim: no offset leads out of the block, and no chain of
 frames is longer than the block says.
 
-This is the hot path of a flood. A flood's frames are of the same length, and so equally spaced: once the first one was
-looked at, one `iter_unpack` reads what matters of the frames, the IP headers and the ports behind it, row after row.
-What is odd in any way ends the row and is read on its own. Measured with CPython 3.11 on one and the same machine: a
-packet in a row costs 0.45 µs, one on its own 0.75 µs (0.85 µs with two rooms for walk and parsing).
+This is the hot path of a flood. A flood's frames are equally long, and so equally spaced: rows of them are looked at
+together, a byte of all headers at once, and what differs is read by one `iter_unpack`. What is odd in any way ends the
+row, and is read on its own. Measured with CPython 3.11 on a busy machine, the caller's loop included: 0.50 µs in
+a row, 1.0 µs alone. With the fields of each header unpacked and compared it was 0.63 µs in a row.
 """
 
 import socket
 import struct
 from collections.abc import Iterator
-from operator import length_hint
 
 from port_knocking_doors.capture import ring
 from port_knocking_doors.capture.packet import (
@@ -45,30 +44,30 @@ _TCP = socket.IPPROTO_TCP
 _UDP_KNOCK = IPV4_HEADER + UDP_HEADER
 _TCP_KNOCK = IPV4_HEADER + TCP_HEADER
 
-# Of the frame: tp_next_offset, tp_snaplen, tp_net, sll_ifindex. Of struct iphdr: version and length, total length,
-# place of the fragment, protocol, addresses. Of the transport: ports and (of TCP) sequence number; flags are to follow.
-_PLAIN = "!I8xI10xH24xI40xBxH2xHxBxx4s4sHHI"
+# Where in a frame (struct tpacket3_hdr, struct sockaddr_ll) and in struct iphdr the bytes are that are the same all
+# along a row: tp_next_offset, tp_snaplen but for its lowest byte, tp_net, sll_ifindex, the lower half of the fragment's
+# place, version and length of the IP header.
+_LENGTH, _HIGHER = (12, slice(13, 16)) if struct.pack("=H", 1)[0] else (15, slice(12, 15))
+_PLACE = _TO_PACKET + 6
+_SAME = (*range(4), *range(16)[_HIGHER], 26, 27, *range(52, 56), _PLACE + 1, _TO_PACKET)
+_FIRST_PLACES = bytes(high for high in range(256) if not high << 8 & IPV4_PLACE)
+"""The higher half of a first fragment's place, whatever flags are above it."""
+
+# The lowest byte of tp_snaplen, and of a packet without options total length, protocol, addresses, ports, and for TCP
+# sequence number and flags.
+_KNOCK = f"!{_LENGTH}xB{_TO_PACKET + 1 - _LENGTH}xH5xBxx4s4sHHI"
 
 
-def _swapped(form: str, value: int) -> int:
-    """What a number of the kernel's becomes when it is read in the network's order, like all of a row."""
-    number: int = struct.unpack(f"!{form}", struct.pack(f"={form}", value))[0]
-    return number
-
-
-def _lengths(step: int) -> frozenset[int]:
-    """Of the packets whose frame is so long, if a knock fits in them; swapped."""
+def _lengths(step: int) -> bytes:
+    """Of the packets whose frame is so long, if a knock fits in them."""
     longest = step - _TO_PACKET
-    return frozenset(_swapped("I", size) for size in range(max(_UDP_KNOCK, longest - _ALIGNMENT + 1), longest + 1))
+    return bytes(range(max(_UDP_KNOCK, longest - _ALIGNMENT + 1), longest + 1))
 
 
-_HERE = _swapped("H", _TO_PACKET)
-_WHOLE_TCP = _swapped("I", _TCP_KNOCK)
-# By the length of a frame: its number as it is read, the lengths of packets, and how a row is read. IPv4 without
-# options has these two; the shorter one ends ahead of TCP's flags, and what is read for them is never used.
+# By the length of a frame: the lengths of packets, and how a row is read. IPv4 without options has these two; the
+# shorter one ends ahead of TCP's flags, and what is read for them is never used.
 _ROWS = {
-    step: (_swapped("I", step), _lengths(step), struct.Struct(_PLAIN + rest).iter_unpack)
-    for step, rest in ((128, "3xB"), (136, "5xB6x"))
+    step: (_lengths(step), struct.Struct(_KNOCK + rest).iter_unpack) for step, rest in ((128, "3xB"), (136, "5xB6x"))
 }
 
 
@@ -82,53 +81,28 @@ def packets(memory: ring.Buffer, block: int, block_size: int) -> Iterator[Arriva
     end = block + block_size
     last = end - ring.FRAME_SIZE
     next_row, pause = count, FEW
-    frame, here = ring.frame, _HERE
+    frame = ring.frame
     while count > 0 and at <= last:
         step, length, to_packet, interface = frame(memory, at)
-        if count <= next_row and step in _ROWS and (size := min(ROW, count, (end - at) // step)) >= FEW:
-            swapped_step, lengths, unpack = _ROWS[step]
-            swapped_interface = _swapped("i", interface)
-            rows = unpack(memory[at : at + size * step])
-            for (
-                following,
-                captured,
-                start,
-                link,
-                first,
-                total,
-                place,
-                protocol,
-                source,
-                destination,
-                source_port,
-                port,
-                sequence,
-                flags,
-            ) in rows:
-                if (
-                    following != swapped_step
-                    or start != here
-                    or link != swapped_interface
-                    or first != PLAIN_IPV4
-                    or place & IPV4_PLACE
-                    or captured not in lengths
-                ):
-                    size -= 1
-                    break
-                if protocol == _UDP:
-                    if total >= _UDP_KNOCK:
-                        yield source, destination, UDP_CODE | port, source_port, interface
-                elif protocol == _TCP and total >= _TCP_KNOCK and captured == _WHOLE_TCP:
-                    code = (flags & FLAGS) << 24 | TCP_CODE | port
-                    yield source, destination, code, sequence << 16 | source_port, interface
-            size -= length_hint(rows)
-            count -= size
-            at += size * step
-            if size < FEW:
-                pause *= 2
-                next_row = count - pause
-            if size:
+        if FEW < count <= next_row and step in _ROWS and to_packet == _TO_PACKET:
+            lengths, unpack = _ROWS[step]
+            # A block's last frame tells of no next one.
+            row = bytes(memory[at : at + min(ROW, count - 1, (end - at) // step) * step])
+            size = _alike(row, step, lengths)
+            if size >= FEW:
+                rows = unpack(row[: size * step])
+                for captured, total, protocol, source, destination, source_port, port, sequence, flags in rows:
+                    if protocol == _UDP:
+                        if total >= _UDP_KNOCK:
+                            yield source, destination, UDP_CODE | port, source_port, interface
+                    elif protocol == _TCP and total >= _TCP_KNOCK and captured == _TCP_KNOCK:
+                        code = (flags & FLAGS) << 24 | TCP_CODE | port
+                        yield source, destination, code, sequence << 16 | source_port, interface
+                at += size * step
+                count -= size
                 continue
+            pause *= 2
+            next_row = count - pause
         start = at + to_packet
         if start + length > end:
             return
@@ -140,3 +114,19 @@ def packets(memory: ring.Buffer, block: int, block_size: int) -> Iterator[Arriva
             return
         at += step
         count -= 1
+
+
+def _alike(row: bytes, step: int, lengths: bytes) -> int:
+    """How many frames from the first one on are plain, and like the first one where they must be."""
+    if len(row) < FEW * step or row[_TO_PACKET] != PLAIN_IPV4 or row[_PLACE + 1] or any(row[_HIGHER]):
+        return 0
+    size = len(row) // step
+    for place in _SAME:
+        column = row[place::step]
+        if column != column[:1] * len(column):
+            size = min(size, len(column) - len(column.lstrip(column[:1])))
+    for place, allowed in ((_LENGTH, lengths), (_PLACE, _FIRST_PLACES)):
+        column = row[place::step]
+        if column.translate(None, allowed):
+            size = min(size, len(column) - len(column.lstrip(allowed)))
+    return size
