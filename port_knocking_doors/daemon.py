@@ -28,7 +28,7 @@ from .guardian import Guardian
 from .knockers import Judge, Knockers, Outcome, Verdict
 from .log import logger
 from .model import Door, Port, Protocol, Sequence, Settings, Step
-from .notify import notify
+from .notify import Watchdog, notify, reloading
 from .runtime import hold_mark
 from .served import outgoing_ports, served_ports
 from .throttle import Throttle
@@ -86,6 +86,7 @@ class Daemon:
     async def _run(self) -> None:
         with ExitStack() as stack:
             stack.enter_context(hold_mark(self._settings.rule_priority))
+            stack.enter_context(Watchdog())
             pending = pending_directory(self._settings.rule_priority)
             run_pending(pending)
             self._commands = Commands(pending, self)
@@ -111,8 +112,7 @@ class Daemon:
         try:
             await within(FIRST_ANSWER, self._keeper.surveyed())
         except asyncio.TimeoutError:
-            why = "does not answer" if self._keeper.present else "is not running"
-            logger.warning("firewalld %s: knocks are heard, doors wait until it does", why)
+            logger.warning("firewalld %s: knocks are heard, doors wait until it obeys", self._keeper.obstacle)
             await self._keeper.surveyed()
         assert self._keeper.zones is not None
         _check_zone(self._settings, self._keeper.zones)
@@ -278,6 +278,7 @@ class Daemon:
 
     # The configuration, again. ---------------------------------------------------------------------------------------
 
+    @reloading
     def _on_hangup(self) -> None:
         """Read the configuration again, whole; then swap it in. Open doors and their deadlines stay as they are."""
         try:

@@ -7,6 +7,8 @@ change. So whatever goes wrong has one remedy, and nothing that failed needs a l
 """
 
 import asyncio
+import os
+import pwd
 from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, Protocol
 
@@ -18,6 +20,10 @@ from .zones import Zones
 
 _FIRST_RETRY, _LAST_RETRY = 0.05, 5.0
 """Seconds between looks at a firewalld that answers with errors: it does so for a moment while it starts."""
+
+SERVICE_USER = "port-knocking-doors"
+POLKIT_RULES = "/etc/polkit-1/rules.d"
+"""Where an administrator's rules are; a package has its own in /usr/share/polkit-1/rules.d."""
 
 
 class Placed(NamedTuple):
@@ -137,6 +143,13 @@ class Doorkeeper:
     def present(self) -> bool:
         """Whether firewalld is on the bus."""
         return self._firewalld.present
+
+    @property
+    def obstacle(self) -> str:
+        """What firewalld does instead of obeying, as far as is known."""
+        if not self.present:
+            return "is not running"
+        return "refuses" if self._failures else "does not answer"
 
     @property
     def standing(self) -> int:
@@ -371,9 +384,22 @@ class Doorkeeper:
 
 
 def _remedy(error: FirewallError) -> str:
-    if error.code == firewalld.NOT_AUTHORIZED:
-        return (
-            ": this user may not change the firewall; run as root, or allow it the polkit action"
-            " org.fedoraproject.FirewallD1.config"
-        )
-    return ""
+    if error.code != firewalld.NOT_AUTHORIZED:
+        return ""
+    user = _user()
+    if "(uid)" in str(error):  # firewalld's word for: it found no polkit to ask, and asks for root
+        return f": polkit does not run here, so user {user} may not change the firewall: install and start it"
+    rule = f"{POLKIT_RULES}/50-port-knocking-doors.rules"
+    if user == SERVICE_USER:
+        return f": polkit does not let user {user} change the firewall: install {rule} (README, On a server)"
+    return (
+        f": polkit does not let user {user} change the firewall: run as user {SERVICE_USER}, whom {rule} lets "
+        "(README, On a server), or as root"
+    )
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())

@@ -7,6 +7,7 @@ ends.
 
 import fcntl
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -22,11 +23,14 @@ _PAUSE = 0.02
 
 
 def directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """The runtime directory, made if need be: the system's, or where that may not be written the user's own.
+    """The runtime directory, made if need be: the one that systemd made for us (RuntimeDirectory= of systemd.exec(5)),
+    else the system's, or where that may not be written the user's own.
 
-    Raises `DoorsError` where there is neither.
+    Raises `DoorsError` where there is none.
     """
     candidates = [SYSTEM_DIRECTORY]
+    if given := environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]:
+        candidates.insert(0, Path(given))
     if environ.get("XDG_RUNTIME_DIR"):
         candidates.append(Path(environ["XDG_RUNTIME_DIR"]) / SYSTEM_DIRECTORY.name)
     for candidate in candidates:
@@ -44,9 +48,10 @@ def directory(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 @contextmanager
-def hold_mark(priority: int, role: str = DAEMON) -> Iterator[None]:
+def hold_mark(priority: int, role: str = DAEMON, *, leaves_rules: bool = False) -> Iterator[None]:
     """Hold the lock on the mark `priority` for as long as the context lasts.
 
+    Where it ends by an exception, or `leaves_rules`, rules with the mark may be left behind: `left_behind` tells later.
     A daemon waits for a closer to finish. Raises `AlreadyRunningError`, naming the holder, where a daemon has it.
     """
     path = directory() / f"{priority}.lock"
@@ -56,9 +61,16 @@ def hold_mark(priority: int, role: str = DAEMON) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{role} {os.getpid()}\n".encode(), 0)
         yield
-        os.ftruncate(descriptor, 0)
+        if not leaves_rules:
+            os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
+
+
+def left_behind() -> list[int]:
+    """The marks whose last holder did not come to its end, or has not yet. Raises `DoorsError`."""
+    locks = (path for path in directory().glob("*.lock") if re.fullmatch(r"-?\d{1,5}", path.stem))
+    return sorted(int(path.stem) for path in locks if path.is_file() and path.stat().st_size)
 
 
 def _lock(descriptor: int, role: str, priority: int) -> None:

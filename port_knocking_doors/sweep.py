@@ -1,7 +1,7 @@
 """The closer: removes every rule that carries a mark, for a daemon that could not do it itself.
 
-Run as `python -m port_knocking_doors.sweep PRIORITY`. Where a daemon with the mark is running, there is nothing to do:
-it removes them itself.
+The guardian runs it as `python -m port_knocking_doors.sweep PRIORITY`; for people and for systemd's ExecStopPost there
+is the command `sweep`. Where a daemon with the mark is running, there is nothing to do: it removes them itself.
 """
 
 import asyncio
@@ -14,9 +14,9 @@ from .clock import within
 from .commands import pending_directory, run_pending
 from .doorkeeper import Doorkeeper
 from .errors import AlreadyRunningError, DoorsError, FirewallError
-from .firewalld import Event, Firewalld
+from .firewalld import UNREACHABLE, Event, Firewalld
 from .log import logger
-from .runtime import CLOSER, hold_mark
+from .runtime import CLOSER, hold_mark, left_behind
 
 ABSENCE = 5.0
 """Seconds after which a firewalld that is not on the bus is taken for stopped: its runtime rules went with it."""
@@ -36,29 +36,27 @@ class _Nobody:
         raise AssertionError(owner)
 
 
-async def sweep(priority: int) -> int:
+async def sweep(priority: int, patience: float = PATIENCE) -> int:
     """Run the stop commands that wait, then remove what carries the mark once firewalld answers; how many rules.
 
-    Raises `AlreadyRunningError` where a daemon has the mark, `FirewallError` where firewalld does not answer.
+    Raises `AlreadyRunningError` where a daemon has the mark, `FirewallError` where firewalld has not answered for
+    `patience` seconds, with the code `UNREACHABLE` where it is not running at all.
     """
-    with hold_mark(priority, CLOSER):
+    with hold_mark(priority, CLOSER, leaves_rules=True):
         run_pending(pending_directory(priority))
-    removed = None
-    while removed is None:
-        await _answering()
-        with hold_mark(priority, CLOSER):
-            removed = await _remove_all(priority)
-    return removed
+    while True:
+        await _answering(patience)
+        # Where it stops answering, the mark is let go: a new daemon shall not wait for that.
+        with suppress(asyncio.TimeoutError), hold_mark(priority, CLOSER):
+            return await _remove_all(priority)
 
 
-async def _remove_all(priority: int) -> int | None:
-    """How many rules were removed, or None where firewalld stopped answering: a new daemon shall not wait for that."""
+async def _remove_all(priority: int) -> int:
+    """How many rules were removed. Raises `asyncio.TimeoutError` where firewalld stopped answering."""
     keeper = Doorkeeper(priority, _Nobody())
     worker = asyncio.create_task(keeper.run())
     try:
         await within(TURN, keeper.settled())
-    except asyncio.TimeoutError:
-        return None
     finally:
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
@@ -67,34 +65,54 @@ async def _remove_all(priority: int) -> int | None:
     return keeper.removed
 
 
-async def _answering() -> None:
+async def _answering(patience: float) -> None:
     """Return once firewalld answers. The mark is not held meanwhile: a daemon that starts now need not wait for us."""
     came = asyncio.Event()
     client = Firewalld(lambda event: came.set() if event is Event.CAME else None)
     connection = asyncio.create_task(client.run())
     try:
-        await within(PATIENCE, client.connected.wait())
+        await within(patience, client.connected.wait())
         await within(ABSENCE, came.wait())
-        await within(PATIENCE, client.answer())
+        await within(patience, client.answer())
     except asyncio.TimeoutError:
-        raise FirewallError("firewalld is not there") from None
+        if client.connected.is_set() and not client.present:
+            raise FirewallError("firewalld is not running", UNREACHABLE) from None
+        raise FirewallError(f"firewalld has not answered for {patience:g} s") from None
     finally:
         connection.cancel()
         await asyncio.gather(connection, return_exceptions=True)
 
 
+def close(priority: int, patience: float = PATIENCE) -> DoorsError | None:
+    """`sweep`, with what came of it in the log; what went wrong if rules may be left."""
+    try:
+        removed = asyncio.run(sweep(priority, patience))
+    except AlreadyRunningError:
+        return None
+    except DoorsError as error:
+        if isinstance(error, FirewallError) and error.code == UNREACHABLE:
+            logger.info("firewalld is not running: what was open went with it")
+            return None
+        return error
+    logger.warning("closed the doors of a daemon that ended without doing so: %d rules removed", removed)
+    return None
+
+
+def close_all(patience: float) -> None:
+    """`close` for every mark that somebody left behind. Raises `DoorsError` where rules may be left."""
+    failures = [failure for mark in left_behind() if (failure := close(mark, patience))]
+    if failures:
+        raise failures[0]
+
+
 def main() -> int:
     """Run the closer with the command line's arguments."""
     log.set_up(verbose=False)
-    try:
-        removed = asyncio.run(sweep(int(sys.argv[1])))
-    except AlreadyRunningError:
+    error = close(int(sys.argv[1]))
+    if error is None:
         return 0
-    except DoorsError as error:
-        logger.error("closing the doors of a daemon that ended: %s", error)
-        return error.exit_status
-    logger.warning("closed the doors of a daemon that ended without doing so: %d rules removed", removed)
-    return 0
+    logger.error("closing the doors of a daemon that ended: %s", error)
+    return error.exit_status
 
 
 if __name__ == "__main__":

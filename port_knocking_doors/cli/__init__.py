@@ -12,10 +12,10 @@ import typer
 
 from port_knocking_doors.errors import ConfigError, DoorsError
 
-from . import check, demo, run  # each tells `app` of its command
+from . import check, demo, run, sweep  # each tells `app` of its command
 from .options import PROGRAM, app
 
-__all__ = ["PROGRAM", "app", "check", "demo", "main", "run"]
+__all__ = ["PROGRAM", "app", "check", "demo", "main", "run", "sweep"]
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""

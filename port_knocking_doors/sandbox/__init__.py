@@ -9,7 +9,7 @@
 runs in there is `inside` (the first process) and `agent` (one a host), which speak over a `channel`.
 """
 
-from port_knocking_doors.sandbox.box import Bus, Firewalld, Sandbox
+from port_knocking_doors.sandbox.box import Bus, Firewalld, Polkit, Sandbox
 from port_knocking_doors.sandbox.host import Attempt, ClientHost, Datagram, Host, Listener, Outcome, Watch
 from port_knocking_doors.sandbox.process import Output, Process
 
@@ -23,6 +23,7 @@ __all__ = [
     "Listener",
     "Outcome",
     "Output",
+    "Polkit",
     "Process",
     "Sandbox",
     "Watch",

@@ -26,6 +26,7 @@ _BUS_CONFIGURATION = f"""\
   <listen>unix:path={BUS_SOCKET}</listen>
   <auth>EXTERNAL</auth>
   <policy context="default">
+    <allow user="*"/>
     <allow send_destination="*" eavesdrop="true"/>
     <allow eavesdrop="true"/>
     <allow own="*"/>
@@ -156,11 +157,38 @@ class Firewalld(Service):
         )
 
 
-class Sandbox:
-    """A server with a real firewalld and one client host for each name, for as long as the `with` lasts."""
+class Polkit(Service):
+    """The real polkitd on the sandbox's bus, with rules of its own: those of this machine are out of its sight."""
 
-    def __init__(self, clients: Iterable[str] = ("client",), *, say: launch.Say = _say) -> None:
+    PROGRAM = "/usr/lib/polkit-1/polkitd"
+    RULES = "/etc/polkit-1/rules.d"
+
+    def __init__(self, server: Host) -> None:
+        super().__init__(server, [self.PROGRAM, "--no-debug"])
+        for directory in (self.RULES, "/usr/share/polkit-1/rules.d"):
+            server.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "sandbox", directory])
+
+    def wait_until_ready(self) -> None:
+        ask = ["dbus-send", "--system", "--print-reply", "--dest=org.freedesktop.DBus", "/org/freedesktop/DBus"]
+        ask += ["org.freedesktop.DBus.NameHasOwner", "string:org.freedesktop.PolicyKit1"]
+        deadline = time.monotonic() + READY_WITHIN
+        while "true" not in self._server.run(ask).stdout:
+            if not self.running:
+                raise self._failure("polkitd ended")
+            if time.monotonic() > deadline:
+                raise self._failure(f"polkitd is not ready after {READY_WITHIN:g} s")
+            time.sleep(_POLL)
+
+
+class Sandbox:
+    """A server with a real firewalld and one client host for each name, for as long as the `with` lasts.
+
+    `users`: other users than root are wanted in there, which not everybody can have without root.
+    """
+
+    def __init__(self, clients: Iterable[str] = ("client",), *, users: bool = False, say: launch.Say = _say) -> None:
         self._wanted = tuple(clients)
+        self._users = users
         self._say = say
         self._environment = launch.environment(
             {"DBUS_SYSTEM_BUS_ADDRESS": f"unix:path={BUS_SOCKET}", "XDG_RUNTIME_DIR": RUNTIME_DIRECTORY}
@@ -194,7 +222,7 @@ class Sandbox:
         return self._entrance.way.name
 
     def _start(self) -> None:
-        self._entrance = launch.enter(self._say)
+        self._entrance = launch.enter(self._say, users=self._users)
         link, _ = self._new_link("server", own_network=False)
         self.server = Host("server", link, self._environment, self.processes)
         self.bus = Bus(self.server)

@@ -142,11 +142,12 @@ class Entrance:
             raise SandboxError(message["denied"])
 
 
-def enter(say: Say) -> Entrance:
-    """Take the first way in that works; says so if that is not the first one."""
+def enter(say: Say, *, users: bool = False) -> Entrance:
+    """Take the first way in that works; says so if that is not the first one. With `users`, one that has other users
+    than root: an ordinary user has them only by grace of /etc/subuid and newuidmap(1)."""
     check_programs()
     refusals: list[str] = []
-    for way in _ways():
+    for way in _ways_with_users() if users else _ways():
         if refusals:
             say(f"{'; '.join(refusals)}: using {way.name} instead")
         try:
@@ -161,12 +162,22 @@ def _ways() -> Iterator[Way]:
     if os.geteuid() == 0:
         yield Way("root", (), ())
         return
+    yield from _sudo()
+
+
+def _ways_with_users() -> Iterator[Way]:
+    if os.geteuid() == 0:
+        yield Way("root", (), ())
+        return
+    if shutil.which("newuidmap", path=search_path()):
+        yield Way("a user namespace with users", (), ("--user", "--map-root-user", "--map-auto"))
+    yield from _sudo()
+
+
+def _sudo() -> Iterator[Way]:
     sudo = shutil.which("sudo", path=search_path())
-    if sudo is not None:
-        yield from _sudo(sudo)
-
-
-def _sudo(sudo: str) -> Iterator[Way]:
+    if sudo is None:
+        return
     try:
         os.close(os.open("/dev/tty", os.O_RDWR))
         yield Way("sudo", (sudo, "--"), (), asks_password=True)
@@ -200,6 +211,7 @@ _NOT_PASSED_ON = (
     "__PYVENV",
     "DBUS_",
     "XDG_RUNTIME_DIR",
+    "RUNTIME_DIRECTORY",
     "NOTIFY_SOCKET",
     "JOURNAL_STREAM",
     "LISTEN_",

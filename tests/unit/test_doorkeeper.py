@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import os
+import re
 import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
@@ -134,8 +135,7 @@ def test_without_the_right_to_change_rules_the_log_names_the_remedy_once(
         assert len(told.told) == 5
 
     on_a_bus(bus, story)
-    assert caplog.text.count("org.fedoraproject.FirewallD1.config\n") == 1
-    assert caplog.text.count("run as root") == 1
+    assert caplog.text.count("50-port-knocking-doors.rules") == 1
 
 
 def test_without_the_right_to_read_rules_the_log_names_the_remedy_once(
@@ -152,7 +152,35 @@ def test_without_the_right_to_read_rules_the_log_names_the_remedy_once(
         assert told.told == [("standing", "a")]
 
     on_a_bus(bus, story)
-    assert caplog.text.count("run as root") == 1
+    assert caplog.text.count("50-port-knocking-doors.rules") == 1
+
+
+@pytest.mark.parametrize(
+    ("user", "said", "expected"),
+    [
+        ("port-knocking-doors", "(polkit)", "install /etc/polkit-1/rules.d/50-port-knocking-doors.rules"),
+        ("somebody", "(polkit)", "run as user port-knocking-doors, whom .*-doors.rules lets .*, or as root"),
+        ("port-knocking-doors", "(uid)", "polkit does not run here, .* install and start it"),
+    ],
+    ids=["the service's user", "another user", "no polkit"],
+)
+def test_who_may_not_change_rules_is_told_what_is_missing(
+    bus: FakeBus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, user: str, said: str, expected: str
+) -> None:
+    monkeypatch.setattr(doorkeeper, "_user", lambda: user)
+    action = f"{firewalld.NAME}.config"
+    bus.errors["addRichRule"] = (f"{firewalld.NAME}.NotAuthorizedException", f"Not Authorized{said}: {action}")
+
+    async def story(keeper: Doorkeeper, told: Story) -> None:
+        keeper.want("a", always(Placed("public", rule(1))))
+        await asyncio.wait_for(keeper.settled(), SOON)
+        assert told.told == []
+
+    on_a_bus(bus, story)
+    (record,) = caplog.records
+    assert action in record.getMessage()
+    assert f"user {user} " in record.getMessage()
+    assert re.search(expected, record.getMessage())
 
 
 def test_a_firewalld_that_is_still_starting_is_asked_again_soon(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:

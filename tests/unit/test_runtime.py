@@ -12,7 +12,7 @@ import pytest
 
 from port_knocking_doors import runtime
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError
-from port_knocking_doors.runtime import CLOSER, DAEMON, directory, hold_mark
+from port_knocking_doors.runtime import CLOSER, DAEMON, directory, hold_mark, left_behind
 from tests.helpers.fake_bus import open_descriptors
 
 REPOSITORY = Path(__file__).parents[2]
@@ -64,6 +64,14 @@ def test_the_systems_directory_is_made_for_its_owner_alone(folder: Path) -> None
 def test_who_may_not_write_there_gets_one_of_its_own(folder: Path, tmp_path: Path) -> None:
     folder.parent.rmdir()
     assert directory({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / folder.name
+
+
+def test_the_directory_that_systemd_made_for_us_comes_first(folder: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir(mode=0o700)
+    assert directory({"RUNTIME_DIRECTORY": str(given)}) == given
+    assert directory({"RUNTIME_DIRECTORY": f"{given}:{tmp_path}"}) == given
+    assert directory({"RUNTIME_DIRECTORY": ""}) == folder
 
 
 def give_away(path: Path) -> None:
@@ -133,6 +141,34 @@ def test_a_mark_whose_holder_was_killed_is_free(folder: Path) -> None:
         assert (folder / f"{MARK}.lock").read_text() != ""
         with hold_mark(MARK):
             assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
+
+
+def test_what_was_left_behind_is_known_until_somebody_came_to_its_end(folder: Path) -> None:
+    assert left_behind() == []
+    with hold_mark(MARK), hold_mark(-5):
+        assert left_behind() == [-5, MARK]
+    assert left_behind() == []
+    with somebody(folder, DAEMON) as killed:
+        killed.kill()
+        killed.wait()
+    assert left_behind() == [MARK]
+    with hold_mark(MARK, CLOSER, leaves_rules=True):
+        pass
+    assert left_behind() == [MARK]
+    with pytest.raises(ZeroDivisionError), hold_mark(MARK, CLOSER):
+        raise ZeroDivisionError
+    assert left_behind() == [MARK]
+    with hold_mark(MARK, CLOSER):
+        pass
+    assert left_behind() == []
+
+
+def test_what_else_lies_about_is_no_mark(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("pending-31313.lock", "1e5.lock", "123456789.lock", ".lock", "31313.lock.old"):
+        (folder / name).write_text("daemon 1\n")
+    (folder / "31314.lock").mkdir()
+    assert left_behind() == []
 
 
 def test_a_closer_does_not_wait_for_anybody(folder: Path) -> None:

@@ -1,0 +1,26 @@
+"""`sweep`: what ExecStopPost runs."""
+
+import typer
+
+from port_knocking_doors import log, runtime
+
+from .options import app
+
+
+@app.command()
+def sweep(
+    patience: float = typer.Option(
+        30.0, min=1.0, max=3600.0, metavar="SECONDS", help="How long to wait for a firewalld that does not answer."
+    ),
+) -> None:
+    """Close what a daemon left open that was killed, and run the stop commands that it owes. The unit's ExecStopPost.
+
+    Goes by what the daemon noted in its runtime directory, not by the configuration, which may have changed: run it as
+    the daemon's user. A daemon that is running is left alone, and so are its doors. Nothing to close is no failure.
+    """
+    log.set_up(verbose=False)
+    if not runtime.left_behind():
+        return
+    from port_knocking_doors import sweep as closer  # with D-Bus, most of the time that this takes
+
+    closer.close_all(patience)

@@ -1,0 +1,193 @@
+"""The daemon as its unit runs it: an ordinary user with one capability, whom polkit lets change the firewall."""
+
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from port_knocking_doors.sandbox import Polkit, Process, Sandbox
+from tests.helpers.doorstep import (
+    NOTICE,
+    await_closed,
+    await_open,
+    kill_with_guardian,
+    marked,
+    nothing_marked,
+    said,
+    state,
+)
+from tests.helpers.running import GUARDED, knock, write_configuration
+from tests.helpers.service import COMMANDS_UNIT, CONF, OTHER, SYSTEMD, UNIT, USER, Installation
+from tests.helpers.sniffed import whole_sequence, write_sniffing
+from tests.helpers.waiting import wait_until
+
+CAP_NET_RAW = 1 << 13  # <linux/capability.h>
+WITHOUT_SNIFFING = SYSTEMD / "without-sniffing.conf"
+A_RULE = 'rule priority="5" family="ipv4" source address="10.9.9.9" port port="22" protocol="tcp" accept'
+
+
+@pytest.fixture
+def users() -> Iterator[Sandbox]:
+    """A server that has other users than root, with polkit on its bus."""
+    with Sandbox(clients=("client", "stranger"), users=True) as box:
+        Polkit(box.server).start()
+        yield box
+
+
+def status(box: Sandbox, process: Process) -> dict[str, str]:
+    """What the kernel says of a process (proc_pid_status(5))."""
+    lines = box.server.run(["cat", f"/proc/{process.inner_pid}/status"]).stdout.splitlines()
+    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def log_of_no_trouble(daemon: Process) -> None:
+    assert not said(daemon, "Traceback|ERROR|Operation not permitted")
+
+
+# --- what systemd itself says of the units
+
+
+def test_systemd_rates_the_unit_as_well_sandboxed() -> None:
+    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20"]
+    with_capability = subprocess.run([*command, str(UNIT)], capture_output=True, text=True, check=False)
+    assert with_capability.returncode == 0, with_capability.stdout[-300:]
+
+
+@pytest.mark.parametrize("unit", [UNIT, COMMANDS_UNIT], ids=lambda unit: unit.stem)
+@pytest.mark.parametrize("dropin", [None, WITHOUT_SNIFFING], ids=["as it is", "without sniffing"])
+def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, unit: Path, dropin: Path | None) -> None:
+    # Its program and its manual pages are not installed here.
+    text = unit.read_text().replace("/usr/bin/port-knocking-doors", "/bin/true")
+    copy = tmp_path / unit.name
+    copy.write_text(re.sub("^Documentation=.*\n", "", text, flags=re.MULTILINE))
+    if dropin is not None:
+        (tmp_path / f"{unit.name}.d").mkdir()
+        (tmp_path / f"{unit.name}.d" / dropin.name).write_text(dropin.read_text())
+    found = subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, check=False)
+    # Other units of this machine are no business of ours.
+    assert [line for line in found.stderr.splitlines() if copy.stem in line] == []
+    assert found.returncode == 0 or copy.stem not in found.stderr
+
+
+# --- what the unit promises, with a real polkitd
+
+
+def test_as_its_own_user_with_one_capability_it_serves_reloads_ends_and_is_swept(
+    users: Sandbox, tmp_path: Path
+) -> None:
+    client, stranger = users.hosts["client"], users.hosts["stranger"]
+    conf = write_sniffing(tmp_path, {"duration": 300}, max_opened_door_duration=300)
+    installed = Installation(users, tmp_path, conf)
+    installed.install_rule()
+    systemd = installed.listen()
+    daemon = installed.begin("ExecStart", "--conf", CONF)
+    daemon.wait_for(r"\bready\b", 20)
+    systemd.stdout.wait_for("READY=1", NOTICE)
+
+    held = status(users, daemon)
+    assert USER in users.server.run(["id", "-un", held["Uid"].split()[0]]).stdout
+    assert {int(held[f"Cap{which}"], 16) for which in ("Eff", "Prm", "Amb", "Bnd")} == {CAP_NET_RAW}
+    assert (held["NoNewPrivs"], held["Seccomp"], held["Groups"]) == ("1", "2", "")
+
+    with users.server.listen(GUARDED):
+        knock(client, client.server4)
+        await_open(client)
+        whole_sequence(stranger, stranger.server4)
+        await_open(stranger)
+
+        # The loop says that it is alive for as long as it is.
+        said_so_far = len(systemd.stdout.lines)
+        systemd.stdout.wait_for("WATCHDOG=1", NOTICE, start=said_so_far)
+
+        said_so_far = len(systemd.stdout.lines)
+        users.server.run(["setpriv", f"--reuid={USER}", "--clear-groups", "kill", "-HUP", str(daemon.inner_pid)])
+        daemon.wait_for("is in force")
+        systemd.stdout.wait_for(r"RELOADING=1 MONOTONIC_USEC=\d+", NOTICE, start=said_so_far)
+        wait_until(lambda: "READY=1" in systemd.stdout.lines[said_so_far:], NOTICE, "told of the reload's end")
+        assert state(client) == "open"
+
+        daemon.terminate()
+        assert daemon.wait(NOTICE) == 0
+        systemd.stdout.wait_for("STOPPING=1", NOTICE)
+        assert nothing_marked(users)
+        post = installed.begin("ExecStopPost", "sweep")
+        assert post.wait(NOTICE) == 0
+        assert post.stderr.text == "", "there was nothing to do"
+        log_of_no_trouble(daemon)
+
+        killed = installed.begin("ExecStart", "--conf", CONF)
+        killed.wait_for(r"\bready\b", 20)
+        knock(client, client.server4)
+        await_open(client)
+        kill_with_guardian(users, killed)
+        assert marked(users.rules())
+        post = installed.begin("ExecStopPost", "sweep")
+        assert post.wait(2 * NOTICE) == 0
+        assert state(client) == "prohibited"
+        assert nothing_marked(users)
+        assert said(post, "closed the doors of a daemon that ended without doing so: 6 rules removed")
+
+
+def test_other_users_may_not_change_the_firewall_and_the_log_says_what_is_missing(
+    users: Sandbox, tmp_path: Path
+) -> None:
+    client = users.hosts["client"]
+    installed = Installation(users, tmp_path, write_configuration(tmp_path, max_opened_door_duration=300))
+    systemd = installed.listen()
+    daemon = installed.begin("ExecStart", "--conf", CONF)
+    missing = daemon.wait_for("ERROR")
+    assert re.search(r"FirewallD1\.config", missing)
+    assert f"user {USER}" in missing
+    assert "install /etc/polkit-1/rules.d/50-port-knocking-doors.rules" in missing
+    waits = daemon.wait_for("knocks are heard")
+    assert "firewalld refuses" in waits
+    assert not said(daemon, r"\bready\b")
+    assert not any("READY=1" in line for line in systemd.stdout.lines)
+
+    # As soon as the rule is there it works: nothing needs to be started again.
+    installed.install_rule()
+    daemon.wait_for(r"\bready\b", 20)
+    with users.server.listen(GUARDED):
+        knock(client, client.server4)
+        await_open(client)
+
+        def tried(user: str, *arguments: str) -> str:
+            attempt = installed.begin_as(user, "firewall-cmd", *arguments)
+            attempt.wait(20)
+            return attempt.stdout.text + attempt.stderr.text
+
+        add = f"--add-rich-rule={A_RULE}"
+        denied = {
+            "another user, a rule": tried(OTHER, add),
+            "another user, a permanent rule": tried(OTHER, "--permanent", add),
+            "another user, a look": tried(OTHER, "--list-rich-rules"),
+            "another user, our door": tried(OTHER, f"--remove-rich-rule={marked(users.rules())[0]}"),
+            "the daemon's user, more than its own": tried(USER, "--direct", "--get-all-rules"),
+            "the daemon's user, the lockdown": tried(USER, "--lockdown-on"),
+        }
+        assert [what for what, answer in denied.items() if "Authorization failed" not in answer] == []
+        assert A_RULE not in users.firewall_cmd("--list-rich-rules")
+        assert state(client) == "open"
+
+        daemon.terminate()
+        assert daemon.wait(NOTICE) == 0
+        await_closed(client)
+
+
+def test_without_a_sniffed_sequence_it_needs_no_capability(users: Sandbox, tmp_path: Path) -> None:
+    client = users.hosts["client"]
+    installed = Installation(users, tmp_path, write_configuration(tmp_path))
+    installed.install_rule()
+    daemon = installed.begin("ExecStart", "--conf", CONF, units=(UNIT, WITHOUT_SNIFFING))
+    daemon.wait_for(r"\bready\b", 20)
+    held = status(users, daemon)
+    assert {int(held[f"Cap{which}"], 16) for which in ("Eff", "Prm", "Inh", "Amb", "Bnd")} == {0}
+    with users.server.listen(GUARDED):
+        knock(client, client.server4)
+        await_open(client)
+        daemon.terminate()
+        assert daemon.wait(NOTICE) == 0
+        await_closed(client)
+    log_of_no_trouble(daemon)
