@@ -379,9 +379,7 @@ def help_text() -> str:
 
     Shows the documentation's example and never what is configured.
     """
-    return _HELP_HEAD + "\n".join(
-        f"\n{one.line}\n{_wrapped(one.need)}\n{_wrapped(one.about)}" for one in explained()
-    )
+    return _HELP_HEAD + "\n".join(f"\n{one.line}\n{_wrapped(one.need)}\n{_wrapped(one.about)}" for one in explained())
 
 
 def explained() -> Iterator[Explained]:
