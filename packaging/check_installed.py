@@ -1,7 +1,7 @@
-"""The story of an installed package: its daemon, as its own user, lets in whoever knocks with the sequence of this machine.
+"""The story of an installed package: its daemon, as its own user, lets in whoever knocks with this machine's sequence.
 
-Runs as root where the package is installed, on throw-away hosts with a real firewalld and a real polkitd, whose only rule
-is the one that the package brings. Everything is what was installed: this file imports nothing that stands beside it.
+Runs as root where the package is installed, on throw-away hosts with a real firewalld and a real polkitd, whose only
+rule is the one that the package brings. Everything is what was installed: this file imports nothing from beside it.
 """
 
 import re
