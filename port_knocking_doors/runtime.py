@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from .errors import AlreadyRunningError, DoorsError
@@ -55,16 +55,23 @@ def hold_mark(priority: int, role: str = DAEMON, *, leaves_rules: bool = False) 
     A daemon waits for a closer to finish. Raises `AlreadyRunningError`, naming the holder, where a daemon has it.
     """
     path = directory() / f"{priority}.lock"
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    try:
+    with ExitStack() as held:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        held.callback(os.close, descriptor)
         _lock(descriptor, role, priority)
+        # Root may run one by hand, with a directory of its own, beside the service with the system's.
+        with suppress(OSError):
+            elsewhere = os.open(
+                SYSTEM_DIRECTORY / path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            )
+            held.callback(os.close, elsewhere)
+            if not os.path.sameopenfile(descriptor, elsewhere):
+                _lock(elsewhere, role, priority)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{role} {os.getpid()}\n".encode(), 0)
         yield
         if not leaves_rules:
             os.ftruncate(descriptor, 0)
-    finally:
-        os.close(descriptor)
 
 
 def left_behind() -> list[int]:

@@ -3,8 +3,8 @@
     python confine.py UNIT[,DROP-IN…] ExecStart -- PROGRAM ARGUMENT…
 
 Run by root in a sandbox, where there is no systemd. The file says what holds; PROGRAM… is what to run instead of its
-own command, whose path is that of an installed package (without any: the file's own). What is not applied: what only
-systemd's cgroup does (DevicePolicy, KillMode), and ProtectHome, PrivateDevices and ProtectProc.
+own command, whose path is that of an installed package (without any: the file's own). Not applied: what systemd
+does by its cgroup (DevicePolicy, KillMode), PrivateUsers, and what hides or protects parts of /home, /dev, /proc, /sys.
 """
 
 import ctypes

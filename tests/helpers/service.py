@@ -103,4 +103,7 @@ class Installation:
         return listener
 
     def install_rule(self) -> None:
-        self._box.server.run(["install", "-m", "644", os.fspath(RULES), Polkit.RULES])
+        """As a package manager does: whole and readable from the moment that polkitd sees its name."""
+        draft = f"{Polkit.RULES}/draft"
+        self._box.server.run(["install", "-m", "644", os.fspath(RULES), draft])
+        self._box.server.run(["mv", draft, f"{Polkit.RULES}/{RULES.name}"])
