@@ -65,6 +65,17 @@ def test_the_program_s_page_has_every_command_and_option(made: Path) -> None:
     assert "1970-01-02" in text
 
 
+@pytest.mark.parametrize("command", ["", *commands()])
+def test_the_program_s_page_has_every_option_that_the_help_has(made: Path, command: str) -> None:
+    argv = [sys.executable, "-m", "port_knocking_doors", *filter(None, [command]), "--help"]
+    usage = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=PROJECT).stdout
+    options = set(re.findall(r"(?m)^ +(?:-\S, )?(--[a-z][a-z0-9-]+)", usage))
+    assert "--help" in options
+    page = (made / PAGES[0]).read_text().replace("\\-", "-")
+    part = page.partition(f".SS {command}\n")[2].partition("\n.SS ")[0] if command else page.partition(".SS ")[0]
+    assert {option for option in options if f"\\fB{option}\\fR" not in part} == set()
+
+
 def test_the_file_s_page_has_every_key_with_what_the_help_says_of_it(made: Path) -> None:
     text = shown(made / PAGES[1])
     explained = list(native.explained())
