@@ -31,8 +31,8 @@ def prose(text: str) -> str:
 
 
 def paragraphs(text: str) -> Iterator[str]:
-    """The paragraphs of a help text. One that is indented stays as its lines are, and so does one under a line of `\\b`,
-    which is click's way to say so."""
+    """The paragraphs of a help text. One that is indented stays as its lines are, and so does one under a line of
+    `\\b`, which is click's way to say so."""
     for paragraph in re.split(r"\n[ \t]*\n", text.strip("\n")):
         if paragraph.startswith("\b"):
             yield as_is(paragraph.removeprefix("\b").strip("\n"))
