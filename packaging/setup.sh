@@ -27,16 +27,17 @@ programs() { # programs apt|dnf demo|test
   printf '%s\n' 'firewalld firewalld' 'firewall-cmd firewalld' 'nft nftables' 'unshare util-linux'
   if [ "$1" = apt ]; then
     printf '%s\n' 'mount mount' 'ip iproute2' 'dbus-daemon dbus' # where dbus-daemon is a package of its own, dbus brings it
+    [ "$2" = demo ] || printf '%s\n' 'mandoc mandoc' 'groff groff-base'
     [ "$2" = demo ] || printf '%s\n' 'shellcheck shellcheck' 'nc netcat-openbsd' 'nmap nmap' 'hping3 hping3' 'knock knockd' 'ps procps'
     [ "$2" = demo ] || printf '%s\n' 'systemd-analyze systemd' '/usr/lib/polkit-1/polkitd polkitd' 'dbus-send dbus-bin'
     [ "$2" = demo ] || printf '%s\n' 'ssh openssh-client' 'sshd openssh-server' 'ncat ncat' 'knockd knockd' 'fail2ban-regex fail2ban'
   else
     [ "$2" = demo ] || printf '%s\n' 'ssh openssh-clients' 'sshd openssh-server'
     printf '%s\n' 'mount util-linux' 'ip iproute' 'dbus-daemon dbus-daemon'
-    [ "$2" = demo ] || printf '%s\n' 'nc nmap-ncat' 'nmap nmap' 'ps procps-ng' 'systemd-analyze systemd' '/usr/lib/polkit-1/polkitd polkit'
+    [ "$2" = demo ] || printf '%s\n' 'groff groff-base' 'nc nmap-ncat' 'nmap nmap' 'ps procps-ng' 'systemd-analyze systemd' '/usr/lib/polkit-1/polkitd polkit'
     [ "$2" = demo ] || echo 'dbus-send dbus-tools'
     # RHEL itself has none of these.
-    [ "$2" = demo ] || ! is_fedora || printf '%s\n' 'shellcheck ShellCheck' 'hping3 hping3' 'knock knock' 'fail2ban-regex fail2ban-server'
+    [ "$2" = demo ] || ! is_fedora || printf '%s\n' 'shellcheck ShellCheck' 'hping3 hping3' 'knock knock' 'fail2ban-regex fail2ban-server' 'mandoc mandoc'
   fi
 }
 

@@ -60,6 +60,16 @@ class Key:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """A key for people, in the help and in the manual page."""
+
+    line: str
+    """As it may stand in a file: with its default, else with an example; or the head of its tables."""
+    need: str
+    about: str
+
+
+@dataclass(frozen=True)
 class _Entry:
     """A `[[sequence]]` as it stands in the file: a field for each key; None for what is not there."""
 
@@ -423,7 +433,12 @@ def help_text() -> str:
 
     Shows the documentation's example and never what is configured.
     """
-    return _HELP_HEAD + "\n".join(_explained(KEYS, _DEFAULTS))
+    return _HELP_HEAD + "\n".join(f"\n{one.line}\n{_wrapped(one.need)}\n{_wrapped(one.about)}" for one in explained())
+
+
+def explained() -> Iterator[Explained]:
+    """Each key, and after one that holds tables the keys of these."""
+    return _explained(KEYS, _DEFAULTS)
 
 
 def summary(settings: Settings) -> str:
@@ -508,11 +523,11 @@ def _written(keys: tuple[Key, ...], holder: object, usual: object) -> Iterator[s
             yield f"{about}\n{'#' if as_usual else ''}{_assignment(key, value)}\n"
 
 
-def _explained(keys: tuple[Key, ...], example: object) -> Iterator[str]:
+def _explained(keys: tuple[Key, ...], example: object) -> Iterator[Explained]:
     for key in keys:
         line = f"[[{key.name}]]" if key.keys else _assignment(key, getattr(example, key.field))
         need = "Required" if key.required else f"Optional, with {key.needs}" if key.needs else "Optional"
-        yield f"\n{line}\n{_wrapped(f'{need}: {key.read.expects}.')}\n{_wrapped(key.about)}"
+        yield Explained(line, f"{need}: {key.read.expects}.", key.about)
         if key.keys:
             yield from _explained(key.keys, _TABLES[key.name].example)
 

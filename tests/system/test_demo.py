@@ -105,7 +105,7 @@ def test_an_interrupted_story_leaves_nothing(tmp_path: Path, mark: str, environm
         assert any("firewalld" in line for line in marked_processes(mark))
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 130
-        assert process.stderr.read() == ""
+        assert process.stderr.read().strip() == ""  # Debian 12's click ends the line of the terminal's ^C
     wait_until(lambda: not marked_processes(mark), 5, lambda: f"left: {marked_processes(mark)}")
     assert list(tmp_path.iterdir()) == []
 

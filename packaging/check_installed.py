@@ -1,0 +1,76 @@
+"""The story of an installed package: its daemon, as its own user, lets in whoever knocks with this machine's sequence.
+
+Runs as root where the package is installed, on throw-away hosts with a real firewalld and a real polkitd, whose only
+rule is the one that the package brings. Everything is what was installed: this file imports nothing from beside it.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import tomli
+
+from port_knocking_doors.sandbox import Host, Polkit, Process, Sandbox
+
+CONF = Path("/etc/port_knocker.toml")
+USER = "port-knocking-doors"
+PROGRAM = "/usr/bin/port-knocking-doors"
+CAP_NET_RAW = "net_raw"
+"""As setpriv(1) writes the capability of the unit."""
+
+
+class InstalledPolkit(Polkit):
+    """polkitd with the rules that packages brought, and no others."""
+
+    def __init__(self, server: Host) -> None:
+        super().__init__(server)
+        server.run(["umount", "/usr/share/polkit-1/rules.d"])
+
+
+def until(true: Callable[[], object], what: str, within: float = 20.0) -> None:
+    """Wait for a condition."""
+    deadline = time.monotonic() + within
+    while not true():
+        if time.monotonic() > deadline:
+            sys.exit(f"not within {within:g} s: {what}")
+        time.sleep(0.05)
+
+
+def start(box: Sandbox) -> Process:
+    """The daemon with the user, the capability and the folder that its unit gives it."""
+    server = box.server
+    server.run(["install", "-d", "-o", USER, "-g", USER, "-m", "700", "/run/port-knocking-doors"])
+    confined = [f"--reuid={USER}", f"--regid={USER}", "--clear-groups", "--no-new-privs"]
+    confined += [f"--{kind}=-all,+{CAP_NET_RAW}" for kind in ("bounding-set", "inh-caps", "ambient-caps")]
+    daemon = server.popen(["setpriv", *confined, "--", PROGRAM, "--conf", str(CONF)], cwd="/")
+    daemon.wait_for(r"\bready\b", 30)
+    return daemon
+
+
+def main() -> None:
+    """Knock, get in, and find the door closed once the daemon has ended."""
+    sequence = tomli.loads(CONF.read_text())["opening_sequence"]
+    with Sandbox(clients=("client", "stranger"), users=True) as box:
+        InstalledPolkit(box.server).start()
+        box.firewall_cmd("--remove-service=ssh")  # closed without a knock, as README says
+        client, stranger = box.hosts["client"], box.hosts["stranger"]
+        with box.server.listen(22):
+            daemon = start(box)
+            assert client.connect(client.server4, 22) == "prohibited"
+            client.send([(client.server4, port, b"knock\n", 0) for port in sequence], pause=0.05)
+            until(lambda: client.connect(client.server4, 22, timeout=0.2) == "open", "the client gets in")
+            assert stranger.connect(stranger.server4, 22) == "prohibited"
+            daemon.terminate()
+            assert daemon.wait(20) == 0
+            assert [rule for rule in box.rules() if "31313" in rule] == []
+            assert client.connect(client.server4, 22) == "prohibited"
+        said = daemon.stdout.text + daemon.stderr.text
+        assert not re.search("Traceback|ERROR|may not", said), said
+        assert not [port for port in sequence if str(port) in said], "the log shows the sequence"
+    print("the daemon as its own user opened a door to a knock, and closed it")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""Text as roff, with the macros that groff's and mandoc's man have in common (man(7))."""
+
+import re
+import textwrap
+from collections.abc import Iterator
+
+_SIGNS = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti", '"': r"\(dq"}
+"""What groff would show as another sign than the one that has to be typed."""
+
+
+def plain(text: str) -> str:
+    """`text` as it is, on one line. What is no ASCII is written by its number, so that no encoding matters."""
+    escaped = "".join(_SIGNS.get(sign) or (sign if sign.isascii() else f"\\[u{ord(sign):04X}]") for sign in text)
+    return f"\\&{escaped}" if escaped.startswith(".") else escaped
+
+
+def bold(text: str) -> str:
+    return rf"\fB{plain(text)}\fR"
+
+
+def italic(text: str) -> str:
+    return rf"\fI{plain(text)}\fR"
+
+
+def prose(text: str) -> str:
+    """A paragraph; what stands `between such quotes` is bold."""
+    pieces = re.split(r"`([^`]+)`", " ".join(text.split()))
+    line = "".join(bold(piece) if odd % 2 else plain(piece) for odd, piece in enumerate(pieces))
+    lines = textwrap.wrap(line, 78, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(f"\\&{one}" if one.startswith(".") else one for one in lines)
+
+
+def paragraphs(text: str) -> Iterator[str]:
+    """The paragraphs of a help text. One that is indented stays as its lines are, and so does one under a line of
+    `\\b`, which is click's way to say so."""
+    for paragraph in re.split(r"\n[ \t]*\n", text.strip("\n")):
+        if paragraph.startswith("\b"):
+            yield as_is(paragraph.removeprefix("\b").strip("\n"))
+        elif all(line.startswith("  ") for line in paragraph.split("\n")):
+            yield as_is(paragraph)
+        else:
+            yield f".PP\n{prose(paragraph)}"
+
+
+def as_is(text: str) -> str:
+    """Lines that nobody fills or breaks."""
+    return ".PP\n.nf\n" + "\n".join(plain(line) or r"\&" for line in text.split("\n")) + "\n.fi"
+
+
+def entry(head: str, *texts: str) -> str:
+    """An entry of a list: its head, which is roff already, and indented paragraphs."""
+    return f".TP\n{head}\n" + "\n.IP\n".join(prose(text) for text in texts if text)
+
+
+def page(name: str, section: int, date: str, source: str, brief: str, parts: dict[str, list[str]]) -> str:
+    """A whole page: its sections by their names."""
+    head = [
+        ".\\\" Made by packaging/generate from the program's own declarations.",
+        f'.TH "{plain(name)}" {section} {date} "{plain(source)}"',
+        # no hyphen that nobody typed, and no gaps to make the lines equal
+        ".nh",
+        ".ad l",
+        ".SH NAME",
+        f"{plain(name)} \\- {plain(brief)}",
+    ]
+    for title, lines in parts.items():
+        head += [f".SH {title}", *lines]
+    return re.sub(r"(?m)^(\.S[HS] .*)\n\.PP$", r"\1", "\n".join(head)) + "\n"
