@@ -9,7 +9,7 @@ from typing import Any
 from port_knocking_doors.errors import SandboxError
 from tests.benchmarks import probes
 from tests.benchmarks.generator import ANYBODY, Hit, one_by_one
-from tests.benchmarks.rivals import STEPS, UNNAMED, Knockd, Ours, Rival, prefixes
+from tests.benchmarks.rivals import KNOCKERS, STEPS, UNNAMED, Knockd, Ours, Rival, prefixes
 from tests.benchmarks.stage import say
 
 SHORT, LONG = 3, 5
@@ -19,7 +19,9 @@ PACE = 0.05
 _PATIENCE = 2.0
 """Seconds for the command after the last knock; then the try counts as lost."""
 _WARM_UP = 2.0
-"""Seconds of a flood ahead of the first try: the table is full by then."""
+"""Seconds of a flood ahead of the first try, once the table is full."""
+_FULL_WITHIN = 30.0
+"""Seconds for that; a slow generator takes some."""
 _HUSH = 0.05
 _SETTLED_WITHIN = 60.0
 SIEGE_WITHIN = 300.0
@@ -169,6 +171,7 @@ def siege(rival: Rival, name: str, packets: Packets, steps: int, tries: int) -> 
         resident = [probes.memory_mib(pid)]
         flood = rival.generator.start(packets)
         try:
+            _wait_until_full(rival)
             time.sleep(_WARM_UP)
             resident.append(probes.memory_mib(pid))
             handled, arrived, used, table = rival.handled(), rival.arrived(), probes.cpu(pid), _table(rival)
@@ -201,6 +204,12 @@ def siege(rival: Rival, name: str, packets: Packets, steps: int, tries: int) -> 
     most = max(table, default=None)
     rate = arrived / seconds
     return Siege(name, rival.name, tries, tried, opened, seconds, rate, handled, lost, used.exact, most, resident)
+
+
+def _wait_until_full(rival: Rival) -> None:
+    deadline = time.monotonic() + _FULL_WITHIN
+    while min(_table(rival), default=KNOCKERS) < KNOCKERS and time.monotonic() < deadline:
+        time.sleep(0.2)
 
 
 def _dropped(rival: Rival) -> int:
