@@ -91,7 +91,18 @@ Act = Callable[[bytes, int, Outcome, float], None]
 class _Course:
     """A sequence prepared for matching: what each step accepts, every outcome made beforehand."""
 
-    __slots__ = ("accepts", "advanced", "complete", "dialect", "group", "length", "lifetime", "sequence", "timeout")
+    __slots__ = (
+        "accepts",
+        "advanced",
+        "complete",
+        "dialect",
+        "group",
+        "length",
+        "lifetime",
+        "sequence",
+        "span",
+        "timeout",
+    )
 
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
@@ -101,6 +112,7 @@ class _Course:
         self.length = len(self.accepts)
         self.lifetime = sequence.lifetime
         self.timeout = sequence.timeout
+        self.span = min(sequence.timeout, sequence.lifetime)
         self.advanced = tuple(
             Outcome(Verdict.ADVANCED, (sequence,), done, ((sequence, done),)) for done in range(self.length)
         )
@@ -115,6 +127,8 @@ class _Hearing(NamedTuple):
     """Of the other dialects."""
     first: _Course | None = None
     """The one course that it is the first of several steps of, where there is one such."""
+    alone: _Course | None = None
+    """That course, where the code is nothing else to anybody."""
 
 
 class _Attempt:
@@ -195,6 +209,7 @@ class Knockers:
         self._ranks: tuple[OrderedDict[bytes, _Knocker], ...] = tuple(
             OrderedDict() for _ in range(max([2, *(course.length for course in courses)]))
         )
+        self._nowhere = self._ranks[0]
         self._share = max(1, limit // (len(self._ranks) - 1))
         self._knockers: dict[bytes, _Knocker] = {}
         # Who has made the first step of one sequence, and nothing else, is of rank 1, too: sequence, time and echo.
@@ -259,15 +274,25 @@ class Knockers:
             newcomers = self._newcomers
             newcomer = newcomers.get(source)
             if newcomer is not None:
+                # A flood from one source ends here (measured: 0.35 µs, against 1.5 µs by way of the rules below).
+                course, heard, its_echo = newcomer
+                if echo == its_echo and hearing.alone is course and now - heard < course.span:
+                    return REPEATED
                 knocker = self._known(newcomer)
             else:
                 first = hearing.first
                 if first is not None:
-                    if len(newcomers) + len(self._knockers) < self._limit or self._make_room(1):
+                    if len(newcomers) + len(self._knockers) < self._limit:
+                        newcomers[source] = (first, now, echo)
+                    elif not self._nowhere and len(newcomers) >= self._share:
+                        # What `_make_room` would do, for a flood of forged sources (measured: 0.9 against 1.7 µs).
+                        newcomers.popitem(False)
+                        newcomers[source] = (first, now, echo)
+                    elif self._make_room(1):
                         newcomers[source] = (first, now, echo)
                     return first.advanced[1]
                 knocker = _Knocker((), now, 0)
-        native, foreign, _ = hearing
+        native, foreign, _, _ = hearing
         is_ignored = now < knocker.ignored_until
         if is_ignored:
             if not foreign:
@@ -490,7 +515,7 @@ class Knockers:
                     course, heard, _ = newcomer
                     if now - heard >= self._memory:
                         break
-                    if now - heard >= min(course.lifetime, course.timeout):
+                    if now - heard >= course.span:
                         continue  # a full table of them is passed over in some 20 ms
                     self._add_seen(found, source, self._known(newcomer), now)
                     if len(found) >= limit:
@@ -525,7 +550,9 @@ def _hearing(code: int, courses: Iterable[_Course]) -> _Hearing:
     native = tuple(course for course in courses if course.dialect is Dialect.NATIVE)
     foreign = tuple(course for course in courses if course.dialect is not Dialect.NATIVE)
     begun = [course for course in courses if code in course.accepts[0]]
-    return _Hearing(native, foreign, begun[0] if len(begun) == 1 and begun[0].length > 1 else None)
+    first = begun[0] if len(begun) == 1 and begun[0].length > 1 else None
+    is_alone = first is not None and len(native) + len(foreign) == 1 and code not in first.accepts[1]
+    return _Hearing(native, foreign, first, first if is_alone else None)
 
 
 def _busy(attempts: Iterable[_Attempt], now: float) -> frozenset[str]:
