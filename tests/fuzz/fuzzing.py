@@ -1,5 +1,6 @@
 """A time-boxed run of libFuzzer on one target."""
 
+import os
 import re
 import subprocess
 import sys
@@ -33,8 +34,12 @@ class Result:
     """What it said, without the fuzzer's own progress."""
 
 
-def fuzz(target: Target, seconds: int, crashes: Path) -> Result:
-    """Fuzz for so long, or to the first input that fails, which is kept in the folder `crashes`."""
+def fuzz(target: Target, seconds: int, crashes: Path, *, inputs: int | None = None) -> Result:
+    """Fuzz for so long, or to the first input that fails, which is kept in the folder `crashes`.
+
+    With `inputs`, no more than so many and always the same ones, for a test whose outcome must not be a matter of luck.
+    """
+    crashes.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="fuzz-") as folder:
         found = Path(folder, "found")
         found.mkdir()
@@ -48,11 +53,19 @@ def fuzz(target: Target, seconds: int, crashes: Path) -> Result:
             "artifact_prefix": f"{crashes}/",
             "print_final_stats": 1,
             **({"dict": words} if target.words else {}),
+            **({"runs": inputs, "seed": 1} if inputs else {}),
         }
         argv = [sys.executable, "-m", "tests.fuzz.guided", target.name]
         argv += [f"-{name}={value}" for name, value in options.items()] + [str(found), str(CORPUS / target.name)]
         done = subprocess.run(
-            argv, cwd=ROOT, text=True, capture_output=True, timeout=seconds + _START, check=False, errors="replace"
+            argv,
+            cwd=ROOT,
+            env={**os.environ, **({"PYTHONHASHSEED": "0"} if inputs else {})},
+            text=True,
+            capture_output=True,
+            timeout=seconds + _START,
+            check=False,
+            errors="replace",
         )
     said = done.stdout + done.stderr
     runs = re.findall(r"number_of_executed_units: (\d+)", said)
