@@ -4,8 +4,8 @@ A sequence is an order, and sockets have none among each other: of two datagrams
 stamps tell which came first. So all sockets are read together, and what they held is judged in the order of its stamps.
 
 This is the hot path of a flood of datagrams. A filter in the kernel drops every payload but the right one, so that
-wrong ones never wake the daemon; a socket is read in bounded batches, so that a flooded port does not starve the
-others; the clock is read once for all that was read together.
+wrong ones never wake the daemon; a socket is read in bounded batches (`datagrams`), so that a flooded port does not
+starve the others; the clock is read once for all that was read together.
 """
 
 import asyncio
@@ -21,32 +21,17 @@ from operator import itemgetter
 from types import TracebackType
 
 from .clock import now
+from .datagrams import IP_PKTINFO, SO_TIMESTAMPNS, Batch, Datagram
 from .errors import ListenError
 from .knockers import Act, Judge
 from .log import logger
 from .model import LISTENED, PAYLOAD, Protocol, Step
-
-BATCH = 64
-"""Datagrams that are taken from one socket before the others have their turn."""
 
 RECEIVE_BUFFER = 1 << 20
 """Bytes of kernel memory asked for to hold a burst; the kernel grants what net.core.rmem_max allows."""
 
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
-SO_TIMESTAMPNS = 64  # asm-generic/socket.h, SO_TIMESTAMPNS_NEW: 64 bits on every machine
-IP_PKTINFO = 8  # linux/in.h
-_IN_PKTINFO = struct.Struct("@i8x")  # struct in_pktinfo (linux/in.h): ipi_ifindex, then two addresses
-_IN6_PKTINFO = struct.Struct("@16xi")  # struct in6_pktinfo (linux/ipv6.h): an address, then ipi6_ifindex
-_TIMESPEC = struct.Struct("@qq")  # struct __kernel_timespec (linux/time_types.h): seconds, nanoseconds
-# The larger of the two packet infos, and a time stamp.
-_ANCILLARY_SPACE = socket.CMSG_SPACE(_IN6_PKTINFO.size) + socket.CMSG_SPACE(_TIMESPEC.size)
-_MAPPED = "::ffff:"
-
-
-Datagram = tuple[int, bytes, int, int, int]
-"""The kernel's time of arrival (nanoseconds of the wall clock: good for comparing and for nothing else), source, code,
-source port, index of the interface."""
 
 
 class Listeners:
@@ -61,7 +46,8 @@ class Listeners:
         self._act = act
         self._sockets: dict[int, socket.socket] = {}
         self._ready: select.epoll | None = None
-        self._of_descriptor: dict[int, tuple[socket.socket, int]] = {}
+        self._of_descriptor: dict[int, tuple[Batch, int]] = {}
+        self._batches = {family: Batch(family, PAYLOAD) for family in (socket.AF_INET6, socket.AF_INET)}
         self._held: list[Datagram] = []
         self._failing: set[int] = set()
 
@@ -115,7 +101,9 @@ class Listeners:
         for port, sock in added.items():
             self._sockets[port] = sock
             self._ready.register(sock, select.EPOLLIN)
-        self._of_descriptor = {sock.fileno(): (sock, _code(port)) for port, sock in self._sockets.items()}
+        self._of_descriptor = {
+            sock.fileno(): (self._batches[sock.family], _code(port)) for port, sock in self._sockets.items()
+        }
 
     def _hear(self) -> None:
         """Read what waits in all sockets, and judge it in the order in which it came.
@@ -150,34 +138,20 @@ class Listeners:
         assert self._ready is not None
         complete = math.inf
         for descriptor, _ in self._ready.poll(0):
-            sock, code = self._of_descriptor[descriptor]
-            stamp = 0
-            packet_info = (_IN6_PKTINFO if sock.family == socket.AF_INET6 else _IN_PKTINFO).unpack_from
+            batch, code = self._of_descriptor[descriptor]
             try:
-                for _ in range(BATCH):
-                    payload, ancillary, _, address = sock.recvmsg(len(PAYLOAD) + 1, _ANCILLARY_SPACE)
-                    if payload == PAYLOAD:
-                        interface = 0
-                        for _, kind, data in ancillary:
-                            if kind == SO_TIMESTAMPNS:
-                                seconds, nanoseconds = _TIMESPEC.unpack(data)
-                                stamp = seconds * 1_000_000_000 + nanoseconds
-                            else:
-                                (interface,) = packet_info(data)
-                        heard.append((stamp, _packed(address[0]), code, address[1], interface))
-            except (BlockingIOError, InterruptedError):
-                continue
+                there_is_more = batch.take(descriptor, code, heard)
             except OSError as error:
-                self._report(sock, error)
+                self._report(descriptor, error)
                 continue
-            # There may be more, and some of it older than what another socket holds.
-            complete = min(complete, stamp)
+            if there_is_more and heard:  # and some of it may be older than what another socket holds
+                complete = min(complete, heard[-1][0])
         return complete
 
-    def _report(self, sock: socket.socket, error: OSError) -> None:
+    def _report(self, descriptor: int, error: OSError) -> None:
         """A socket that fails stays in use: say so once, a flood of errors is no news."""
-        if sock.fileno() not in self._failing:
-            self._failing.add(sock.fileno())
+        if descriptor not in self._failing:
+            self._failing.add(descriptor)
             logger.error("a knock port cannot be read: %s", error.strerror)
 
 
@@ -267,12 +241,3 @@ def _enlarge_buffer(sock: socket.socket) -> None:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
     except PermissionError:  # CAP_NET_ADMIN is not needed for anything else
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
-
-
-def _packed(address: str) -> bytes:
-    """The canonical address: an IPv4 address mapped into IPv6 is the IPv4 address; an interface's name is left out."""
-    if address.startswith(_MAPPED):
-        return socket.inet_aton(address[len(_MAPPED) :])
-    if ":" in address:
-        return socket.inet_pton(socket.AF_INET6, address.partition("%")[0])
-    return socket.inet_aton(address)

@@ -23,7 +23,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"ways", "config.migration", "config.steps", "outgoing"}),
     frozenset({"recipes"}),
     # the world, one thing a module
-    frozenset({"clock", "log", "notify", "runtime", "served", "one_time"}),
+    frozenset({"clock", "datagrams", "log", "notify", "runtime", "served", "one_time"}),
     frozenset(
         {"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "knockd_log", "config.loader"}
     ),
