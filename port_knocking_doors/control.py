@@ -8,12 +8,14 @@ Nothing that the other end does or leaves undone takes more from the daemon than
 import asyncio
 import errno
 import os
+import re
 import socket
 import stat
 import struct
 from asyncio import AbstractEventLoop
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
@@ -78,8 +80,8 @@ class Host(Protocol):
         """Log every single knock from now on, for somebody watches; or do not any more."""
 
 
-def socket_name(priority: int) -> str:
-    """The socket's name in the runtime directory of a daemon with this mark."""
+def socket_name(priority: int | str) -> str:
+    """The socket's name in the runtime directory of a daemon with this mark, or a pattern for such names."""
     return f"control-{priority}.sock"
 
 
@@ -148,25 +150,33 @@ class Control:
 
     async def _serve(self, loop: AbstractEventLoop, connection: socket.socket) -> None:
         with closing(connection), suppress(OSError, asyncio.TimeoutError):  # whoever hangs up or hangs misses something
+            line = await within(REQUEST_TIME, _line(loop, connection))
             try:
-                request = requests.read_request(await within(REQUEST_TIME, _line(loop, connection)))
-                if request.verb is Verb.WATCH:
-                    await self._watch(loop, connection, request.seconds)
-                    return
-                answer = requests.write_result(await self._do(request, _peer(connection)))
+                request = requests.read_request(line)
             except DoorsError as error:
                 answer = requests.write_failure(error)
-            except OSError:
-                raise
-            except Exception:  # a bug must not end the daemon, whose doors would close
-                logger.exception("a request over the control socket failed")
-                answer = requests.write_failure(DoorsError("this failed inside the daemon; its log has more"))
+            else:
+                if request.verb is Verb.WATCH and self._watchers < WATCHERS:
+                    await self._watch(loop, connection, request.seconds)
+                    return
+                answer = await self._answer(request, _peer(connection))
             await within(REQUEST_TIME, loop.sock_sendall(connection, answer))
+
+    async def _answer(self, request: Request, user: int) -> bytes:
+        try:
+            if request.verb is Verb.STATUS:
+                return _status(self._host.snapshot())
+            return requests.write_result(await self._do(request, user))
+        except DoorsError as error:
+            return requests.write_failure(error)
+        except Exception:  # a bug must not end the daemon, whose doors would close
+            logger.exception("a request over the control socket failed")
+            return requests.write_failure(DoorsError("this failed inside the daemon; its log has more"))
 
     async def _do(self, request: Request, user: int) -> object:
         host = self._host
-        if request.verb is Verb.STATUS:
-            return status.to_data(host.snapshot())
+        if request.verb is Verb.WATCH:
+            raise DoorsError("too many watch already; try again")
         what = request.verb.value
         if request.verb is not Verb.RELOAD:
             what += f" {request.address or 'everybody'}"
@@ -185,8 +195,6 @@ class Control:
 
     async def _watch(self, loop: AbstractEventLoop, connection: socket.socket, seconds: float) -> None:
         """Pass on what is logged, until the time is over or the other end hangs up."""
-        if self._watchers >= WATCHERS:
-            raise DoorsError("too many watch already; try again")
         waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(EVENTS_WAITING)
         missed = 0
 
@@ -222,6 +230,19 @@ class Control:
             self._watchers -= 1
             if not self._watchers:
                 self._host.watch(False)
+
+
+def _status(snapshot: Snapshot) -> bytes:
+    """The answer; where that would be too long, one with fewer doors and knockers. Their numbers are told anyway."""
+    while (answer := requests.fitting_result(status.to_data(snapshot))) is None:
+        doors, knockers = snapshot.doors, snapshot.knockers
+        if not doors and not knockers:
+            raise DoorsError("the answer is too long")
+        if len(doors) >= len(knockers):
+            snapshot = replace(snapshot, doors=doors[: len(doors) // 2])
+        else:
+            snapshot = replace(snapshot, knockers=knockers[: len(knockers) // 2])
+    return answer
 
 
 def _listen(path: Path) -> socket.socket:
@@ -297,7 +318,7 @@ def _asked(connection: socket.socket, request: Request) -> socket.socket:
 
 
 def _connect(priority: int) -> socket.socket:
-    places = [candidate / socket_name(priority) for candidate in runtime.candidates()]
+    places = [place / socket_name(priority) for place in runtime.places()]
     forbidden = None
     for path in places:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -317,10 +338,25 @@ def _connect(priority: int) -> socket.socket:
         raise NoDaemonError(
             f"this user may not talk to a daemon at {forbidden}: try as root, with sudo", forbidden=True
         )
+    others = _others()
+    what = f"name one that runs: --priority {' or '.join(map(str, others))}" if others else "name another: --priority N"
     raise NoDaemonError(
         f"no daemon runs with the mark rule_priority = {priority} (nobody answers at {' or '.join(map(str, places))}); "
-        "start one, or name another mark with --priority"
+        f"start one, or {what}"
     )
+
+
+def _others() -> list[int]:
+    """The marks of the daemons that answer."""
+    found = set()
+    for place in runtime.places():
+        for path in place.glob(socket_name("*")):
+            mark = re.fullmatch(socket_name(r"(-?\d{1,10})"), path.name)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, suppress(OSError):
+                connection.settimeout(PATIENCE)
+                connection.connect(str(path))
+                found |= {int(mark[1])} if mark else set()
+    return sorted(found)
 
 
 def _lines(connection: socket.socket, patience: float) -> Iterator[bytes]:

@@ -9,14 +9,13 @@ import asyncio
 import ipaddress
 import logging
 import math
-import os
 import signal
 import socket
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
-from . import __version__, one_time, rich_rule, ways
+from . import one_time, rich_rule, ways
 from .clock import now, within
 from .commands import Commands, pending_directory, run_pending
 from .config.loader import Loaded
@@ -29,13 +28,14 @@ from .errors import ConfigError, DoorsError, FirewallError
 from .guardian import Guardian
 from .herald import Herald
 from .in_force import Force, interfaces, sequences_of
+from .insight import Insight
 from .knockers import Judge, Knockers, Outcome, Verdict
 from .lapses import Lapses
 from .log import LogEvent, about, logger
 from .model import Address, Dialect, Door, Port, Protocol, Sequence, Settings
 from .notify import Watchdog, notify, reloading
 from .runtime import has_rules, hold_mark
-from .status import DOORS_SHOWN, KNOCKERS_SHOWN, Counts, DoorStatus, KnockerStatus, Snapshot, Standing
+from .status import DoorStatus, Snapshot
 from .throttle import Throttle
 from .zones import Zones
 
@@ -68,7 +68,6 @@ class Daemon:
         self._commands: Commands | None = None
         self._verbose = logger.isEnabledFor(logging.DEBUG)
         self._watched = False
-        self._started = now()
         self._counts: Counter[str] = Counter()
         self._ears = Ears(
             settings.opening_sequence,
@@ -79,6 +78,7 @@ class Daemon:
         self._has_rules = has_rules(settings.rule_priority)
         """Whether it has anything to do with firewalld, and does not only run commands."""
         self._confirmed: dict[Door, tuple[str, ...]] = {}
+        self._insight = Insight(self._ears, self._doors, self._keeper, self._confirmed, self._counts)
         self._wrong = Throttle(burst=20, period=10.0)
         self._refused = Throttle(burst=5, period=10.0)
         self._prolonged = Throttle(burst=20, period=10.0)
@@ -497,57 +497,7 @@ class Daemon:
     # What is asked over the control socket (`control.Host`). ---------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        when = now()
-        sniffed = self._ears.sniffed
-        doors = sorted(self._doors, key=lambda door: self._doors.until(door) or 0.0)
-        return Snapshot(
-            version=__version__,
-            pid=os.getpid(),
-            uptime=when - self._started,
-            configuration=str(self._loaded.path or ""),
-            rule_priority=self._settings.rule_priority,
-            sequences=tuple(sequence.name for sequence in sequences_of(self._settings)),
-            listeners=self._ears.listening,
-            sniffing=sniffed is not None,
-            sniffer_seen=sniffed[0] if sniffed else 0,
-            sniffer_dropped=sniffed[1] if sniffed else 0,
-            firewalld=self._keeper.presence,
-            rules=self._keeper.standing,
-            rules_refused=self._keeper.refused,
-            doors_open=len(doors),
-            doors_waiting=sum(not self._is_open(door) for door in doors),
-            doors_limit=self._doors.limit,
-            doors=tuple(self._door_status(door, when) for door in doors[:DOORS_SHOWN]),
-            knockers_known=len(self._knockers),
-            knockers_ignored=self._knockers.ignored(when),
-            knockers_limit=self._settings.max_knockers,
-            knockers=tuple(
-                KnockerStatus(
-                    _text(seen.source),
-                    tuple((sequence.name, steps) for sequence, steps in seen.done),
-                    round(seen.ignored, 3),
-                    round(seen.heard, 3),
-                )
-                for seen in self._knockers.snapshot(when, KNOCKERS_SHOWN)
-            ),
-            counts=Counts(**self._counts),
-        )
-
-    def _is_open(self, door: Door) -> bool:
-        """Whether firewalld confirmed it, or its start command has ended."""
-        return door in self._confirmed if door.command is None else self._doors.until(door) != math.inf
-
-    def _door_status(self, door: Door, when: float) -> DoorStatus:
-        left = (self._doors.until(door) or when) - when
-        return DoorStatus(
-            address=str(door.address),
-            sequence=door.sequence,
-            opens=tuple(map(str, door.ports)),
-            interface=door.interface,
-            zones=self._confirmed.get(door, ()),
-            standing=Standing.OPEN if self._is_open(door) else Standing.WAITING,
-            seconds_left=round(max(0.0, left), 3) if left < math.inf else None,
-        )
+        return self._insight.snapshot(self._loaded, self._knockers)
 
     async def open(self, address: Address, name: str) -> list[DoorStatus]:
         if self._ending.is_set():
@@ -562,7 +512,7 @@ class Daemon:
         opened = [door for door in self._doors if (door.address, door.sequence) == (address, sequence.name)]
         if sequence.opens and not any(door.ports for door in opened):
             raise DoorsError("not opened: as many doors are open as may be (max_open_doors), or it is closed again")
-        return [self._door_status(door, now()) for door in opened]
+        return [self._insight.of_door(door) for door in opened]
 
     async def close(self, address: Address | None) -> Closing:
         doors = [door for door in self._doors if address in (None, door.address)]

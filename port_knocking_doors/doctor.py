@@ -125,6 +125,11 @@ def _about_daemon(snapshot: Snapshot, loaded: Loaded) -> Iterator[Finding]:
         )
     if snapshot.firewalld is Presence.HUNG:
         yield _problem("daemon: it gets no answer from firewalld: systemctl restart firewalld")
+    if snapshot.firewalld is Presence.REFUSING:
+        yield _problem(
+            "daemon: firewalld does not let it do anything: its log says why; mostly the polkit rule is missing that "
+            "allows the daemon's user the action org.fedoraproject.FirewallD1.config"
+        )
     if snapshot.rules_refused:
         yield _problem(f"daemon: firewalld refused {snapshot.rules_refused} of its rules: its log says why")
     if snapshot.doors_open >= snapshot.doors_limit:

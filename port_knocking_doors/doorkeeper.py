@@ -163,7 +163,9 @@ class Doorkeeper:
         """How firewalld does, as far as is known: that it hangs shows when it is asked for something."""
         if not self.present:
             return Presence.ABSENT
-        return Presence.HUNG if self._silent else Presence.PRESENT
+        if self._silent:
+            return Presence.HUNG
+        return Presence.REFUSING if self._failures else Presence.PRESENT
 
     @property
     def refused(self) -> int:

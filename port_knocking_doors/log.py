@@ -63,13 +63,15 @@ def about(event: LogEvent, **fields: object) -> dict[str, Any]:
 def as_data(record: logging.LogRecord) -> dict[str, Any]:
     """The record as what JSON can hold; its time is UTC (RFC 3339)."""
     event, fields = getattr(record, "about", (LogEvent.MESSAGE, {}))
+    if record.exc_info:
+        fields = {**fields, "traceback": logging.Formatter().formatException(record.exc_info)}
     when = datetime.fromtimestamp(record.created, timezone.utc).isoformat(timespec="milliseconds")
     return {
         "time": when.replace("+00:00", "Z"),
         "event": event.value,
         "level": record.levelname.lower(),
         **{name: _plain(value) for name, value in fields.items() if value is not None},
-        "message": _one_line(record.getMessage()),
+        "message": record.getMessage().replace("\n", " "),
     }
 
 
@@ -191,4 +193,5 @@ class _SyslogHandler(logging.Handler):
 
 
 def _one_line(text: str) -> str:
-    return text.replace("\n", " ")
+    """What neither begins another line nor plays with the terminal that shows it."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)

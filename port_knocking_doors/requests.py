@@ -123,8 +123,13 @@ def write_request(request: Request) -> bytes:
 
 def write_result(result: object) -> bytes:
     """The answer to a request that was carried out."""
+    return fitting_result(result) or write_failure(DoorsError("the answer is too long"))
+
+
+def fitting_result(result: object) -> bytes | None:
+    """The answer to a request that was carried out; None where it is too long for one."""
     line = write_line({"ok": True, "result": result})
-    return line if len(line) <= REPLY_MAX else write_failure(DoorsError("the answer is too long"))
+    return line if len(line) <= REPLY_MAX else None
 
 
 def write_failure(error: DoorsError) -> bytes:

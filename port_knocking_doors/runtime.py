@@ -49,6 +49,16 @@ def candidates(environ: Mapping[str, str] = os.environ) -> list[Path]:
     ]
 
 
+def places(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """Where the runtime directory of a daemon that runs may be, whoever runs it: one of our candidates, or one that a
+    unit has. The unit for commands that need root has its own: root uses nothing that is another user's."""
+    return list(dict.fromkeys((*candidates(environ), *_system_directories())))
+
+
+def _system_directories() -> tuple[Path, Path]:
+    return SYSTEM_DIRECTORY, SYSTEM_DIRECTORY.with_name(f"{SYSTEM_DIRECTORY.name}-commands")
+
+
 def directory(environ: Mapping[str, str] = os.environ) -> Path:
     """The runtime directory, made if need be: the first of the candidates that may be written.
 
@@ -80,14 +90,13 @@ def hold_mark(priority: int, role: str = DAEMON, *, leaves_rules: bool = False) 
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         held.callback(os.close, descriptor)
         _lock(descriptor, role, priority)
-        # Root may run one by hand, with a directory of its own, beside the service with the system's.
-        with suppress(OSError):
-            elsewhere = os.open(
-                SYSTEM_DIRECTORY / path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-            )
-            held.callback(os.close, elsewhere)
-            if not os.path.sameopenfile(descriptor, elsewhere):
-                _lock(elsewhere, role, priority)
+        # Root may run one by hand, with a directory of its own, beside a service with the system's.
+        for other in _system_directories():
+            with suppress(OSError):
+                elsewhere = os.open(other / path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+                held.callback(os.close, elsewhere)
+                if not os.path.sameopenfile(descriptor, elsewhere):
+                    _lock(elsewhere, role, priority)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{role} {os.getpid()}\n".encode(), 0)
         yield

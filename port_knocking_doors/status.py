@@ -25,6 +25,7 @@ class Presence(str, Enum):
     PRESENT = "present"
     ABSENT = "absent"
     HUNG = "hung"  # on the bus, and does not answer
+    REFUSING = "refusing"  # it answers with errors: mostly polkit does not let this user change it
 
 
 class Standing(str, Enum):

@@ -68,8 +68,8 @@ def _status() -> int:
             knocking.run(sys.argv[2:])
             return 0
         return _other_status()
-    except SystemExit:  # the client's help
-        return 0
+    except SystemExit as end:  # the client's help; and who is told to end
+        return end.code if isinstance(end.code, int) else 0
     except DoorsError as error:
         _complain(str(error))
         return error.exit_status

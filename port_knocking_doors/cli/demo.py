@@ -2,13 +2,18 @@
 
 import typer
 
-from .options import app
+from .options import app, number
 
 
 @app.command()
 def demo(
     pause: float = typer.Option(
-        0.3, min=0.0, max=10.0, metavar="SECONDS", help="Pause between the knocks, for people to follow."
+        0.3,
+        min=0.0,
+        max=10.0,
+        callback=number,
+        metavar="SECONDS",
+        help="Pause between the knocks, for people to follow.",
     ),
 ) -> None:
     """Show the whole story on throw-away hosts with a real firewalld of their own; nothing of this machine is touched.

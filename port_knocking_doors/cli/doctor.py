@@ -5,7 +5,7 @@ from typing import Optional
 
 import typer
 
-from .options import CONF, PRIORITY, Source, app
+from .options import CONF, PRIORITY, Source, app, number
 
 
 @app.command()
@@ -17,6 +17,7 @@ def doctor(
         "-l",
         min=0.1,
         max=3600.0,
+        callback=number,
         metavar="SECONDS",
         help="Afterwards show each knock that the running daemon hears, and what it was judged.",
     ),

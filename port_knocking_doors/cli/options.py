@@ -1,5 +1,6 @@
 """What commands have in common: the program's name, the application, and the options that name a configuration."""
 
+import math
 import os
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -75,6 +76,13 @@ PRIORITY = typer.Option(
 )
 
 
+def number(value: float | None) -> float | None:
+    """A callback for options: the option library takes `nan` for one that is within any bounds."""
+    if value is not None and math.isnan(value):
+        raise typer.BadParameter("this is not a number")
+    return value
+
+
 @dataclass(frozen=True)
 class Source:
     """What the options say of where the configuration comes from."""
@@ -117,4 +125,8 @@ def mark_of(context: typer.Context, conf: Path | None, priority: int | None) -> 
     """The mark of the daemon that a command is for. Raises `ConfigError` where the configuration tells none."""
     if priority is not None:
         return priority
-    return Source(conf, None, None, None, None).over(context.obj).load().settings.rule_priority
+    try:
+        return Source(conf, None, None, None, None).over(context.obj).load().settings.rule_priority
+    except ConfigError as error:
+        hint = "a daemon that runs can be named by its mark, too: --priority N"
+        raise ConfigError(f"{error.problem}; {hint}", error.where, error.field) from error

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import signal
 import sys
 import time
@@ -16,7 +15,7 @@ import typer
 from port_knocking_doors import status as values
 from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError
 
-from .options import CONF, PRIORITY, app, mark_of
+from .options import CONF, PRIORITY, app, mark_of, number
 
 _HIDE, _SHOW = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # another screen without a cursor, and back (xterm)
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -27,10 +26,15 @@ def status(
     context: typer.Context,
     as_json: bool = typer.Option(False, "--json", help="As one JSON object on one line, for programs."),
     prometheus: bool = typer.Option(
-        False, "--prometheus", help="In Prometheus' text format, for a textfile collector; says so if no daemon runs."
+        False,
+        "--prometheus",
+        help="In Prometheus' text format, for a textfile collector. Write it beside the collector's file and rename "
+        "it, so that it is never read half-written. A daemon that does not answer is told as such, too.",
     ),
     watch: bool = typer.Option(False, "--watch", "-w", help="Show it anew all the time, until Ctrl-C."),
-    every: float = typer.Option(1.0, "--every", min=0.1, max=3600.0, metavar="SECONDS", help="With --watch."),
+    every: float = typer.Option(
+        1.0, "--every", min=0.1, max=3600.0, callback=number, metavar="SECONDS", help="With --watch."
+    ),
     conf: Optional[Path] = CONF,
     priority: Optional[int] = PRIORITY,
 ) -> None:
@@ -59,7 +63,7 @@ def _lines(snapshot: values.Snapshot, as_json: bool) -> list[str]:
 def _print_metrics(look: Callable[[], values.Snapshot]) -> None:
     try:
         text = values.prometheus(look())
-    except NoDaemonError:
+    except DoorsError:  # one that hangs does not answer either
         print(values.prometheus(None), end="")
         raise
     print(text, end="")
@@ -100,8 +104,9 @@ def _screen() -> Iterator[Callable[[list[str]], None]]:
     """Draws over what is there in one write, so that nothing flickers; leaves the terminal as it was."""
 
     def show(lines: list[str]) -> None:
-        width, height = shutil.get_terminal_size()
-        shown = lines if len(lines) < height else [*lines[: height - 2], f"… and {len(lines) - height + 2} more lines"]
+        width, height = _size()
+        room = max(height - 2, 0)
+        shown = lines if len(lines) < height else [*lines[:room], f"… and {len(lines) - room} more lines"]
         text = "\r\n".join(line[:width] + _REST_OF_LINE for line in shown)
         _write(_HOME + text + _REST_OF_SCREEN)
 
@@ -114,8 +119,14 @@ def _screen() -> Iterator[Callable[[list[str]], None]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _end(number: int, _frame: object) -> None:
-    raise SystemExit(128 + number)
+def _size() -> tuple[int, int]:
+    """Columns and lines of the terminal as it is now, whatever the environment says that it once was."""
+    width, height = os.get_terminal_size(sys.stdout.fileno())
+    return width or 80, height or 24  # one that does not know
+
+
+def _end(signal_number: int, _frame: object) -> None:
+    raise SystemExit(128 + signal_number)
 
 
 def _write(text: str) -> None:

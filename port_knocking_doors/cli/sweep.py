@@ -4,13 +4,18 @@ import typer
 
 from port_knocking_doors import log, runtime
 
-from .options import app
+from .options import app, number
 
 
 @app.command()
 def sweep(
     patience: float = typer.Option(
-        30.0, min=1.0, max=3600.0, metavar="SECONDS", help="How long to wait for a firewalld that does not answer."
+        30.0,
+        min=1.0,
+        max=3600.0,
+        callback=number,
+        metavar="SECONDS",
+        help="How long to wait for a firewalld that does not answer.",
     ),
 ) -> None:
     """Close what a daemon left open that was killed, and run the stop commands that it owes. The unit's ExecStopPost.

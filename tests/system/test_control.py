@@ -193,6 +193,26 @@ def test_the_socket_goes_with_its_daemon_and_a_killed_ones_is_replaced(box: Sand
     assert done.stdout.splitlines()[-1] == "port_knocking_doors_up 0"
 
 
+def test_two_daemons_are_told_apart_by_their_marks(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    start_daemon(box, tmp_path, max_opened_door_duration=600)
+    other = tmp_path / "other"
+    other.mkdir()
+    ports = [port + 1000 for port in SEQUENCE]
+    start_daemon(box, other, rule_priority=77, opening_sequence=ports, max_opened_door_duration=600)
+    conf = str(other / "port_knocker.toml")
+    told(box, "open", str(client.address4), *MARK)
+    told(box, "open", str(client.address4), "--conf", conf)
+    assert (doors(box), doors(box, priority=77)) == (
+        [door_rule(client.address4)],
+        [door_rule(client.address4, priority=77)],
+    )
+    assert told(box, "close", "--all", "--conf", conf) == "1 door closed"
+    assert (doors(box), doors(box, priority=77)) == ([door_rule(client.address4)], [])
+    done = command(box, "status", "--priority", "78")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "name one that runs: --priority 77 or 31313" in done.stderr
+
+
 def test_watched_status_is_drawn_over_itself_and_leaves_the_terminal_as_it_was(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:

@@ -182,7 +182,7 @@ def test_what_stands_in_the_way_is_found(box: Sandbox, tmp_path: Path) -> None:
     steps = (
         '\n[[sequence]]\nname = "ssh"\nsteps = ["tcp:23001", "tcp:23009", "tcp:23004"]\nopen = [2226]\nduration = 5\n'
     )
-    guarded = [GUARDED, 2223, 2224, 2225]
+    guarded = [GUARDED, 2223, 2224, 2225, 2227]
     conf = write_configuration(tmp_path, ports_to_controls=guarded, open_knock_ports=False, zone="home")
     conf.write_text(conf.read_text() + steps)
     proxy = tmp_path / "docker-proxy"
@@ -192,6 +192,13 @@ def test_what_stands_in_the_way_is_found(box: Sandbox, tmp_path: Path) -> None:
     proxy.chmod(0o755)
     container = ["-proto", "tcp", "-host-ip", "0.0.0.0", "-host-port", "2225", "-container-port", "80"]
     box.server.popen([str(proxy), *container]).wait_for("up", 10)
+    # What Docker's `iptables` makes of `-p 2227:80`.
+    docker = (
+        'table ip nat {\nchain DOCKER {\niifname != "docker0" meta l4proto tcp tcp dport 2227 counter '
+        "dnat to 172.17.0.2:80\n}\nchain PREROUTING {\ntype nat hook prerouting priority dstnat\n"
+        "fib daddr type local counter jump DOCKER\n}\n}\n"
+    )
+    box.server.run(["nft", "-f", "-"], text=docker)
     ruleset = (
         "table ip theirs {\nchain pre {\ntype nat hook prerouting priority -100\n"
         "tcp dport 2223 dnat to 10.0.1.2:80\n}\n}\n"
@@ -209,6 +216,7 @@ def test_what_stands_in_the_way_is_found(box: Sandbox, tmp_path: Path) -> None:
         "zone home: 5 of 5 knock ports are not let through: set open_knock_ports",
         r"port 2223/tcp: a rule sends its packets elsewhere",
         r"port 2224/tcp: a rule sends its packets elsewhere",
+        r"port 2227/tcp: a rule sends its packets elsewhere",
         r"port 2225/tcp: a container publishes it .docker-proxy",
         "knock ports: port number 4 of the opening sequence is in use by another program",
     ):

@@ -1,7 +1,9 @@
 """The daemon as its unit runs it: an ordinary user with one capability, whom polkit lets change the firewall."""
 
+import json
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,6 +26,8 @@ from tests.helpers.sniffed import whole_sequence, write_sniffing
 from tests.helpers.waiting import wait_until
 
 CAP_NET_RAW = 1 << 13  # <linux/capability.h>
+PROGRAM = [sys.executable, "-m", "port_knocking_doors"]
+MARK = ["--priority", "31313"]
 WITHOUT_SNIFFING = SYSTEMD / "without-sniffing.conf"
 MINE = 'rule priority="5" family="ipv4" source address="10.9.9.9" port port="22" protocol="tcp" accept'
 CALLS = {  # the interface's suffix, the member, and its arguments as dbus-send(1) writes them
@@ -49,6 +53,11 @@ def status(box: Sandbox, process: Process) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
+def asked(box: Sandbox, *words: str) -> "subprocess.CompletedProcess[str]":
+    """What a command says to root."""
+    return box.server.run([*PROGRAM, *words], check=False, timeout=60)
+
+
 def log_of_no_trouble(daemon: Process) -> None:
     assert not said(daemon, "Traceback|ERROR|Operation not permitted")
 
@@ -67,10 +76,16 @@ def obeys(installed: Installation, user: str, interface: str, member: str, *argu
 # --- what systemd itself says of the units
 
 
-def test_systemd_rates_the_unit_as_well_sandboxed() -> None:
-    command = ["systemd-analyze", "security", "--offline=true", "--threshold=20"]
-    with_capability = subprocess.run([*command, str(UNIT)], capture_output=True, text=True, check=False)
-    assert with_capability.returncode == 0, with_capability.stdout[-300:]
+@pytest.mark.parametrize(("dropin", "threshold"), [(None, 20), (WITHOUT_SNIFFING, 15)], ids=["as it is", "no sniffing"])
+def test_systemd_rates_the_unit_as_well_sandboxed(tmp_path: Path, dropin: Path | None, threshold: int) -> None:
+    copy = tmp_path / UNIT.name
+    # Drop-ins are not read offline by every systemd: what stands last counts, wherever it stands.
+    more = dropin.read_text().partition("[Service]")[2] if dropin is not None else ""
+    copy.write_text(UNIT.read_text().replace("[Install]", f"{more}\n[Install]"))
+    command = ["systemd-analyze", "security", "--offline=true", f"--threshold={threshold}", str(copy)]
+    rated = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Overall exposure level" in rated.stdout
+    assert rated.returncode == 0, rated.stdout[-300:]
 
 
 @pytest.mark.parametrize("unit", [UNIT, COMMANDS_UNIT], ids=lambda unit: unit.stem)
@@ -126,6 +141,16 @@ def test_as_its_own_user_with_one_capability_it_serves_reloads_ends_and_is_swept
         wait_until(lambda: "READY=1" in systemd.stdout.lines[said_so_far:], NOTICE, "told of the reload's end")
         assert state(client) == "open"
 
+        # Root looks into it and steers it, and so does its own user; nobody else does.
+        assert len(json.loads(asked(users, "status", "--json", *MARK).stdout)["doors"]) == 2
+        own = installed.begin_as(USER, *PROGRAM, "close", str(stranger.address4), "--conf", CONF)
+        assert own.wait(20) == 0
+        assert state(stranger) == "prohibited"
+        other = installed.begin_as(OTHER, *PROGRAM, "close", "--all", *MARK)
+        assert other.wait(20) == 1
+        assert re.fullmatch(r"port-knocking-doors: this user may not talk to .*: try as root.*\n", other.stderr.text)
+        assert state(client) == "open"
+
         daemon.terminate()
         assert daemon.wait(NOTICE) == 0
         systemd.stdout.wait_for("STOPPING=1", NOTICE)
@@ -163,10 +188,27 @@ def test_other_users_may_not_change_the_firewall_and_the_log_says_what_is_missin
     assert "firewalld refuses" in waits
     assert not said(daemon, r"\bready\b")
     assert not any("READY=1" in line for line in systemd.stdout.lines)
+    status = json.loads(asked(users, "status", "--json", *MARK).stdout)
+    assert (status["firewalld"], status["rules"]) == ("refusing", 0)
+    found = asked(users, "doctor", "--conf", CONF)
+    assert found.returncode == 1
+    assert re.search(
+        "^PROBLEM  daemon: firewalld does not let it do anything: .*the polkit rule", found.stdout, re.MULTILINE
+    )
+    assert re.search("^ok +firewalld: this user may change it", found.stdout, re.MULTILINE)
+    own = installed.begin_as(USER, *PROGRAM, "doctor", "--conf", CONF)
+    assert own.wait(60) == 1
+    assert re.search(
+        "^PROBLEM +firewalld: .*org.fedoraproject.FirewallD1.*: ask as root", own.stdout.text, re.MULTILINE
+    )
 
     # As soon as the rule is there it works: nothing needs to be started again.
     installed.install_rule()
     daemon.wait_for(r"\bready\b", 20)
+    own = installed.begin_as(USER, *PROGRAM, "doctor", "--conf", CONF)
+    assert own.wait(60) in (0, 1)
+    assert re.search("^ok +firewalld: this user may change it", own.stdout.text, re.MULTILINE)
+    assert not re.search("^PROBLEM", own.stdout.text, re.MULTILINE)
     with users.server.listen(GUARDED):
         knock(client, client.server4)
         await_open(client)
@@ -195,3 +237,17 @@ def test_without_a_sniffed_sequence_it_needs_no_capability(users: Sandbox, tmp_p
         assert daemon.wait(NOTICE) == 0
         await_closed(client)
     log_of_no_trouble(daemon)
+
+
+def test_the_unit_for_commands_is_looked_into_and_keeps_its_mark(users: Sandbox, tmp_path: Path) -> None:
+    conf = write_configuration(tmp_path)
+    installed = Installation(users, tmp_path, conf)
+    service = installed.begin("ExecStart", "--conf", CONF, units=(COMMANDS_UNIT,))
+    service.wait_for(r"\bready\b", 20)
+    assert json.loads(asked(users, "status", "--json", *MARK).stdout)["pid"] == service.inner_pid
+    conf.write_text(conf.read_text().replace("21", "22"))  # no port that the first one has
+    second = users.server.popen([*PROGRAM, "--conf", str(conf)])
+    assert second.wait(20) == 1
+    assert f"runs already, as process {service.inner_pid}, with the mark" in second.stderr.text
+    service.terminate()
+    assert service.wait(NOTICE) == 0

@@ -21,6 +21,7 @@ from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError, N
 from port_knocking_doors.model import Address
 from port_knocking_doors.requests import Request, Verb
 from port_knocking_doors.status import DoorStatus, Snapshot
+from tests.helpers.fake_bus import open_descriptors
 from tests.unit.test_status import DOOR, SNAPSHOT
 
 PRIORITY = 77
@@ -104,7 +105,10 @@ async def raw(path: Path, data: bytes, *, end: bool = False) -> bytes:
     writer.write(data)
     if end:
         writer.write_eof()
-    answer = await reader.read()
+    answer = b""
+    with suppress(ConnectionError):  # it hung up on what it had not read
+        while chunk := await reader.read(1 << 16):
+            answer += chunk
     writer.close()
     return answer
 
@@ -155,6 +159,11 @@ def test_what_goes_wrong_is_answered_and_ends_nothing(failure: Exception, text: 
         (b'{"do":"open"}\n', "missing"),
         (b"x" * 5000, "too long"),
         (b"[" * 4000 + b"\n", "no JSON object"),
+        (b'{"do":"reload"}\0\n', "no JSON object"),
+        (b'{"do":"open","address":"10.0.0.2\\u0000"}\n', "no address"),
+        (b'{"do":"watch","seconds":' + b"9" * 4000 + b"}\n", "seconds"),
+        (b'{"do":"open","address":"10.0.0.2","sequence":"' + b"s" * 4000 + b'"}\n', "a name of at most"),
+        (b'{"do":"reload"' + b" " * (1 << 20) + b"}\n", "too long"),
     ],
 )
 def test_garbage_is_answered_with_what_is_wrong(data: bytes, said: str) -> None:
@@ -203,6 +212,37 @@ def test_who_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None
     run(story)
 
 
+def test_who_says_a_byte_now_and_then_is_hung_up_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(control, "REQUEST_TIME", 0.2)
+
+    async def story(host: Host, path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        await ask(Request(Verb.RELOAD))
+        assert host.told == [("reload",)]
+
+    run(story)
+
+
+def test_who_hangs_is_no_failure_of_ours(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    # What Python 3.10 has, where it is neither the built-in one nor an OSError.
+    monkeypatch.setattr(asyncio, "TimeoutError", type("TimeoutError", (Exception,), {}))
+    monkeypatch.setattr(control, "REQUEST_TIME", 0.05)
+
+    async def story(_: Host, path: Path) -> None:
+        assert await raw(path, b'{"do":') == b""
+
+    run(story)
+    assert caplog.text == ""
+
+
 def test_who_does_not_take_the_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(control, "REQUEST_TIME", 0.05)
     big = replace(SNAPSHOT, doors=tuple(replace(DOOR, sequence="s" * 500) for _ in range(1000)))
@@ -234,6 +274,32 @@ def test_so_many_at_a_time_and_no_more() -> None:
         await ask(Request(Verb.RELOAD))
 
     run(story)
+
+
+def test_a_hundred_at_a_time_leave_nothing_behind() -> None:
+    async def story(_: Host, path: Path) -> None:
+        before, tasks = open_descriptors(), len(asyncio.all_tasks())
+        answers = await asyncio.gather(*(raw(path, b'{"do":"status"}\n') for _ in range(100)), return_exceptions=True)
+        told = [json.loads(answer)["ok"] for answer in answers if isinstance(answer, bytes) and answer]
+        assert told.count(True) >= control.CONNECTIONS
+        await until(lambda: len(asyncio.all_tasks()) == tasks and open_descriptors() == before)
+        assert await asyncio.to_thread(control.snapshot, PRIORITY) == SNAPSHOT
+
+    run(story)
+
+
+def test_a_daemon_that_knows_too_much_for_one_answer_shows_less_of_it() -> None:
+    async def story(_: Host, path: Path) -> None:
+        seen = await asyncio.to_thread(control.snapshot, PRIORITY)
+        assert 0 < len(seen.doors) < len(crowd.doors)
+        assert seen == replace(crowd, doors=crowd.doors[: len(seen.doors)])
+        assert len(await raw(path, b'{"do":"status"}\n')) <= requests.REPLY_MAX
+
+    ports = tuple(f"{port}/tcp" for port in range(10000, 10400))
+    crowd = replace(SNAPSHOT, doors_open=300, doors=(replace(DOOR, opens=ports),) * 300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Host, "snapshot", lambda _: crowd)
+        run(story)
 
 
 def test_strangers_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,6 +365,46 @@ def test_what_is_no_socket_is_left_alone_and_the_daemon_runs_on(
     run(lambda _, __: asyncio.sleep(0))
     assert "no control socket" in caplog.text
     assert path.lstat()
+
+
+def test_what_takes_the_sockets_place_meanwhile_is_no_way_to_what_it_points_at(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("here")
+
+    async def story(_: Host, path: Path) -> None:
+        path.unlink()
+        path.symlink_to(precious)
+
+    run(story)
+    assert precious.read_text() == "here"
+
+
+def test_the_units_that_there_are_are_looked_for_each_in_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = Path(__file__).parents[2] / "packaging" / "systemd" / "port-knocking-doors-commands.service"
+    (named,) = [line for line in unit.read_text().splitlines() if line.startswith("RuntimeDirectory=")]
+    assert named == "RuntimeDirectory=port-knocking-doors-commands"
+    given = folder.with_name(f"{folder.name}-commands")
+    given.mkdir(mode=0o700)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(given))
+
+    async def story(_: Host, path: Path) -> None:
+        assert path.parent == given
+        monkeypatch.delenv("RUNTIME_DIRECTORY")
+        assert await asyncio.to_thread(control.snapshot, PRIORITY) == SNAPSHOT
+
+    run(story)
+
+
+def test_who_looks_for_another_mark_is_told_of_those_that_answer() -> None:
+    async def story(_: Host, path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(path.with_name(control.socket_name(5))))
+        with pytest.raises(NoDaemonError, match=r"mark rule_priority = 6 .*; start one, or name .*: --priority 77$"):
+            await asyncio.to_thread(control.snapshot, 6)
+
+    run(story)
 
 
 def test_a_path_too_long_is_no_reason_to_end(

@@ -30,6 +30,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"background", "client", "control", "relay"}),
     # two or three of them together
     frozenset({"ears", "doorkeeper", "in_force", "sandbox"}),
+    frozenset({"insight"}),
     frozenset({"daemon", "sweep", "demo", "doctor"}),
     frozenset({"cli"}),
     frozenset({"__main__"}),

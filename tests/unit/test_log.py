@@ -54,6 +54,32 @@ def test_a_program_reads_one_object_an_event(lines: Lines) -> None:
     }
 
 
+def test_whatever_a_line_tells_it_is_one_line_and_leaves_the_terminal_alone(lines: Lines) -> None:
+    evil = "a\nb\rc\x1b[2Jd\x85e\u2028f\udcffg\0h"
+    for environ in ({}, {"JOURNAL_STREAM": "8:1"}):
+        log.set_up(False, environ)
+        log.logger.error("%s", evil)
+        (line,) = lines()
+        assert line.endswith("a b c [2Jd e f g h")
+        log.set_up(False, environ, as_json=True)
+        log.logger.error("%s", evil, extra=about(LogEvent.FAILED, reason=evil))
+        (line,) = lines()
+        assert line.isascii()
+        assert line.isprintable()
+        assert json.loads(line.partition("{")[1] + line.partition("{")[2])["reason"] == evil
+
+
+def test_a_program_is_told_of_a_bug_whole(lines: Lines) -> None:
+    log.set_up(False, {}, as_json=True)
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        log.logger.exception("it failed")
+    (line,) = lines()
+    assert json.loads(line)["traceback"].endswith("\nZeroDivisionError")
+    assert json.loads(line)["message"] == "it failed"
+
+
 def test_what_says_nothing_of_itself_is_a_message(lines: Lines) -> None:
     log.set_up(False, {}, as_json=True)
     log.logger.error("something")

@@ -129,18 +129,20 @@ def test_a_second_daemon_is_refused_at_once_and_told_by_whom(folder: Path) -> No
         assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {first.pid}\n"
 
 
+@pytest.mark.parametrize("unit", ["port-knocking-doors", "port-knocking-doors-commands"])
 @pytest.mark.parametrize("role", [DAEMON, CLOSER])
 def test_a_daemon_with_another_directory_sees_the_services_too(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str, unit: str
 ) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    with somebody(folder, DAEMON) as service:
+    with somebody(folder.with_name(unit), DAEMON) as service:
         monkeypatch.setenv("RUNTIME_DIRECTORY", str(own))
         with pytest.raises(AlreadyRunningError, match=rf"process {service.pid}\b"):
             hold_mark(MARK, role).__enter__()
     with hold_mark(MARK, role):
-        assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {service.pid}\n", "nothing is written there"
+        lock = folder.with_name(unit) / f"{MARK}.lock"
+        assert lock.read_text() == f"{DAEMON} {service.pid}\n", "nothing is written there"
         monkeypatch.delenv("RUNTIME_DIRECTORY")
         with pytest.raises(AlreadyRunningError):
             hold_mark(MARK, CLOSER).__enter__()

@@ -159,6 +159,7 @@ def test_prometheus_reads_every_figure() -> None:
         ("firewalld_state", "present"): 0,
         ("firewalld_state", "absent"): 0,
         ("firewalld_state", "hung"): 1,
+        ("firewalld_state", "refusing"): 0,
         ("rules",): 7,
         ("rules_refused",): 1,
         ("doors", "open"): 4,
