@@ -164,7 +164,7 @@ class Commands:
                 [_SHELL, "-c", line],
                 stdin=subprocess.DEVNULL,
                 stdout=2,  # where the log goes
-                env={name: value for name, value in os.environ.items() if name not in _WITHHELD},
+                env=_environment(),
                 start_new_session=True,
                 pass_fds=(lock,) if lock >= 0 else (),
             )
@@ -181,14 +181,23 @@ class Commands:
         report("%s: %s: %s command ended with status %d", door.address, door.sequence, which, status, extra=extra)
 
 
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _WITHHELD}
+
+
 def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
     return about(event, address=door.address, sequence=door.sequence, **more)
 
 
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
     """The exit status. asyncio's own subprocesses are killed when nobody waits for them any more; these work on."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:  # no descriptor is left, or the kernel has no such call: it runs all the same
+        while (status := process.poll()) is None:
+            await asyncio.sleep(_PAUSE)
+        return status
     ended = asyncio.Event()
-    handle = os.pidfd_open(process.pid)
     asyncio.get_running_loop().add_reader(handle, ended.set)
     try:
         await ended.wait()
@@ -232,7 +241,9 @@ def _begin_pending(path: Path, deadline: float) -> "tuple[Path, str, subprocess.
         record = json.loads(path.read_bytes())
         what, line = f"{record['address']}: {record['sequence']}", str(record["stop"])
         _await_end_of_start(path, deadline)
-        process = subprocess.Popen([_SHELL, "-c", line], stdin=subprocess.DEVNULL, stdout=2, start_new_session=True)
+        process = subprocess.Popen(
+            [_SHELL, "-c", line], stdin=subprocess.DEVNULL, stdout=2, env=_environment(), start_new_session=True
+        )
     except (OSError, ValueError, KeyError, TypeError):
         logger.error("%s is no record of a stop command that can be run: left alone", path)
         return None

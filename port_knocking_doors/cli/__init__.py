@@ -4,9 +4,11 @@ Each command is a module of its own, and imports what it needs when it is called
 It does not even wait for the option library of the others.
 """
 
+import io
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from port_knocking_doors.errors import ConfigError, DoorsError
@@ -47,9 +49,11 @@ def __getattr__(name: str) -> Any:
 
 def main() -> NoReturn:
     """Run the command line, and end the process with the exit status that it deserves."""
+    for stream in _open_streams():
+        if isinstance(stream, io.TextIOWrapper):  # a locale that lacks a character is no reason for a traceback
+            stream.reconfigure(errors="backslashreplace")
+    status = _status()
     try:
-        status = 0
-        status = _status()
         for stream in _open_streams():
             stream.flush()
     except BrokenPipeError:  # whoever read our output had enough
@@ -73,6 +77,12 @@ def _status() -> int:
     except DoorsError as error:
         _complain(str(error))
         return error.exit_status
+    except BrokenPipeError:  # whoever read our output had enough
+        _silence()
+        return DoorsError.exit_status
+    except OSError as error:  # the system's fault: no descriptor, no process, a full disk
+        _complain(str(error))
+        return DoorsError.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
 
@@ -106,4 +116,5 @@ def _open_streams() -> list[TextIO]:
 
 
 def _complain(text: str) -> None:
-    print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)
+    with suppress(OSError):  # nobody can be told
+        print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)

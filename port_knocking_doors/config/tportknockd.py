@@ -14,6 +14,7 @@ import difflib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from port_knocking_doors.errors import ConfigError
@@ -216,10 +217,13 @@ class _Reading:
             block = None
         if block is not None:
             block.lines[key] = line
+        text = _without_comment(rest, is_command=key in _COMMANDS)
         try:
-            value = _KEYS[key](_without_comment(rest, is_command=key in _COMMANDS))
+            value = _KEYS[key](text)
         except ConfigError as wrong:
-            self._blame(line, f"{key}: {wrong.problem}", block)
+            frames = list(islice(_wrong_frames(text), MOST_PROBLEMS)) if key == "sequence" else []
+            for problem in frames or [wrong.problem]:
+                self._blame(line, f"{key}: {problem}", block)
         else:
             if block is not None:
                 block.found[key] = value
@@ -237,6 +241,14 @@ class _Reading:
         self.problems.append((line, problem))
         if block is not None:
             block.sound = False
+
+
+def _wrong_frames(text: str) -> Iterator[str]:
+    for position, word in enumerate(text.split(), start=1):
+        try:
+            steps.step(word)
+        except ConfigError as wrong:  # noqa: PERF203 (each is told)
+            yield f"position {position}: {wrong.problem}"
 
 
 def _called(block: _Block) -> str:
