@@ -1,7 +1,9 @@
 """What packaging/test asks of pytest's reports.
 
 count_tests.py skipped REPORT     names the system tests that were skipped, and fails if there are any
-count_tests.py total REPORT…      one line: N passed, N failed, N skipped
+count_tests.py failed REPORT       how many failed
+count_tests.py total REPORT…      one line: N passed, N failed, N skipped; of a test in several reports the last counts,
+                                  and those that passed the second time only are named
 """
 
 from __future__ import annotations
@@ -31,13 +33,19 @@ def outcomes(reports: list[str]) -> Iterator[tuple[str, str, str]]:
 def main() -> int:
     what, *reports = sys.argv[1:]
     results = list(outcomes(reports))
+    if what == "failed":
+        print(sum(outcome == "failed" for _, outcome, _ in results))
+        return 0
     if what == "skipped":
         missing = [(name, why) for name, outcome, why in results if outcome == "skipped" and "tests.system" in name]
         for name, why in missing:
             print(f"a system test was skipped, which counts as a failure: {name}: {why}")
         return 1 if missing else 0
-    count = {outcome: sum(o == outcome for _, o, _ in results) for outcome in ("passed", "failed", "skipped")}
+    last = {name: outcome for name, outcome, _ in results}
+    count = {outcome: list(last.values()).count(outcome) for outcome in ("passed", "failed", "skipped")}
     print(", ".join(f"{n} {outcome}" for outcome, n in count.items()))
+    for name in sorted({name for name, outcome, _ in results if outcome == "failed" and last[name] == "passed"}):
+        print(f"unsteady, failed at first and passed when run alone: {name}")
     return 0
 
 
