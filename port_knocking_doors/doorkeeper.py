@@ -25,7 +25,6 @@ _FIRST_RETRY, _LAST_RETRY = 0.05, 5.0
 SERVICE_USER = "port-knocking-doors"
 POLKIT_RULES = "/etc/polkit-1/rules.d"
 """Where an administrator's rules are; a package has its own in /usr/share/polkit-1/rules.d."""
-_FIREWALLD = about(LogEvent.FIREWALLD)
 
 
 class Placed(NamedTuple):
@@ -204,10 +203,12 @@ class Doorkeeper:
             case Event.GONE:
                 self._distrust()
                 if not self._silent:
-                    logger.warning("firewalld is gone: doors wait until it is back", extra=_FIREWALLD)
+                    logger.warning("firewalld is gone: doors wait until it is back", extra=_about("gone"))
                 self._silent = True
             case Event.RELOADED:
-                logger.info("firewalld was reloaded: %d rules are put back", len(self._wanted), extra=_FIREWALLD)
+                logger.info(
+                    "firewalld was reloaded: %d rules are put back", len(self._wanted), extra=_about("reloaded")
+                )
                 self._distrust()
                 self._zones_stale = True
             case Event.ZONES_CHANGED:
@@ -277,7 +278,7 @@ class Doorkeeper:
             raise
         if self._silent:
             self._silent = False
-            logger.info("firewalld answers", extra=_FIREWALLD)
+            logger.info("firewalld answers", extra=_about("answers"))
         self.replace_all()
 
     async def _survey(self) -> None:
@@ -372,7 +373,7 @@ class Doorkeeper:
             return  # its coming back will wake us
         if error.code == firewalld.UNANSWERED:
             if not self._silent:
-                logger.warning("firewalld does not answer: doors wait until it does", extra=_FIREWALLD)
+                logger.warning("firewalld does not answer: doors wait until it does", extra=_about("hung"))
             self._silent = True
             self._zones_stale = True
             try:
@@ -382,7 +383,7 @@ class Doorkeeper:
         else:
             # A zone that is gone is no news: the zones are read again.
             if not self._failures and error.code != firewalld.INVALID_ZONE:
-                logger.error("firewalld: %s%s", error, _remedy(error), extra=_FIREWALLD)
+                logger.error("firewalld: %s%s", error, _remedy(error), extra=_about(error))
             self._failures += 1
             await asyncio.sleep(min(_FIRST_RETRY * 2**self._failures, _LAST_RETRY))
         self._wake.set()
@@ -391,7 +392,7 @@ class Doorkeeper:
         """Once for each zone and reason: what is refused is tried again at every check."""
         if (placed.zone, error.code) not in self._explained:
             self._explained.add((placed.zone, error.code))
-            extra = about(LogEvent.FIREWALLD, zone=placed.zone, reason=error)
+            extra = _about(error, zone=placed.zone)
             logger.error("zone %s: %s: firewalld says: %s%s", placed.zone, what, error, _remedy(error), extra=extra)
 
     def _announce(self, owner: Hashable) -> None:
@@ -403,6 +404,10 @@ class Doorkeeper:
         if owner in self._falling and not self._falling[owner]:
             del self._falling[owner]
             self._witness.on_gone(owner)
+
+
+def _about(reason: object, **more: object) -> dict[str, object]:
+    return about(LogEvent.FIREWALLD, reason=reason, **more)
 
 
 def _remedy(error: FirewallError) -> str:

@@ -109,7 +109,7 @@ class Ears:
         for pattern in self._patterns():
             if not any(fits(link, (pattern,)) for link in links.links.values()):
                 text = "interface %s is not there: it is heard once it appears"
-                logger.warning(text, pattern, extra=about(LogEvent.INTERFACE))
+                logger.warning(text, pattern, extra=_about(pattern, "absent"))
 
     def _stop_sniffing(self) -> None:
         self.sniffer = self._links = None
@@ -152,7 +152,11 @@ class Ears:
         if not patterns or not fits(link, patterns):
             return
         if change is Change.APPEARED:
-            logger.info("interface %s is there: it is heard", link.name, extra=about(LogEvent.INTERFACE))
+            logger.info("interface %s is there: it is heard", link.name, extra=_about(link.name, "there"))
         elif change is Change.WENT:
             text = "interface %s is gone: it is heard again once it is back"
-            logger.warning(text, link.name, extra=about(LogEvent.INTERFACE))
+            logger.warning(text, link.name, extra=_about(link.name, "gone"))
+
+
+def _about(interface: str, reason: str) -> dict[str, object]:
+    return about(LogEvent.INTERFACE, interface=interface, reason=reason)

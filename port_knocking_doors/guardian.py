@@ -10,7 +10,11 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from . import log
+
 SHELL = "/bin/sh"
+JSON = "json"
+"""Tells the closer that whoever reads the log is a program."""
 # Signals for the daemon's group are not meant for its guardian: it ends when the daemon has.
 _SCRIPT = "trap '' HUP INT QUIT TERM; read -r word && exit 0; exec \"$@\""
 
@@ -19,7 +23,7 @@ class Guardian:
     """A context manager: while it lasts, the end of this process leads to a closer for the mark `priority`."""
 
     def __init__(self, priority: int) -> None:
-        self._closer = (sys.executable, "-m", f"{__package__}.sweep", str(priority))
+        self._closer = (sys.executable, "-m", f"{__package__}.sweep", str(priority), *([JSON] if log.is_json() else []))
         self._pipe = -1
         self._shell: subprocess.Popen[bytes] | None = None
         self._dismissed = False

@@ -122,6 +122,11 @@ def set_up(verbose: bool, environ: Mapping[str, str] = os.environ, *, as_json: b
     logger.setLevel(handler.level)
 
 
+def is_json() -> bool:
+    """Whether the log is for programs."""
+    return any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.getLogger().handlers)
+
+
 @contextmanager
 def tapped(hand_over: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     """While this lasts, everything logged is handed over too, single knocks and all; `hand_over` must not log."""

@@ -1,7 +1,7 @@
 """The closer: removes every rule that carries a mark, for a daemon that could not do it itself.
 
-The guardian runs it as `python -m port_knocking_doors.sweep PRIORITY`; for people and for systemd's ExecStopPost there
-is the command `sweep`. Where a daemon with the mark is running, there is nothing to do: it removes them itself.
+The guardian runs it as `python -m port_knocking_doors.sweep PRIORITY [json]`; for people and for systemd's ExecStopPost
+there is the command `sweep`. Where a daemon with the mark is running, there is nothing to do: it removes them itself.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from .commands import pending_directory, run_pending
 from .doorkeeper import Doorkeeper
 from .errors import AlreadyRunningError, DoorsError, FirewallError
 from .firewalld import UNREACHABLE, Event, Firewalld
+from .guardian import JSON
 from .log import logger
 from .runtime import CLOSER, has_rules, hold_mark, left_behind
 
@@ -123,7 +124,7 @@ def close_all(patience: float) -> None:
 
 def main() -> int:
     """Run the closer with the command line's arguments."""
-    log.set_up(verbose=False)
+    log.set_up(verbose=False, as_json=JSON in sys.argv[2:])
     error = close(int(sys.argv[1]))
     if error is None:
         return 0

@@ -17,13 +17,14 @@ def sweep(
         metavar="SECONDS",
         help="How long to wait for a firewalld that does not answer.",
     ),
+    log_json: bool = typer.Option(False, "--log-json", help="Log one JSON object an event, for programs."),
 ) -> None:
     """Close what a daemon left open that was killed, and run the stop commands that it owes. The unit's ExecStopPost.
 
     Goes by what the daemon noted in its runtime directory, not by the configuration, which may have changed: run it as
     the daemon's user. A daemon that is running is left alone, and so are its doors. Nothing to close is no failure.
     """
-    log.set_up(verbose=False)
+    log.set_up(verbose=False, as_json=log_json)
     if not runtime.left_behind():
         return
     from port_knocking_doors import sweep as closer  # with D-Bus, most of the time that this takes

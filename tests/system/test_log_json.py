@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,68 @@ def test_each_event_is_an_object_with_what_it_is_about(box: Sandbox, client: Cli
     assert daemon.wait(20) == 0
     text = daemon.stderr.text
     assert not any(str(port) in text for port in (*SEQUENCE, 24001, 24009, 24004))
+
+
+def test_what_happens_around_the_doors_is_told_too(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    stranger = box.hosts["stranger"]
+    box.firewall_cmd("--add-port=2223/tcp")
+    keys = {"ports_to_controls": [GUARDED, 2223], "max_open_doors": 1, "max_opened_door_duration": 2}
+    conf = write_configuration(tmp_path, **keys)
+    sequence = '\n[[sequence]]\nname = "run"\nsteps = ["udp:24001", "udp:24009", "udp:24004"]\nstart_command = "true"\n'
+    conf.write_text(conf.read_text() + sequence)
+    daemon = begin_daemon(box, conf, "--log-json", "--verbose", "--interface", "other*")
+    wait_for_event(daemon, "ready")
+
+    def tells(name: str, **fields: object) -> None:
+        def told() -> bool:
+            return any(fields.items() <= event.items() for event in events(daemon, name))
+
+        wait_until(told, 20, lambda: f"{name} with {fields}: {daemon.stderr.lines}")
+
+    tells("open_without_knock", port="2223/tcp", zone="public", reason="port 2223/tcp")
+    tells("interface", interface="other*", reason="absent")
+    box.server.run(["ip", "link", "add", "other0", "type", "veth", "peer", "name", "peer0"])
+    tells("interface", interface="other0", reason="there")
+    box.server.run(["ip", "link", "del", "other0"])
+    tells("interface", interface="other0", reason="gone")
+    knock(client, client.server4)
+    wait_for_event(daemon, "opened")
+    knock(stranger, stranger.server4)
+    tells("refused", address=str(stranger.address4), sequence="main", reason="max_open_doors")
+    ask = [sys.executable, "-m", "port_knocking_doors"]
+    box.server.run([*ask, "open", "10.0.9.9", "--sequence", "run", "--conf", str(conf)])
+    tells("asked", address="10.0.9.9", sequence="run", reason="open 10.0.9.9")
+    tells("command_started", address="10.0.9.9", sequence="run", command="start")
+    daemon.send_signal(1)
+    tells("reloaded")
+    box.firewall_cmd("--reload")
+    tells("firewalld", reason="reloaded")
+    box.firewalld.stop()
+    tells("firewalld", reason="gone")
+    wait_until(
+        lambda: json.loads(box.server.run([*ask, "status", "--json", "--conf", str(conf)]).stdout)["doors"] == [],
+        20,
+        "the door's time is over",
+    )
+    knock(client, client.server4)
+    tells("complete", address=str(client.address4), sequence="main", reason="firewalld is not there")
+    tells("never_opened", address=str(client.address4), sequence="main")
+
+
+def test_who_closes_after_a_killed_daemon_writes_for_programs_too(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    daemon = begin_daemon(box, write_configuration(tmp_path, max_opened_door_duration=600), "--log-json")
+    wait_for_event(daemon, "ready")
+    knock(client, client.server4)
+    wait_for_event(daemon, "opened")
+    daemon.send_signal(9)
+    daemon.wait(20)
+    wait_until(
+        lambda: [event for event in events(daemon, "message") if "6 rules removed" in event["message"]],
+        20,
+        lambda: str(daemon.stderr.lines),
+    )
 
 
 def test_what_ends_the_daemon_is_an_event_too(box: Sandbox, tmp_path: Path) -> None:

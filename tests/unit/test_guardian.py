@@ -20,7 +20,7 @@ REPOSITORY = Path(__file__).parents[2]
 def guardian(trace: Path) -> Guardian:
     """One whose closer makes the file `trace`."""
     made = Guardian(31313)
-    made._closer = ("/bin/sh", "-c", f"echo closed > {shlex.quote(str(trace))}")  # type: ignore[assignment]
+    made._closer = ("/bin/sh", "-c", f"echo closed > {shlex.quote(str(trace))}")
     return made
 
 
