@@ -15,7 +15,17 @@ from .ears import Ears
 from .in_force import sequences_of
 from .knockers import Knockers
 from .model import Door
-from .status import DOORS_SHOWN, KNOCKERS_SHOWN, Counts, DoorStatus, KnockerStatus, Snapshot, Standing
+from .runtime import has_rules
+from .status import (
+    DOORS_SHOWN,
+    KNOCKERS_SHOWN,
+    Counts,
+    DoorStatus,
+    KnockerStatus,
+    Presence,
+    Snapshot,
+    Standing,
+)
 
 
 class Insight:
@@ -55,7 +65,7 @@ class Insight:
             sniffing=sniffed is not None,
             sniffer_seen=sniffed[0] if sniffed else 0,
             sniffer_dropped=sniffed[1] if sniffed else 0,
-            firewalld=self._keeper.presence,
+            firewalld=self._keeper.presence if has_rules(loaded.settings.rule_priority) else Presence.UNUSED,
             rules=self._keeper.standing,
             rules_refused=self._keeper.refused,
             doors_open=len(doors),

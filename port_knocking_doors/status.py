@@ -26,6 +26,7 @@ class Presence(str, Enum):
     ABSENT = "absent"
     HUNG = "hung"  # on the bus, and does not answer
     REFUSING = "refusing"  # it answers with errors: mostly polkit does not let this user change it
+    UNUSED = "unused"  # the daemon only runs commands, and does not look whether it is there
 
 
 class Standing(str, Enum):
@@ -200,7 +201,8 @@ def _table(now: Snapshot) -> Iterator[str]:
         f"{now.configuration or 'built-in defaults'}"
     )
     refused = f", {now.rules_refused} refused: see the log" if now.rules_refused else ""
-    yield f"Firewalld: {now.firewalld.value}, {_counted(now.rules, 'rule')} of ours{refused}"
+    rules = f", {_counted(now.rules, 'rule')} of ours{refused}" if now.firewalld is not Presence.UNUSED else ""
+    yield f"Firewalld: {now.firewalld.value}{rules}"
     ears = _counted(now.listeners, "UDP port")
     if now.sniffing:
         ears += f"; the sniffer saw {_counted(now.sniffer_seen, 'packet')}, the kernel dropped {now.sniffer_dropped}"

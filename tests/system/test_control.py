@@ -213,6 +213,28 @@ def test_two_daemons_are_told_apart_by_their_marks(box: Sandbox, client: ClientH
     assert "name one that runs: --priority 77 or 31313" in done.stderr
 
 
+def test_one_that_runs_commands_in_knockds_place_is_found_by_the_mark_that_is_named(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    conf = tmp_path / "knockd.conf"
+    ports = ",".join(map(str, SEQUENCE))
+    conf.write_text(f"[a]\nsequence = {ports}\nstart_command = true\ncmd_timeout = 600\nstop_command = true\n")
+    daemon = box.server.popen([*PROGRAM, "knockd", "-c", str(conf), "-i", "to-client"])
+    daemon.wait_for(r"\bready\b", 20)
+    done = command(box, "status", *MARK)
+    named = re.search(r"name one that runs: (--priority) (\d+)$", done.stderr.strip())
+    assert named, done.stderr
+    mark = named.groups()
+    assert "Firewalld: unused\n" in told(box, "status", *mark)
+    assert "a command by a" in told(box, "open", str(client.address4), "--sequence", "a", *mark)
+    wait_until(lambda: "  command  -     open " in told(box, "status", *mark), 20, "its command has ended", every=0.2)
+    conf.write_text(conf.read_text().replace("21003", "71003"))
+    done = box.server.run([*PROGRAM, "reload", *mark], check=False)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert f"{conf}:2: Sequence: position 2: port 71003 is out of range" in done.stderr
+    assert told(box, "close", str(client.address4), *mark) == "1 door closed"
+
+
 def test_watched_status_is_drawn_over_itself_and_leaves_the_terminal_as_it_was(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:

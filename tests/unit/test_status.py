@@ -160,6 +160,7 @@ def test_prometheus_reads_every_figure() -> None:
         ("firewalld_state", "absent"): 0,
         ("firewalld_state", "hung"): 1,
         ("firewalld_state", "refusing"): 0,
+        ("firewalld_state", "unused"): 0,
         ("rules",): 7,
         ("rules_refused",): 1,
         ("doors", "open"): 4,
