@@ -30,6 +30,7 @@ _PLAIN_KEYS = re.compile(
 
 _NAMES = re.compile(r"(?:</?|\[)([^<>\[\]\n]+)[>\]]")
 """What stands where knockd's and tportknockd's files have a door's name."""
+_TOML_NAMES = re.compile(r"""name\s*=\s*["']([^"'\n]+)""")
 
 _BLOCK = 4096
 
@@ -92,7 +93,7 @@ def check_toml(module: ModuleType, data: bytes) -> None:
     try:
         settings = module.parse(text, "F")
     except ConfigError as error:
-        _check_error(error)
+        _check_error(error, _TOML_NAMES.findall(text))
         return
     module.places(text, "F")
     module.summary(settings)
