@@ -32,7 +32,7 @@ class Herald:
         """No one-time sequence is left for it, or none can be marked as used."""
 
     def on_reload(self) -> None:
-        """The configuration was read again."""
+        """The configuration was read again, be it in vain."""
 
     def on_end(self) -> None:
         """The daemon ends."""
