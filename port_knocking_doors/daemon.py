@@ -208,8 +208,9 @@ class Daemon:
 
         def aloud(source: bytes, code: int, echo: int, when: float) -> Outcome:
             outcome = knockers.on_knock(source, code, echo, when)
-            # Those that matter have lines of their own; whoever watches sees each knock.
-            if outcome.verdict is Verdict.WRONG or (outcome.matters and not self._watched):
+            # Those that open or err have lines of their own; whoever watches sees each knock.
+            has_line = outcome.verdict is Verdict.COMPLETE and not self._watched
+            if outcome.verdict is Verdict.WRONG or has_line:
                 return outcome
             if self._single.admits(when):
                 stage = f" to step {outcome.stage}" if outcome.verdict is Verdict.ADVANCED else ""
