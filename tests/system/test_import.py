@@ -51,8 +51,8 @@ def test_each_opens_and_a_file_that_changed_counts_at_sighup(box: Sandbox, clien
     )
     daemon = sniffing(box, tmp_path, max_opened_door_duration=1, max_open_doors=1, appended=tables)
     with box.server.listen(GUARDED):
-        for opens in (lambda: knock_opening(client, client.server4), lambda: whole_sequence(client, client.server4)):
-            opens()
+        for opens in (knock_opening, whole_sequence):
+            opens(client, client.server4)
             wait_open(client, client.server4)
             wait_shut(client, client.server4)
     wait_until(lambda: not doors(box), 5, "no door")
