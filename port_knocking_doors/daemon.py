@@ -291,7 +291,7 @@ class Daemon:
             return False
         except DoorsError as error:
             logger.error("%s: %s: the door is disabled until the configuration is read again", sequence.name, error)
-            self._herald.on_disabled(sequence.name)
+            self._herald.on_unmarked(sequence.name)
             self._force.disabled.add(line.path)
             return False
         spent.add((line.path, line.offset))

@@ -96,6 +96,9 @@ class KnockdLog(Herald):
     def on_disabled(self, door: str) -> None:
         self._say(None, f"no more sequences left in the one time sequences file for door {door} --> disabling the door")
 
+    def on_unmarked(self, door: str) -> None:
+        self._say(None, f"error while disabling used one time sequence for door {door} --> disabling the door")
+
     def on_reload(self) -> None:
         self._say(None, f"re-reading config file: {self._config}" if self._config else "re-reading config file")
         self._close()

@@ -162,7 +162,7 @@ from port_knocking_doors.cli import main
 sys.argv[0] = "port-knocking-doors"
 main()
 """
-DISABLED = "no more sequences left in the one time sequences file for door d --> disabling the door"
+DISABLED = "error while disabling used one time sequence for door d --> disabling the door"
 
 
 @pytest.mark.parametrize("what", ["pwrite", "fsync"])
