@@ -10,8 +10,8 @@ Compared is what each writes of every step and every door that opens. Known diff
 - A door with a stop command that is open is not started a second time: its deadline moves. One without runs its command
   each time, as in knockd.
 
-Files are compared in test_knockd_files.py, options and commands in test_knockd_command.py; the README has all differences
-with their reasons.
+Files are compared in test_knockd_files.py, options and commands in test_knockd_command.py; the README has all
+differences with their reasons.
 """
 
 import json
