@@ -28,7 +28,7 @@ programs() { # programs apt|dnf demo|test
   if [ "$1" = apt ]; then
     printf '%s\n' 'mount mount' 'ip iproute2' 'dbus-daemon dbus' # where dbus-daemon is a package of its own, dbus brings it
     [ "$2" = demo ] || printf '%s\n' 'mandoc mandoc' 'groff groff-base'
-    [ "$2" = demo ] || printf '%s\n' 'shellcheck shellcheck' 'nc netcat-openbsd' 'nmap nmap' 'hping3 hping3' 'knock knockd' 'ps procps'
+    [ "$2" = demo ] || printf '%s\n' 'shellcheck shellcheck' 'nc netcat-openbsd' 'nc.traditional netcat-traditional' 'nmap nmap' 'hping3 hping3' 'knock knockd' 'ps procps'
     [ "$2" = demo ] || printf '%s\n' 'systemd-analyze systemd' '/usr/lib/polkit-1/polkitd polkitd' 'dbus-send dbus-bin'
     [ "$2" = demo ] || printf '%s\n' 'ssh openssh-client' 'sshd openssh-server' 'ncat ncat' 'knockd knockd' 'fail2ban-regex fail2ban'
   else

@@ -11,11 +11,13 @@ as with knockd: half a command may be worse than a slow one.
 import asyncio
 import fcntl
 import json
+import math
 import os
 import secrets
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -34,6 +36,15 @@ QUEUE = 1024
 
 PATIENCE = 5.0
 """Seconds that a closer gives the start commands that outlived their daemon, and then its own stop commands."""
+
+MOMENT = 1.0
+"""Seconds that the end of the daemon gives start commands that no stop command follows."""
+
+RETRY = 1.0
+"""Seconds until a stop command for which there was no process is tried again."""
+
+QUIET = 60.0
+"""Seconds between two lines of the log about start commands that wait for others to end."""
 
 _SHELL = "/bin/sh"
 _RECORD, _DRAFT = ".json", ".draft"
@@ -68,6 +79,10 @@ def pending_directory(priority: int) -> Path:
     return runtime.directory() / f"pending-{priority}"
 
 
+def _has_stop(door: Door) -> bool:
+    return door.command is not None and door.command.stop_for(door.address) != ""
+
+
 class Commands:
     """Runs the commands of doors. `directory` is used by whoever holds the mark, and by nobody else."""
 
@@ -78,6 +93,7 @@ class Commands:
         self._stop_places = asyncio.Semaphore(PLACES)
         self._waiting = 0
         self._refused = Throttle(burst=5, period=10.0)
+        self._said_that_one_waits = -math.inf
         # One task for each door, from its start command to the end of its stop command, and what tells it to stop.
         self._lives: dict[Door, asyncio.Task[None]] = {}
         self._closing: dict[Door, asyncio.Event] = {}
@@ -85,6 +101,8 @@ class Commands:
     def start(self, door: Door) -> None:
         """Run the door's start command, as soon as there is a place, and after all that ran for this door before."""
         if self._waiting >= QUEUE:
+            if more := self._refused.summary(now()):
+                logger.error("%d more start commands not run", more)
             if self._refused.admits(now()):
                 extra = _about(LogEvent.COMMAND_REFUSED, door, reason="too many commands wait")
                 text = "%s: %s: not started, %d commands wait already"
@@ -110,16 +128,22 @@ class Commands:
             del self._closing[door]
 
     async def close(self, timeout: float) -> int:
-        """Stop every door; how many had not ended `timeout` seconds later. Those are remembered."""
+        """Stop every door; how many had not ended `timeout` seconds later. Those are remembered.
+
+        A start command that nothing is to follow gets a moment, and then runs on by itself.
+        """
         for door in list(self._closing):
             self.stop(door)
-        if not self._lives:
-            return 0
-        _, unfinished = await asyncio.wait(self._lives.values(), timeout=timeout)
+        lives = set(self._lives.values())
+        to_stop = {life for door, life in self._lives.items() if _has_stop(door)}
+        for those, moment in ((lives, min(timeout, MOMENT)), (to_stop, max(0.0, timeout - MOMENT))):
+            if those:
+                await asyncio.wait(those, timeout=moment)
+        unfinished = {life for life in lives if not life.done()}
         for life in unfinished:
             life.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
-        return len(unfinished)
+        return len(unfinished & to_stop)
 
     async def _live(self, door: Door, closing: asyncio.Event, before: "asyncio.Task[None] | None") -> None:
         assert door.command is not None
@@ -129,6 +153,8 @@ class Commands:
         try:
             if before is not None:
                 await asyncio.wait({before})
+            if self._start_places.locked():
+                self._tell_that_one_waits(door)
             async with self._start_places:
                 record = _remember(self._directory, door, stop) if stop else None
                 if start:
@@ -148,13 +174,34 @@ class Commands:
         self._witness.on_started(door)
         await closing.wait()
         async with self._stop_places:
-            try:
-                await self._run(door, "stop", stop)
-            except (OSError, ValueError) as error:
-                extra = _about(LogEvent.COMMAND_REFUSED, door, command="stop", reason=error)
-                logger.error("%s: %s: stop command not run: %s", door.address, door.sequence, error, extra=extra)
-            else:
+            if await self._run_stop(door, stop):
                 record.unlink(missing_ok=True)
+
+    def _tell_that_one_waits(self, door: Door) -> None:
+        if now() - self._said_that_one_waits >= QUIET:
+            self._said_that_one_waits = now()
+            text = "%s: %s: start command waits, %d run already and have not ended"
+            logger.warning(text, door.address, door.sequence, PLACES)
+
+    async def _run_stop(self, door: Door, line: str) -> bool:
+        """Run the stop command, as soon as there is a process for it; whether it can be run at all."""
+        told = False
+        while True:
+            is_hopeless = False
+            try:
+                await self._run(door, "stop", line)
+                return True
+            except (OSError, ValueError) as error:
+                is_hopeless = isinstance(error, ValueError)
+                if not told:
+                    extra = _about(LogEvent.COMMAND_REFUSED, door, command="stop", reason=error)
+                    text = "%s: %s: stop command not run%s: %s"
+                    again = "" if is_hopeless else f", it is tried again every {RETRY:g} s"
+                    logger.error(text, door.address, door.sequence, again, error, extra=extra)
+                    told = True
+            if is_hopeless:
+                return False
+            await asyncio.sleep(RETRY)
 
     async def _run(self, door: Door, which: str, line: str, record: Path | None = None) -> None:
         """Run one command to its end. Whoever has the record's lock still runs: a closer waits for that."""
@@ -192,19 +239,29 @@ def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
     """The exit status. asyncio's own subprocesses are killed when nobody waits for them any more; these work on."""
     try:
-        handle = os.pidfd_open(process.pid)
-    except OSError:  # no descriptor is left, or the kernel has no such call: it runs all the same
-        while (status := process.poll()) is None:
-            await asyncio.sleep(_PAUSE)
-        return status
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(handle, ended.set)
-    try:
-        await ended.wait()
-        return process.wait()
+        with _handle_of(process) as ended:
+            if ended is not None:
+                await ended.wait()
+            while (status := process.poll()) is None:
+                await asyncio.sleep(_PAUSE)
+            return status
     except asyncio.CancelledError:
         process.returncode = 0  # no warning that nobody waited for it
         raise
+
+
+@contextmanager
+def _handle_of(process: "subprocess.Popen[bytes]") -> Iterator[asyncio.Event | None]:
+    """What is set once it has ended; None where no descriptor is left for that: it runs all the same."""
+    try:
+        handle = os.pidfd_open(process.pid)
+    except OSError:
+        yield None
+        return
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(handle, ended.set)
+    try:
+        yield ended
     finally:
         asyncio.get_running_loop().remove_reader(handle)
         os.close(handle)

@@ -12,7 +12,7 @@ import math
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
 from . import one_time, rich_rule, ways
@@ -24,7 +24,7 @@ from .control import Closing, Control
 from .doorkeeper import Doorkeeper, Placed
 from .doors import Answer, Doors
 from .ears import Ears
-from .errors import ConfigError, DoorsError, FirewallError
+from .errors import ConfigError, DoorsError, FirewallError, LineGoneError
 from .guardian import Guardian
 from .herald import Herald
 from .in_force import Force, interfaces, sequences_of
@@ -138,7 +138,7 @@ class Daemon:
             await self._meet_firewall()
         logger.info("%s", _ready_line(self._settings), extra=about(LogEvent.READY))
         self._herald.on_ready(", ".join(interfaces(self._settings)))
-        self._tell_disabled(self._force)
+        self._tell_shut(self._force)
         notify("READY=1")
         if self._keeper.zones is not None:
             await self._look_for_ways(self._keeper.zones)
@@ -208,8 +208,9 @@ class Daemon:
 
         def aloud(source: bytes, code: int, echo: int, when: float) -> Outcome:
             outcome = knockers.on_knock(source, code, echo, when)
-            # Those that matter have lines of their own; whoever watches sees each knock.
-            if outcome.verdict is Verdict.WRONG or (outcome.matters and not self._watched):
+            # Those that open or err have lines of their own; whoever watches sees each knock.
+            has_line = outcome.verdict is Verdict.COMPLETE and not self._watched
+            if outcome.verdict is Verdict.WRONG or has_line:
                 return outcome
             if self._single.admits(when):
                 stage = f" to step {outcome.stage}" if outcome.verdict is Verdict.ADVANCED else ""
@@ -237,8 +238,9 @@ class Daemon:
             self._tell_stages(source, outcome, when)
         if outcome.verdict is Verdict.COMPLETE:
             self._counts["complete"] += len(outcome.sequences)
+            spent: set[tuple[str, int]] = set()
             for sequence in outcome.sequences:
-                if not sequence.one_time or self._spend(sequence):
+                if not sequence.one_time or self._spend(sequence, spent):
                     self._open(source, interface, sequence, when)
             self._arm()
         elif outcome.verdict is Verdict.WRONG:
@@ -270,27 +272,43 @@ class Daemon:
                 if until < self._alarm:
                     self._arm()
 
-    def _spend(self, sequence: Sequence) -> bool:
-        """Whether the one-time sequence counts: it is marked as used, on the disk, before anything comes of it."""
+    def _spend(self, sequence: Sequence, spent: set[tuple[str, int]]) -> bool:
+        """Whether the one-time sequence counts: it is marked as used, on the disk, before anything comes of it.
+
+        `spent`: path and place of the lines that this very knock has used, for every door that names their file.
+        """
         line = self._force.lines.pop(sequence, None)
         if line is None:  # the same line again, in the same moment
             return False
+        if (line.path, line.offset) in spent:
+            return True
         # The next one is in force once all that arrived with this knock was judged.
         asyncio.get_running_loop().call_soon(self._renew)
         try:
             one_time.use(line)
+        except LineGoneError as error:
+            logger.warning("%s: %s: not opened, its next sequence is in force", sequence.name, error)
+            return False
         except DoorsError as error:
             logger.error("%s: %s: the door is disabled until the configuration is read again", sequence.name, error)
-            self._herald.on_disabled(sequence.name)
+            self._herald.on_unmarked(sequence.name)
             self._force.disabled.add(line.path)
             return False
+        spent.add((line.path, line.offset))
         return True
 
     def _renew(self) -> None:
         """The next one-time sequences are in force; everybody goes on where he was."""
+        if self._ending.is_set():
+            return
+        before = {sequence for sequence, _ in self._force.shut}
         force = Force.of(self._settings, self._force.disabled)
-        self._tell_disabled(force)
-        self._put_in_force(force, self._settings)
+        try:
+            self._put_in_force(force, self._settings)
+        except DoorsError as error:
+            logger.error("no other one-time sequence is in force until the configuration is read again: %s", error)
+        else:
+            self._tell_shut(force, before)
 
     def _put_in_force(self, force: Force, settings: Settings) -> None:
         """Raises `DoorsError` with nothing changed."""
@@ -298,10 +316,11 @@ class Daemon:
         self._ears.replace(settings.opening_sequence, force.knockers, self._judge(force.knockers))
         self._force, self._knockers = force, force.knockers
 
-    def _tell_disabled(self, force: Force) -> None:
-        for sequence in force.used_up:
-            logger.error("%s: no sequence is left in %s: its door is disabled", sequence.name, sequence.one_time)
-            self._herald.on_disabled(sequence.name)
+    def _tell_shut(self, force: Force, known: Collection[Sequence] = ()) -> None:
+        for sequence, why in force.shut:
+            if sequence not in known:
+                logger.error("%s: %s: its door is disabled", sequence.name, why)
+                self._herald.on_disabled(sequence.name)
 
     def _open(self, source: bytes, interface: int, sequence: Sequence, when: float) -> None:
         address = ipaddress.ip_address(source)
@@ -455,6 +474,8 @@ class Daemon:
 
         Raises `DoorsError` with nothing changed; the log has it, too.
         """
+        if self._ending.is_set():
+            raise DoorsError("the daemon is ending")
         try:
             loaded = self._reload()
             try:
@@ -462,6 +483,7 @@ class Daemon:
             except ConfigError as error:
                 raise loaded.placed(error) from error
         except DoorsError as error:
+            self._herald.on_reload()  # its log is opened anew all the same
             extra = about(LogEvent.RELOAD_FAILED, reason=error)
             logger.error("the configuration was read again and nothing changed: %s", error, extra=extra)
             raise
@@ -474,7 +496,7 @@ class Daemon:
             self._keeper.forget(_KNOCK_PORTS)
         self._keeper.replace_all()
         self._herald.on_reload()
-        self._tell_disabled(force)
+        self._tell_shut(force)
         logger.info("the configuration was read again and is in force", extra=about(LogEvent.RELOADED))
         if self._keeper.zones is not None:
             self._look = asyncio.create_task(self._look_for_ways(self._keeper.zones))

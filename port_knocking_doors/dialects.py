@@ -19,13 +19,26 @@ def accepted(sequence: Sequence) -> tuple[Codes, ...]:
 
 
 def heard(sequences: Iterable[Sequence]) -> Mapping[Sequence, Codes]:
-    """For each of these sequences, all of which are in force, what is a knock for it."""
+    """For each of these sequences, all of which are in force, what is a knock for it.
+
+    Doors of one of knockd's files share what they hear, if their flags are the same: there may be thousands.
+    """
     groups: dict[str, set[int]] = defaultdict(set)
     every = tuple(sequences)
     for sequence in every:
         if sequence.dialect is Dialect.KNOCKD:
             groups[sequence.group].update(*map(_codes, sequence.steps))
-    return {sequence: frozenset(_marked(_knocks_of(sequence, groups[sequence.group]), sequence)) for sequence in every}
+    shared: dict[tuple[str, tuple[int, int], bool], Codes] = {}
+    found: dict[Sequence, Codes] = {}
+    for sequence in every:
+        alike = (sequence.group, sequence.flags, sequence.listened)
+        codes = shared.get(alike) if sequence.dialect is Dialect.KNOCKD else None
+        if codes is None:
+            codes = frozenset(_marked(_knocks_of(sequence, groups[sequence.group]), sequence))
+        if sequence.dialect is Dialect.KNOCKD:
+            shared[alike] = codes
+        found[sequence] = codes
+    return found
 
 
 def _marked(codes: Iterable[int], sequence: Sequence) -> Iterator[int]:
@@ -36,15 +49,15 @@ def _codes(step: Step) -> Iterator[int]:
     if step.protocol is Protocol.UDP:
         yield step.code
     else:
-        for flags in range(ALL_FLAGS + 1):
-            if (flags ^ step.flags) & step.mask == 0:
-                yield Step(step.protocol, step.port, flags).code
+        # Numbers, since to reckon with named flags takes ten times as long, and there may be thousands of doors.
+        wanted, mask, bare = int(step.flags), int(step.mask), Step(step.protocol, step.port).code
+        yield from (bare | flags << 24 for flags in range(ALL_FLAGS + 1) if (flags ^ wanted) & mask == 0)
 
 
 def _knocks_of(sequence: Sequence, group: Iterable[int]) -> Iterator[int]:
     if sequence.dialect is Dialect.KNOCKD:
         # One filter serves all doors of the file, so what was meant for one of them is a knock for each.
-        mask, value = sequence.flags
+        mask, value = map(int, sequence.flags)
         yield from (code for code in group if not _is_tcp(code) or (code >> 24 ^ value) & mask == 0)
         return
     for step in sequence.steps:

@@ -75,6 +75,10 @@ class CaptureError(DoorsError):
     """Packets cannot be captured: mostly for want of a capability."""
 
 
+class LineGoneError(DoorsError):
+    """A line of one-time sequences is not there any more: somebody else used it, or edited the file."""
+
+
 class DoorClosedError(DoorsError):
     """The client knocked, and the port did not answer."""
 

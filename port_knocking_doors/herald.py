@@ -29,10 +29,13 @@ class Herald:
         """Somebody got no further than `stage` before the sequence's time was up."""
 
     def on_disabled(self, door: str) -> None:
-        """No one-time sequence is left for it, or none can be marked as used."""
+        """No one-time sequence is left for it."""
+
+    def on_unmarked(self, door: str) -> None:
+        """Its one-time sequence cannot be marked as used."""
 
     def on_reload(self) -> None:
-        """The configuration was read again."""
+        """The configuration was read again, be it in vain."""
 
     def on_end(self) -> None:
         """The daemon ends."""

@@ -9,6 +9,7 @@ from random import SystemRandom
 from . import one_time, traps
 from .config import knockd
 from .config.values import RESERVED_NAME
+from .errors import DoorsError
 from .knockers import Knockers
 from .model import Port, Protocol, Sequence, Settings, Step
 from .served import outgoing_ports, served_ports
@@ -21,31 +22,35 @@ class Force:
     knockers: Knockers
     lines: dict[Sequence, one_time.Line]
     """For each one-time sequence of the table, where it stands."""
-    used_up: tuple[Sequence, ...]
-    """Those whose file has no line left."""
+    shut: tuple[tuple[Sequence, str], ...]
+    """Those whose file has no line for them, and why."""
     disabled: set[str]
     """Files whose lines could not be marked as used: none of them counts any more."""
 
     @classmethod
     def of(cls, settings: Settings, disabled: Iterable[str] = ()) -> "Force":
-        """Raises `DoorsError` where a file of one-time sequences cannot be read."""
+        """A file of one-time sequences that cannot be read shuts its doors, and no other one."""
         passed_over = set(disabled)
         sniffed: list[Sequence] = []
         lines: dict[Sequence, one_time.Line] = {}
-        used_up: list[Sequence] = []
+        shut: list[tuple[Sequence, str]] = []
         for sequence in settings.sequences:
             reached = _reached(sequence, settings)
             if not sequence.one_time:
                 sniffed.append(reached)
             elif sequence.one_time not in passed_over:
                 read = partial(knockd.one_time_steps, flags=sequence.flags)
-                line = one_time.in_force(sequence.one_time, read)
+                try:
+                    line = one_time.in_force(sequence.one_time, read)
+                except DoorsError as error:
+                    shut.append((sequence, str(error)))
+                    continue
                 if line is None:
-                    used_up.append(sequence)
+                    shut.append((sequence, f"no sequence is left in {sequence.one_time}"))
                 else:
                     sniffed.append(replace(reached, steps=line.steps))
                     lines[sniffed[-1]] = line
-        return cls(_knockers(settings, tuple(sniffed)), lines, tuple(used_up), passed_over)
+        return cls(_knockers(settings, tuple(sniffed)), lines, tuple(shut), passed_over)
 
 
 def interfaces(settings: Settings) -> list[str]:

@@ -27,13 +27,18 @@ FAREWELL = 2.0
 
 
 class KnockdLog(Herald):
-    """A context manager. `file`: the log file's path, empty for none."""
+    """A context manager. `file`: the log file's path, empty for none. `config`: that of the configuration."""
 
-    def __init__(self, file: str = "", *, syslog: bool = False, verbose: bool = False, lookup: bool = False) -> None:
+    def __init__(
+        self, file: str = "", *, config: str = "", syslog: bool = False, verbose: bool = False, lookup: bool = False
+    ) -> None:
         self.path = file
         """Of the log file that is opened next: at the start, and when the configuration is read again."""
+        self.uses_syslog = syslog
+        """Whether syslog gets the next line, too."""
+        self._config = config
         self._file = -1
-        self._syslog = Syslog("knockd", LOG_USER) if syslog else None
+        self._syslog = Syslog("knockd", LOG_USER)
         self._verbose = verbose
         self._lookup = _Lookup(self._write) if lookup else None
 
@@ -45,8 +50,7 @@ class KnockdLog(Herald):
         if self._lookup is not None:
             self._lookup.close()
         self._close()
-        if self._syslog is not None:
-            self._syslog.close()
+        self._syslog.close()
 
     def _close(self) -> None:
         if self._file >= 0:
@@ -92,8 +96,11 @@ class KnockdLog(Herald):
     def on_disabled(self, door: str) -> None:
         self._say(None, f"no more sequences left in the one time sequences file for door {door} --> disabling the door")
 
+    def on_unmarked(self, door: str) -> None:
+        self._say(None, f"error while disabling used one time sequence for door {door} --> disabling the door")
+
     def on_reload(self) -> None:
-        self._say(None, "re-reading config file")
+        self._say(None, f"re-reading config file: {self._config}" if self._config else "re-reading config file")
         self._close()
         self._open()
 
@@ -115,7 +122,7 @@ class KnockdLog(Herald):
         if self._file >= 0:
             with suppress(OSError):  # a full disk
                 os.write(self._file, f"[{time.strftime('%Y-%m-%d %H:%M', when)}] {text}\n".encode(errors=_ODD))
-        if self._syslog is not None:
+        if self.uses_syslog:
             self._syslog.send(LOG_NOTICE, text)
         if self._verbose and shown != "":
             try:

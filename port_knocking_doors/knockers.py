@@ -28,7 +28,7 @@ one costs the same in a full table as in an empty one; outcomes are made once, n
 
 import math
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from itertools import chain
@@ -36,6 +36,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from . import dialects
+from .dialects import Codes
 from .model import LISTENED, Dialect, Reach, Sequence
 
 
@@ -197,7 +198,7 @@ class Knockers:
         self._number(self.reaches)
         # On a port that both ears hear, one packet is judged twice, for different sequences: what is wrong for the one
         # may be right for the other, and its knocker is not ignored for it.
-        every_code = set(chain(*self._heard.values()))
+        every_code = frozenset(self._every_code())
         self._heard_twice = frozenset(code for code in every_code if code ^ LISTENED in every_code)
         self._ignoring_period = ignoring_period
         self._limit = limit
@@ -219,7 +220,7 @@ class Knockers:
     @property
     def sniffed(self) -> frozenset[int]:
         """The codes of all that matters and that no socket hears: what the sniffer has to bring."""
-        return frozenset(code for code in (*self._traps, *chain(*self._heard.values())) if not code & LISTENED)
+        return frozenset(code for code in (*self._traps, *self._every_code()) if not code & LISTENED)
 
     @property
     def reaches(self) -> frozenset[Reach]:
@@ -230,6 +231,10 @@ class Knockers:
         """What to add to the codes of packets that are within these of `reaches`, and no others; None if in none."""
         return self._number(reaches) << _REACH_SHIFT if reaches else None
 
+    def _every_code(self) -> Iterator[int]:
+        """What any sequence hears. Thousands may hear the very same, which is not gone through for each of them."""
+        return chain(*{id(codes): codes for codes in self._heard.values()}.values())
+
     def _number(self, reaches: frozenset[Reach]) -> int:
         """All of them are number 0; the others are worked out when the first packet of their kind comes."""
         known = self._numbers.get(reaches)
@@ -237,16 +242,39 @@ class Knockers:
             return known
         number = self._numbers[reaches] = len(self._numbers)
         added = number << _REACH_SHIFT
-        hearing: dict[int, list[_Course]] = defaultdict(list)
-        for sequence, course in self._courses.items():
-            if sequence.reach in reaches:
-                for code in self._heard[sequence]:
-                    hearing[code].append(course)
-        # Thousands of codes are heard alike, and share what is said of them.
-        alike: dict[_Hearing, _Hearing] = {}
-        for code, courses in hearing.items():
-            of = _hearing(code, courses)
-            self._hearings[code | added] = alike.setdefault(of, of)
+        within = [
+            (place, sequence, course)
+            for place, (sequence, course) in enumerate(self._courses.items())
+            if sequence.reach in reaches
+        ]
+        # By what they hear, since the doors of one file hear the same: to list each door for each code took a minute
+        # where there are hundreds of doors.
+        alike: dict[int, list[int]] = defaultdict(list)
+        begun: dict[int, list[_Course]] = defaultdict(list)
+        sets: dict[int, Codes] = {}
+        for place, sequence, course in within:
+            codes = self._heard[sequence]
+            sets[id(codes)] = codes
+            alike[id(codes)].append(place)
+            for code in course.accepts[0]:
+                begun[code].append(course)
+        heard_by: dict[int, list[int]] = defaultdict(list)
+        for which, codes in sets.items():
+            for code in codes:
+                heard_by[code].append(which)
+        every = tuple(self._courses.values())
+        listening: dict[tuple[int, ...], tuple[_Course, ...]] = {}
+        made: dict[tuple[tuple[int, ...], _Course | None, bool], _Hearing] = {}
+        for code, which_sets in heard_by.items():
+            key = tuple(which_sets)
+            if key not in listening:
+                listening[key] = tuple(every[place] for place in sorted(chain(*map(alike.__getitem__, key))))
+            first = begun[code][0] if len(begun.get(code, ())) == 1 and begun[code][0].length > 1 else None
+            is_alone = first is not None and len(listening[key]) == 1 and code not in first.accepts[1]
+            kind = (key, first, is_alone)
+            if kind not in made:
+                made[kind] = _hearing(listening[key], first, is_alone=is_alone)
+            self._hearings[code | added] = made[kind]
         trapped: dict[frozenset[Sequence], tuple[_Course, ...]] = {}
         for code, of_trap in self._traps.items():
             if of_trap not in trapped:
@@ -546,12 +574,9 @@ def _both(one: Outcome, other: Outcome) -> Outcome:
     return replace(other, stages=stages)
 
 
-def _hearing(code: int, courses: Iterable[_Course]) -> _Hearing:
+def _hearing(courses: tuple[_Course, ...], first: _Course | None, *, is_alone: bool) -> _Hearing:
     native = tuple(course for course in courses if course.dialect is Dialect.NATIVE)
     foreign = tuple(course for course in courses if course.dialect is not Dialect.NATIVE)
-    begun = [course for course in courses if code in course.accepts[0]]
-    first = begun[0] if len(begun) == 1 and begun[0].length > 1 else None
-    is_alone = first is not None and len(native) + len(foreign) == 1 and code not in first.accepts[1]
     return _Hearing(native, foreign, first, first if is_alone else None)
 
 

@@ -5,12 +5,14 @@ the file stays as it is; the mark is on the disk before whoever knocked gets any
 there leaves the door shut: a sequence is never good for two knockers.
 """
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-from .errors import DoorsError
+from .errors import DoorsError, LineGoneError
 from .model import Step
 
 MARK = b"#"
@@ -47,20 +49,30 @@ def in_force(path: str, read: Read) -> Line | None:
 def use(line: Line) -> None:
     """Mark the line as used, on the disk. Raises `DoorsError` where that cannot be done: then it must not count.
 
-    That is so, too, where the line is not there any more: somebody else used it, or edited the file.
+    `LineGoneError` where the line is not there any more: somebody else used it, or edited the file.
     """
     try:
         descriptor = _open(line.path, os.O_RDWR)
         try:
-            if os.pread(descriptor, len(line.text), line.offset) != line.text:
-                raise DoorsError(f"{line.path}: was changed while its line was in force")
-            if os.pwrite(descriptor, MARK, line.offset) != len(MARK):
-                raise DoorsError(f"{line.path}: cannot be written")
-            os.fsync(descriptor)
+            _mark(descriptor, line)
         finally:
             os.close(descriptor)
     except OSError as error:
         raise DoorsError(f"{line.path}: cannot be written ({error.strerror})") from error
+
+
+def _mark(descriptor: int, line: Line) -> None:
+    # Of two daemons that hear the same knock one gets the line. Not every file system has locks.
+    with suppress(OSError):
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LineGoneError(f"{line.path}: somebody else uses a line of it at this moment") from None
+    if os.pread(descriptor, len(line.text), line.offset) != line.text:
+        raise LineGoneError(f"{line.path}: was changed while its line was in force")
+    if os.pwrite(descriptor, MARK, line.offset) != len(MARK):
+        raise DoorsError(f"{line.path}: cannot be written")
+    os.fsync(descriptor)
 
 
 def _open(path: str, flags: int) -> int:
@@ -83,12 +95,12 @@ def _content(descriptor: int) -> bytes:
 
 def _usable(path: str, content: bytes, read: Read) -> Iterator[Line]:
     offset = 0
-    for whole in content.splitlines(keepends=True):
-        text = whole.rstrip(b"\r\n")
+    for whole in content.split(b"\n"):  # and not at a carriage return: behind one, a comment goes on
+        text = whole.rstrip(b"\r")
         try:
             steps = read(text.decode())
         except UnicodeDecodeError:
             steps = None
         if steps:
             yield Line(path, offset, text, steps)
-        offset += len(whole)
+        offset += len(whole) + 1

@@ -9,7 +9,7 @@ import typer
 
 from port_knocking_doors import __version__, log, runtime
 from port_knocking_doors import background as detached
-from port_knocking_doors.config import loader
+from port_knocking_doors.config import knockd, loader
 from port_knocking_doors.knockd_log import KnockdLog
 
 from .options import PROGRAM, app, refuse_misplaced
@@ -75,21 +75,30 @@ def run(
         print(f"{PROGRAM} {__version__}, in place of knockd 0.8")
         return
     log.set_up(debug)
-    config = config.absolute()
-    loaded = _load(config, interface, ipv4_only=ipv4_only)
+    here = _folder()
+    config = here / config
+    loaded = _load(config, interface, here, ipv4_only=ipv4_only)
     if background:
         detached.require_library()
-    file = log_file if log_file is not None else loaded.options.log_file
-    # The background is elsewhere.
+
+    def log_path(options: knockd.Options) -> str:
+        file = options.log_file if log_file is None else log_file
+        return str(here / file) if file else ""
+
     herald = KnockdLog(
-        str(Path(file).absolute()) if file else "", syslog=loaded.options.use_syslog, verbose=verbose, lookup=lookup
+        log_path(loaded.options),
+        config=str(config),
+        syslog=loaded.options.use_syslog,
+        verbose=verbose,
+        lookup=lookup,
     )
 
     def read_again() -> loader.Loaded:
-        again = _load(config, interface, ipv4_only=ipv4_only)
-        if log_file is None:
-            herald.path = str(Path("/", again.options.log_file)) if again.options.log_file else ""
-        return again
+        again = _load(config, interface, here, ipv4_only=ipv4_only)
+        herald.path = log_path(again.options)
+        herald.uses_syslog = again.options.use_syslog
+        # Of another Interface it keeps the mark of the first: that one is held, and names what is pending.
+        return replace(again, settings=replace(again.settings, rule_priority=loaded.settings.rule_priority))
 
     def serve() -> None:
         from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
@@ -103,11 +112,19 @@ def run(
         serve()
         return
     named = pid_file or (Path(loaded.options.pid_file) if loaded.options.pid_file else PID_FILE)
-    detached.run(serve, named.absolute())
+    detached.run(serve, here / named)
 
 
-def _load(path: Path, interface: str | None, *, ipv4_only: bool) -> loader.LoadedKnockd:
-    loaded = loader.load_knockd(path, interface, ipv4_only)
+def _folder() -> Path:
+    """Where relative paths begin, for as long as it runs: the background is elsewhere."""
+    try:
+        return Path.cwd()
+    except FileNotFoundError:  # somebody removed it
+        return Path("/")
+
+
+def _load(path: Path, interface: str | None, folder: Path, *, ipv4_only: bool) -> loader.LoadedKnockd:
+    loaded = loader.load_knockd(path, interface, ipv4_only, folder)
     for warning in loaded.warnings:
         log.logger.warning("%s", warning)
     mark = runtime.mark_of(COMMAND, str(path), loaded.options.interface)

@@ -35,6 +35,8 @@ LINE_MAX = 4095
 NAME_MAX = 254
 """Bytes of a door's name; what is behind them knockd drops."""
 SECONDS_MAX = 2**31 - 1
+EVERY_INTERFACE = "any"
+"""The capture library's name for all of them (pcap(3))."""
 
 _OPTIONS = "options"
 _BLANKS = " \t\n\v\f\r"
@@ -89,6 +91,11 @@ def parse(text: str, path: str) -> KnockdFile:
         tuple(door.sequence(path, reading.options) for door in reading.doors),
         tuple(door.line for door in reading.doors),
     )
+
+
+def interfaces(name: str) -> tuple[str, ...]:
+    """What a door is heard on where `name` is the interface: nothing named, or every one, is every one."""
+    return () if name in ("", EVERY_INTERFACE) else (name,)
 
 
 def one_time_steps(line: str, flags: tuple[int, int]) -> tuple[Step, ...] | None:
@@ -168,7 +175,7 @@ class _Door:
             dialect=Dialect.KNOCKD,
             group=path,
             flags=(self.mask, self.flags),
-            reach=Reach(self.target, (options.interface,) if options.interface else ()),
+            reach=Reach(self.target, interfaces(options.interface)),
             one_time=self.one_time,
         )
 

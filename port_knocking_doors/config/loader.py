@@ -169,22 +169,23 @@ def load_knockd(
     path: Path,
     interface: str | None,
     ipv4_only: bool,
+    folder: Path = Path(),
     *,
     served: Callable[[], Collection[Port]] = served_ports,
 ) -> LoadedKnockd:
     """The configuration of which knockd's file is all: its doors, no opening sequence and nothing to guard.
 
     `interface` and `ipv4_only` are knockd's options -i and -4; an interface that is named there beats the file's.
-    Relative paths are relative to the current directory, as knockd takes them. Raises `ConfigError` at `FILE:LINE`,
-    `FILE`, or `--interface`.
+    Relative paths in it are relative to `folder`, by default the current directory, as knockd takes them. Raises
+    `ConfigError` at `FILE:LINE`, `FILE`, or `--interface`.
     """
     if interface is not None:
         with _placed(_INTERFACE):
             interface = values.interface_name(interface)
-    foreign = _read_knockd(path)
+    foreign = _read_knockd(path, folder)
     options = replace(foreign.options, interface=interface or foreign.options.interface or KNOCKD_INTERFACE)
     sequences = tuple(
-        replace(one, reach=replace(one.reach, interfaces=(options.interface,), ipv4_only=ipv4_only))
+        replace(one, reach=replace(one.reach, interfaces=knockd.interfaces(options.interface), ipv4_only=ipv4_only))
         for one in foreign.sequences
     )
     settings = Settings(guarded_ports=(), opening_sequence=(), open_knock_ports=False, sequences=sequences)
@@ -320,8 +321,8 @@ def _imported(one: Import, path: Path) -> Foreign:
     return replace(foreign, sequences=sequences)
 
 
-def _read_knockd(path: Path) -> Foreign:
-    """knockd's file, and the files of one-time sequences that it names."""
+def _read_knockd(path: Path, folder: Path = Path()) -> Foreign:
+    """knockd's file, and the files of one-time sequences that it names, where their paths are relative in `folder`."""
     shown = _shown(path)
     data, mode = read(path, "a file of knockd's")
     # Old files have comments in old encodings; anywhere else, what is not UTF-8 is refused.
@@ -332,16 +333,14 @@ def _read_knockd(path: Path) -> Foreign:
     for sequence, place in zip(found.sequences, places, strict=True):
         if sequence.one_time:
             with _placed_again(place):
-                warnings += _one_time_doubts(sequence)
+                warnings += _one_time_doubts(sequence, folder / sequence.one_time)
         # knockd finds them from where it was started; a daemon in the background is elsewhere.
-        sequences.append(
-            replace(sequence, one_time=str(Path(sequence.one_time).absolute()) if sequence.one_time else "")
-        )
+        one_time = str((folder / sequence.one_time).absolute()) if sequence.one_time else ""
+        sequences.append(replace(sequence, one_time=one_time))
     return Foreign(tuple(sequences), places, (), tuple(warnings), found.options)
 
 
-def _one_time_doubts(sequence: Sequence) -> Iterator[str]:
-    path = Path(sequence.one_time)
+def _one_time_doubts(sequence: Sequence, path: Path) -> Iterator[str]:
     data, mode = read(path, "one-time sequences")
     yield from _exposed(path, mode)
     lines = data.decode("utf-8", "surrogateescape").split("\n")

@@ -14,10 +14,16 @@ RIGHT = [(SYN_STEP, "s"), (FLAGS_STEP, "frap")]
 
 
 def sniffing(
-    box: Sandbox, folder: Path, *tables: dict[str, object], options: tuple[str, ...] = (), **keys: object
+    box: Sandbox,
+    folder: Path,
+    *tables: dict[str, object],
+    options: tuple[str, ...] = (),
+    appended: str = "",
+    **keys: object,
 ) -> Process:
-    """A daemon that is ready, with these `[[sequence]]` tables over a usual one."""
+    """A daemon that is ready, with these `[[sequence]]` tables over a usual one; `appended`: more of its file."""
     conf = write_sniffing(folder, *tables, **keys)
+    conf.write_text(conf.read_text() + appended)
     daemon = begin_daemon(box, conf, *options)
     daemon.wait_for(r"\bready\b", 20)
     return daemon

@@ -7,7 +7,11 @@ Compared is what each writes of every step and every door that opens. Known diff
 - The very packet that was just accepted, once more (the network doubled it, or TCP sent its SYN again), ends an attempt
   in knockd. Here it is no knock.
 - knockd counts in whole seconds of the wall clock; here a time limit is exact, and the clock may be set.
-- A door with a stop command that is open is not started a second time: its deadline moves.
+- A door with a stop command that is open is not started a second time: its deadline moves. One without runs its command
+  each time, as in knockd.
+
+Files are compared in test_knockd_files.py, options and commands in test_knockd_command.py; the README has all
+differences with their reasons.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -189,6 +190,39 @@ def test_more_than_can_wait_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
         assert await ran.close(SOON) == 0
 
     run(tmp_path, story)
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), OSError(38, "Function not implemented")])
+def test_without_a_descriptor_of_the_process_its_end_is_noticed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(_: int) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "pidfd_open", fail)
+
+    async def story(ran: Commands, witness: Witness) -> None:
+        it = door("exit 3", "exit 4")
+        ran.start(it)
+        await until(lambda: witness.started == [it])
+        ran.stop(it)
+        await until(lambda: witness.ended == [3, 4])
+        assert (witness.refused, records(tmp_path)) == ([], [])
+
+    run(tmp_path, story)
+
+
+def test_a_stop_command_that_nobody_can_ever_run_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(ran: Commands, witness: Witness) -> None:
+        it = door("true", "a\0b")
+        ran.start(it)
+        await until(lambda: witness.started == [it])
+        assert await ran.close(SOON) == 0
+
+    run(tmp_path, story)
+    assert caplog.text.count("stop command not run: ") == 1
 
 
 def test_the_status_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

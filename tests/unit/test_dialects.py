@@ -1,9 +1,12 @@
 """The dialects of knockd and tportknockd in the one table: cases for each rule, and an obvious model of knockd's."""
 
+import time
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from port_knocking_doors import dialects
 from port_knocking_doors.knockers import Knockers, Verdict
 from port_knocking_doors.model import Dialect, Flags, Protocol, Reach, Sequence, Step
 
@@ -247,6 +250,19 @@ class TestAdopt:
         new.adopt(old)
         assert len(new) == 10
         assert new.on_knock(ALICE, code("t9:s"), 9, 1).verdict is Verdict.COMPLETE
+
+
+def test_hundreds_of_doors_in_a_file_are_soon_prepared_and_each_opens() -> None:
+    """Each hears what is meant for any other: listed for each of them, that took minutes."""
+    doors = [knockd(f"d{n}", f"t{1000 + n} t{2000 + n} u{3000 + n}", (S, S)) for n in range(300)]
+    began = time.process_time()
+    knockers = Knockers(doors, 5.0, 100)
+    assert len(set(map(id, dialects.heard(doors).values()))) == 1
+    assert time.process_time() - began < 15, "it is one second"
+    for n in (0, 150, 299):
+        words = (f"t{1000 + n}:s", f"t{2000 + n}:s", f"u{3000 + n}")
+        outcomes = [knockers.on_knock(ALICE, code(word), 1, n) for word in words]
+        assert [sequence.name for sequence in outcomes[-1].sequences] == [f"d{n}"]
 
 
 def obvious(doors: list[Sequence], packets: list[Packet]) -> list[tuple[int, str]]:

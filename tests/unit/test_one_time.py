@@ -1,5 +1,6 @@
 """Files of one-time sequences: which line is in force, and a mark that is there before anything comes of it."""
 
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors import one_time
-from port_knocking_doors.errors import DoorsError
+from port_knocking_doors.errors import DoorsError, LineGoneError
 from port_knocking_doors.model import Protocol, Step
 
 
@@ -42,9 +43,37 @@ def test_the_same_line_cannot_be_used_twice(file: Path) -> None:
     assert line is not None
     one_time.use(line)
     before = file.read_bytes()
-    with pytest.raises(DoorsError, match="was changed"):
+    with pytest.raises(LineGoneError, match="was changed"):
         one_time.use(line)
     assert file.read_bytes() == before
+
+
+def test_of_two_who_use_a_line_at_the_same_moment_one_gets_it(file: Path) -> None:
+    line = one_time.in_force(str(file), read)
+    assert line is not None
+    before = file.read_bytes()
+    with file.open() as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(LineGoneError, match="at this moment"):
+            one_time.use(line)
+    assert file.read_bytes() == before
+    one_time.use(line)
+
+
+def test_a_file_system_without_locks_is_no_obstacle(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", fail)
+    line = one_time.in_force(str(file), read)
+    assert line is not None
+    one_time.use(line)
+    assert file.read_bytes().count(b"#") == 2
+
+
+def test_behind_a_carriage_return_a_comment_goes_on(file: Path) -> None:
+    file.write_bytes(b"# 1 2 3\r4 5 6\n7 8 9\r\n")
+    assert ports(one_time.in_force(str(file), read)) == [7, 8, 9]
 
 
 @pytest.mark.parametrize(
