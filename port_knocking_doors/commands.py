@@ -192,21 +192,28 @@ def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
     """The exit status. asyncio's own subprocesses are killed when nobody waits for them any more; these work on."""
     try:
-        handle = os.pidfd_open(process.pid)
-    except OSError:  # no descriptor is left, or the kernel has no such call: it runs all the same
-        while (status := process.poll()) is None:
-            await asyncio.sleep(_PAUSE)
-        return status
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(handle, ended.set)
-    try:
-        await ended.wait()
+        try:
+            handle = os.pidfd_open(process.pid)
+        except OSError:  # no descriptor is left, or the kernel has no such call: it runs all the same
+            while process.poll() is None:
+                await asyncio.sleep(_PAUSE)
+        else:
+            await _readable(handle)
         return process.wait()
     except asyncio.CancelledError:
         process.returncode = 0  # no warning that nobody waited for it
         raise
+
+
+async def _readable(handle: int) -> None:
+    """Wait for the end of the process that the descriptor stands for, and close it."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    loop.add_reader(handle, ended.set)
+    try:
+        await ended.wait()
     finally:
-        asyncio.get_running_loop().remove_reader(handle)
+        loop.remove_reader(handle)
         os.close(handle)
 
 

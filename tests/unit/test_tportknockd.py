@@ -350,6 +350,16 @@ def test_every_error_of_a_file_at_once_and_every_sequence_that_can_be_read() -> 
     assert all(error.where.startswith("/etc/knock.conf:") for error in wrong)
 
 
+def test_every_wrong_frame_of_a_line_is_told_with_its_position() -> None:
+    found = errors(block(sequence="tcp:7001:xf udp:7002 ip:7003 udp:70000 tcp:7005:s udp:7006:s"))
+    assert found == [
+        f"F:2: sequence: position 1: x, n or i stands with other flags, {FLAGS}",
+        f"F:2: sequence: position 3: the protocol is unknown, {STEP}",
+        "F:2: sequence: position 4: port 70000 is out of range, expected 1 to 65535",
+        "F:2: sequence: position 6: flags follow a UDP port, expected them behind a TCP port only",
+    ]
+
+
 def test_what_is_read_beside_an_error_has_none_of_it() -> None:
     nested = block().replace("</A>", block(name="B") + "</A>")
     assert [sequence.name for sequence in tportknockd.read(nested, "F")[0]] == ["B"]
