@@ -2,7 +2,6 @@
 
 import asyncio
 import errno
-import json
 import logging
 import os
 import signal
@@ -274,19 +273,6 @@ def test_the_daemons_secrets_do_not_reach_commands(tmp_path: Path, monkeypatch: 
 
     run(tmp_path, story)
     wait_until(lambda: seen.exists() and seen.read_text() == "seq=\n", SOON, "the command's output")
-
-
-def test_the_daemons_secrets_do_not_reach_stop_commands_that_were_left_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("KNOCKER_SEQ", "1,2,3,4,5")
-    seen = tmp_path / "seen"
-    pending = tmp_path / "pending"
-    pending.mkdir()
-    record = {"sequence": "ssh", "address": "10.0.0.2", "stop": f'echo "seq=$KNOCKER_SEQ" >{seen}'}
-    (pending / "left.json").write_text(json.dumps(record))
-    assert run_pending(pending) == 1
-    assert seen.read_text() == "seq=\n"
 
 
 def _no_descriptor(_: int, __: int = 0) -> int:
