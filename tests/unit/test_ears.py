@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Callable, Coroutine, Iterable
-from contextlib import ExitStack
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Any
@@ -15,6 +14,7 @@ from port_knocking_doors.ears import Ears
 from port_knocking_doors.errors import CaptureError, DoorsError, ListenError
 from port_knocking_doors.knockers import Judge, Knockers, Outcome, Verdict
 from port_knocking_doors.model import PAYLOAD, Protocol, Sequence, Step
+from tests.helpers.ports import free_ports
 
 SOON = 10.0
 CLIENT = ip_address("127.0.0.1").packed
@@ -95,14 +95,6 @@ def table(ports: tuple[int, ...], *steps: int) -> Knockers:
     main = Sequence("main", tuple(Step(Protocol.UDP, port) for port in ports), listened=True)
     sniffed = Sequence("ssh", tuple(Step(Protocol.UDP, port) for port in steps))
     return Knockers((main, sniffed), 5.0, 100)
-
-
-def free_ports(count: int) -> tuple[int, ...]:
-    with ExitStack() as stack:
-        socks = [stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) for _ in range(count)]
-        for sock in socks:
-            sock.bind(("::", 0))
-        return tuple(sock.getsockname()[1] for sock in socks)
 
 
 def is_free(port: int) -> bool:
