@@ -5,10 +5,11 @@ daemon needs no capability.
 """
 
 from collections.abc import Iterable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from types import TracebackType
 
 from .capture.sniffer import Sniffer
+from .errors import CaptureError
 from .knockers import Act, Judge, Knockers
 from .links import Change, Link, Links, fits
 from .listeners import Listeners
@@ -68,18 +69,22 @@ class Ears:
         try:
             if is_new:
                 self._start_sniffing()
+            elif self.sniffer is not None and codes:
+                self.sniffer.replace(codes, judge, self._targets())
+            # Last, since it closes what is not wanted any more.
             self._listeners.replace(ports)
         except BaseException:
             self._knockers, self._judge = before
             if is_new:
                 self._stop_sniffing()
+            elif self.sniffer is not None and codes:
+                with suppress(CaptureError):
+                    self.sniffer.replace(before[0].sniffed, before[1], self._targets())
             raise
         self._listeners.judge = judge
         self._ways.clear()
         if not codes:
             self._stop_sniffing()
-        elif self.sniffer is not None and not is_new:
-            self.sniffer.replace(codes, judge, self._targets())
 
     def judge_by(self, judge: Judge) -> None:
         """Judge what is heard so from now on."""

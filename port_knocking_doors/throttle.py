@@ -34,3 +34,34 @@ class Throttle:
             return 0
         withheld, self.withheld = self.withheld, 0
         return withheld
+
+
+class Spell:
+    """Something told when it begins, summed up while it goes on, and over once a `period` (seconds) was without it."""
+
+    def __init__(self, period: float) -> None:
+        self.period = period
+        self._deadline: float | None = None
+        self._bad = self._of = 0
+
+    def begins(self, bad: int, of: int, now: float) -> bool:
+        """Take note of so many bad ones of so many; whether with these it begins."""
+        if self._deadline is not None:
+            self._bad += bad
+            self._of += of
+        elif bad:
+            self._deadline = now + self.period
+            return True
+        return False
+
+    def next_deadline(self) -> float | None:
+        """When `summary` is due, or None while there is nothing."""
+        return self._deadline
+
+    def summary(self, now: float) -> tuple[int, int] | None:
+        """How many bad ones of how many there were in a period (0: it is over); None where that is not due."""
+        if self._deadline is None or now < self._deadline:
+            return None
+        bad, of, self._bad, self._of = self._bad, self._of, 0, 0
+        self._deadline = now + self.period if bad else None
+        return bad, of

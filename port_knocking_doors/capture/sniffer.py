@@ -25,6 +25,7 @@ from port_knocking_doors.errors import CaptureError
 from port_knocking_doors.knockers import Act, Judge
 from port_knocking_doors.log import logger
 from port_knocking_doors.model import Address
+from port_knocking_doors.throttle import Spell
 
 GEOMETRY = ring.Geometry(block_size=1 << 15, blocks=256, frame_size=1 << 11, retire_after=5)
 """8 MiB: some 60,000 knocks of a burst. A lone knock waits up to `retire_after` milliseconds, and the kernel's timer
@@ -37,6 +38,9 @@ BLOCKS_AT_ONCE = 16
 
 STATISTICS_EVERY = 1.0
 """Seconds between looks at the kernel's counters while packets come."""
+
+DROPS_EVERY = 10.0
+"""Seconds between two lines about dropped packets, and without any of them after which it is over."""
 
 PROGRAM_LIMITS = (bpf.MAX_INSTRUCTIONS, bpf.MAX_INSTRUCTIONS, 1600, 600)
 """Instructions of the filter, tried in turn: older kernels have room for 1,745 (net.core.optmem_max = 20480). A shorter
@@ -71,7 +75,8 @@ class Sniffer:
         self._ring: mmap.mmap | None = None
         self._next = 0
         self._looked_at = 0.0
-        self._dropping = False
+        self._drops = Spell(DROPS_EVERY)
+        self._timer: asyncio.TimerHandle | None = None
         self.seen = 0
         """Packets that passed the filter, by the kernel's count."""
         self.dropped = 0
@@ -111,6 +116,8 @@ class Sniffer:
 
     def close(self) -> None:
         """Hear no more; again is harmless."""
+        if self._timer is not None:
+            self._timer.cancel()
         if self._socket is not None:
             if self._ring is not None:
                 asyncio.get_running_loop().remove_reader(self._socket)
@@ -201,10 +208,22 @@ class Sniffer:
         statistics = ring.Statistics.parse(
             self._socket.getsockopt(ring.SOL_PACKET, ring.PACKET_STATISTICS, ring.STATISTICS_SIZE)
         )
-        if statistics.drops and not self._dropping:
-            logger.warning(
-                "the kernel drops packets: %d of %d had no room in the ring", statistics.drops, statistics.packets
-            )
-        self._dropping = statistics.drops > 0
         self.seen += statistics.packets
         self.dropped += statistics.drops
+        if self._drops.begins(statistics.drops, statistics.packets, when):
+            text = "the kernel drops packets: %d of %d had no room in the ring"
+            logger.warning(text, statistics.drops, statistics.packets)
+            self._timer = asyncio.get_running_loop().call_later(DROPS_EVERY, self._sum_up_drops)
+
+    def _sum_up_drops(self) -> None:
+        when = now()
+        self._look(when)
+        if summary := self._drops.summary(when):
+            dropped, seen = summary
+            if dropped:
+                text = "the kernel drops packets: %d more of %d had no room in the ring in the last %g s"
+                logger.warning(text, dropped, seen, DROPS_EVERY)
+            else:
+                logger.info("the kernel drops packets no more, for %g s now", DROPS_EVERY)
+        if deadline := self._drops.next_deadline():
+            self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - when), self._sum_up_drops)

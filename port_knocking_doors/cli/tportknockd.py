@@ -2,7 +2,6 @@
 
 import asyncio
 import ipaddress
-import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,9 +12,10 @@ import typer
 
 from port_knocking_doors import background as detached
 from port_knocking_doors import links, log, runtime
-from port_knocking_doors.config import loader, tportknockd, values
+from port_knocking_doors.config import loader, native, values
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import Reach, Sequence, Settings
+from port_knocking_doors.model import Reach, Settings
+from port_knocking_doors.served import served_ports
 
 from .options import PROGRAM, app, refuse_misplaced
 
@@ -93,8 +93,8 @@ def run(
 
 def load(path: Path, device: str | None) -> loader.Loaded:
     """The settings that tportknockd's file stands for. Raises `ConfigError` for the first thing that is wrong."""
-    sequences, errors, warnings = _read(path)
-    if errors:
+    found = loader.read_tportknockd(path)
+    if errors := found.errors:
         more = f" (and {len(errors) - 1} more; see {COMMAND} -C)" if len(errors) > 1 else ""
         raise ConfigError(f"{errors[0].problem}{more}", errors[0].where)
     reach = Reach(interfaces=(device,) if device is not None else ())
@@ -102,41 +102,26 @@ def load(path: Path, device: str | None) -> loader.Loaded:
         guarded_ports=(),
         opening_sequence=(),
         open_knock_ports=False,
-        sequences=tuple(replace(sequence, reach=reach) for sequence in sequences),
+        sequences=tuple(replace(sequence, reach=reach) for sequence in found.sequences),
         rule_priority=runtime.mark_of(COMMAND, str(path.absolute()), device or ""),
     )
-    return loader.Loaded(settings, path, warnings, {})
+    return loader.Loaded(settings, path, _doubts(found), {})
 
 
-def _read(path: Path) -> tuple[tuple[Sequence, ...], tuple[ConfigError, ...], tuple[str, ...]]:
-    """What can be read of a file, what is wrong with it, and what is allowed and still unwise."""
-    shown = str(path) if str(path).isprintable() else repr(str(path))
-    data, mode = loader.read(path, "a file of tportknockd's")
-    # Old files have comments in old encodings; in a command, what is not UTF-8 is refused.
-    sequences, errors = tportknockd.read(data.decode("utf-8-sig", "surrogateescape"), shown)
-    warnings = []
-    if mode & 0o077:
-        chmod = f"chmod 600 {shlex.quote(shown)}"
-        warnings.append(f"{shown}: others may use this file (mode {mode:04o}), and it holds a secret: {chmod}")
-    warnings += [
-        f"{shown}: sequence {one.name}: PUBLIC SEQUENCE: its ports are a documentation's example, which everybody can "
-        "look up"
-        for one in sequences
-        if tuple(step.port for step in one.steps) in loader.PUBLIC
-    ]
-    return sequences, errors, tuple(warnings)
+def _doubts(found: loader.Foreign) -> tuple[str, ...]:
+    return (*found.warnings, *loader.doubts(found.sequences, served_ports()))
 
 
 def _check(path: Path) -> None:
-    sequences, errors, warnings = _read(path)
-    for sequence in sequences:
-        print(tportknockd.in_words(sequence))
-    for warning in warnings:
+    found = loader.read_tportknockd(path)
+    for sequence in found.sequences:
+        print(native.in_words(sequence))
+    for warning in _doubts(found):
         print(f"Warning: {warning}")
     sys.stdout.flush()
-    for error in errors:
+    for error in found.errors:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
-    if errors:
+    if found.errors:
         raise typer.Exit(ConfigError.exit_status)
 
 

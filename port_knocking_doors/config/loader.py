@@ -152,8 +152,10 @@ def load(
             with _placed(source):
                 settings = replace(settings, **{override.field: override.read(text)})
             sources[override.field] = source
-    with _placed(sources.get(_PORTS.field, file)):
+    try:
         native.check(settings)
+    except ConfigError as wrong:
+        raise wrong.at(sources.get(wrong.field, file)) from None
     with _placed(_INTERFACE):
         settings = replace(settings, interfaces=tuple(dict.fromkeys(map(values.interface_name, interfaces))))
 

@@ -289,7 +289,8 @@ KEYS = (
         "sequences",
         values.Tables("sequence"),
         "Sequences that are sniffed: their ports are closed and look closed. They are heard on every interface, or on "
-        "those that --interface names. No sequence may begin with the whole of another one.",
+        "those that --interface names. No sequence may begin with the whole of another one, and the opening sequence, "
+        f"which is called {values.RESERVED_NAME}, is one of them; what is imported is free to.",
         keys=_SEQUENCE_KEYS,
     ),
     Key(
@@ -317,7 +318,7 @@ def parse(text: str, path: str) -> Settings:
         return f"{path}:{lines[within]}" if within else path
 
     fields = _fields(KEYS, table, place)
-    fields["sequences"] = _sequences(fields.get("sequences", ()), place)
+    fields["sequences"] = _sequences(fields.get("sequences", ()), _main(fields["opening_sequence"]), place)
     fields["imports"] = tuple(
         Import(**_fields(_IMPORT_KEYS, entry, partial(place, "import", position)))
         for position, entry in enumerate(fields.get("imports", ()))
@@ -337,14 +338,17 @@ def places(text: str, path: str) -> dict[str, str]:
 
 
 def check(settings: Settings) -> None:
-    """Check what no single key can know. Raises `ConfigError` without a place."""
+    """Check what no single key can know. Raises `ConfigError` without a place, with the field that is to blame."""
     ports = max(len(opens) for opens in (settings.guarded_ports, *(one.opens for one in settings.sequences)))
     rules = settings.max_open_doors * ports
     if rules > RULES_MAX:
-        raise ConfigError(
-            f"{settings.max_open_doors} open doors of {ports} ports need {rules} firewall rules, "
-            f"expected at most {RULES_MAX}"
-        )
+        problem = f"{settings.max_open_doors} open doors of {ports} ports need {rules} firewall rules"
+        raise ConfigError(f"{problem}, expected at most {RULES_MAX}", field="guarded_ports")
+    main = _main(settings.opening_sequence)
+    for sequence in settings.sequences:
+        # Those of other daemons' files are as they are.
+        if main.steps and sequence.dialect is Dialect.NATIVE and (problem := _beginning(main, sequence)):
+            raise ConfigError(problem, field="opening_sequence")
 
 
 _Place = Callable[..., str]
@@ -374,12 +378,16 @@ def _fields(keys: tuple[Key, ...], table: dict[str, Any], place: _Place) -> dict
     return fields
 
 
-def _sequences(tables: tuple[dict[str, Any], ...], place: _Place) -> tuple[Sequence, ...]:
+def _main(ports: tuple[int, ...]) -> Sequence:
+    return Sequence(values.RESERVED_NAME, tuple(Step(Protocol.UDP, port) for port in ports))
+
+
+def _sequences(tables: tuple[dict[str, Any], ...], main: Sequence, place: _Place) -> tuple[Sequence, ...]:
     sequences: list[Sequence] = []
     for position, table in enumerate(tables):
         here = partial(place, "sequence", position)
         sequence = _Entry(**_fields(_SEQUENCE_KEYS, table, here)).sequence()
-        check_sequence(sequence, sequences, here)
+        check_sequence(sequence, [main, *sequences], here)
         sequences.append(sequence)
     return tuple(sequences)
 
@@ -405,12 +413,20 @@ def check_sequence(sequence: Sequence, earlier: list[Sequence], place: _Place) -
     for other in earlier:
         if other.name == name:
             raise ConfigError(f"an earlier sequence is called {name}, too, expected each name once", place("name"))
-        short, long = sorted((other, sequence), key=lambda one: len(one.steps))
-        if long.steps[: len(short.steps)] == short.steps:
-            both = f"sequence {long.name} begins with the whole of sequence {short.name}"
-            if len(long.steps) == len(short.steps):
-                both = f"the sequences {other.name} and {name} are the same"
-            raise ConfigError(f"{both}, expected none that begins another", place("steps"))
+        if problem := _beginning(other, sequence):
+            raise ConfigError(problem, place("steps"))
+
+
+def _beginning(one: Sequence, other: Sequence) -> str:
+    """What is wrong where one of them begins the other; empty for nothing. Who knocks the long one opens the short one,
+    whichever of the ears hears which: what a socket hears, the sniffer hears, too."""
+    short, long = sorted((one, other), key=lambda sequence: len(sequence.steps))
+    if long.steps[: len(short.steps)] != short.steps:
+        return ""
+    both = f"sequence {long.name} begins with the whole of sequence {short.name}"
+    if len(long.steps) == len(short.steps):
+        both = f"the sequences {one.name} and {other.name} are the same"
+    return f"{both}, expected none that begins another"
 
 
 def _has_no_gap(steps: tuple[Step, ...]) -> bool:

@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any
 
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Sequence, Step
+from port_knocking_doors.model import Command, Dialect, Sequence
 
 from . import values
 
@@ -77,27 +77,6 @@ def read(text: str, path: str) -> tuple[tuple[Sequence, ...], tuple[ConfigError,
         ConfigError(problem, f"{path}:{line}") for line, problem in sorted(reading.problems, key=lambda found: found[0])
     )
     return tuple(_sequence(block, path) for block in reading.blocks if block.closed and block.sound), errors
-
-
-def in_words(sequence: Sequence) -> str:
-    """A sequence for people: what has to be knocked within which time, and what happens then. It shows the steps."""
-    lines = [f"Sequence {sequence.name}, within {sequence.timeout:g} s:"]
-    lines += [f"  {position}. {_step_in_words(step)}" for position, step in enumerate(sequence.steps, start=1)]
-    if sequence.command is not None:
-        lines.append(f"  runs: {sequence.command.start}")
-        if sequence.command.stop:
-            lines.append(f"  {sequence.command.delay:g} s later: {sequence.command.stop}")
-    return "\n".join(lines)
-
-
-def _step_in_words(step: Step) -> str:
-    port = f"{step.protocol.name} {step.port}"
-    if step.protocol is Protocol.UDP:
-        return port
-    if not step.mask:
-        return f"{port} with any flags"
-    names = [flag.name or "" for flag in Flags if step.flags & flag]
-    return f"{port} with " + ("all six flags" if step.flags == ALL_FLAGS else " ".join(names) or "no flags")
 
 
 def _sequence(block: _Block, path: str) -> Sequence:

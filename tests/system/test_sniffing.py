@@ -3,13 +3,14 @@
 import re
 import sys
 from collections.abc import Callable
+import time
 from pathlib import Path
 
 import pytest
 
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 from tests.helpers.raw_knock import send_tcp
-from tests.helpers.running import (
+from tests.helpers.running import await_time, (
     GUARDED,
     SEQUENCE,
     begin_daemon,
@@ -153,9 +154,11 @@ def test_a_connection_to_a_port_that_a_bare_syn_names_neither_helps_nor_hurts(
 
 
 def test_the_time_limit_counts_from_the_first_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
-    daemon = sniffing(box, tmp_path, {"timeout": 0.6})
+    daemon = sniffing(box, tmp_path, {"timeout": 1.0})
     knock_udp(client, client.server4)
-    send_tcp(client, client.server4, RIGHT, pause=0.7)
+    # Each pause is shorter than the limit, and both together are longer.
+    await_time(time.monotonic() + 0.6)
+    send_tcp(client, client.server4, RIGHT, pause=0.6)
     daemon.wait_for("wrong knock")
     assert "opened" not in daemon.stderr.text
 

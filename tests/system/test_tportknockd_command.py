@@ -21,24 +21,27 @@ GOOD = """\
  stop_command  = echo shut %IP%
 </SSH>
 <VPN>
- sequence      = tcp:34110:up tcp:34110
+ sequence      = tcp:34110:up udp:34112 tcp:34110
  timeout       = 5
  start_command = echo vpn
 </VPN>
 """
 WORDS = """\
-Sequence SSH, within 10 s:
+Sequence SSH, as tportknockd hears it, within 10 s:
   1. UDP 34123
   2. TCP 34543 with any flags
-  3. TCP 34434 with all six flags
+  3. TCP 34434 with FIN SYN RST PSH ACK URG
   runs: echo open %IP%
   30 s later: echo shut %IP%
+  no traps
 """
 MORE_WORDS = """\
-Sequence VPN, within 5 s:
+Sequence VPN, as tportknockd hears it, within 5 s:
   1. TCP 34110 with PSH URG
-  2. TCP 34110 with no flags
+  2. UDP 34112
+  3. TCP 34110 with no flags
   runs: echo vpn
+  no traps
 """
 BAD = GOOD.replace("tcp:34110:up", "tcp:34110:nu").replace("timeout       = 5", "timeout = 5s\n loud = yes")
 
@@ -76,13 +79,32 @@ def test_of_a_bad_file_every_error_is_told_and_what_is_good_is_shown(conf: Path)
     assert key.startswith(f'port-knocking-doors: {conf}:10: "loud" is unknown')
 
 
-def test_a_file_that_others_may_read_or_that_everybody_knows_is_warned_of(conf: Path) -> None:
-    conf.write_text(GOOD.replace("tcp:34110:up tcp:34110", "tcp:110:x tcp:110:up tcp:110:up tcp:110:n tcp:110:i"))
-    conf.chmod(0o644)
-    warnings = [line for line in run("-C", conf).stdout.splitlines() if line.startswith("Warning: ")]
-    readable, public = warnings
-    assert readable == f"Warning: {conf}: others may use this file (mode 0644), and it holds a secret: chmod 600 {conf}"
-    assert public.startswith(f"Warning: {conf}: sequence VPN: PUBLIC SEQUENCE: ")
+KNOWN = "tcp:110:x tcp:110:up tcp:110:up tcp:110:n tcp:110:i"
+
+
+@pytest.mark.parametrize(
+    ("steps", "mode", "said"),
+    [
+        pytest.param("", 0o644, "{}: others may use this file (mode 0644), and it holds a secret: ", id="readable"),
+        pytest.param(
+            "",
+            0o666,
+            "{}: others may write this file (mode 0666), and its commands run with all rights of the daemon: ",
+            id="writable",
+        ),
+        pytest.param(KNOWN, 0o600, "{}: sequence VPN: PUBLIC SEQUENCE: ", id="known to everybody"),
+        pytest.param("tcp:34110:up tcp:34112", 0o600, "{}: sequence VPN: it has 2 steps, ", id="short"),
+        pytest.param("udp:34110 udp:34112 udp:34114", 0o600, "{}: sequence VPN: its ports are in rising ", id="sorted"),
+    ],
+)
+def test_what_is_unwise_is_warned_of_as_check_does(conf: Path, steps: str, mode: int, said: str) -> None:
+    conf.write_text(GOOD.replace("tcp:34110:up udp:34112 tcp:34110", steps) if steps else GOOD)
+    conf.chmod(mode)
+    (warning,) = command.load(conf, None).warnings
+    assert warning.startswith(said.format(conf))
+    checked = subprocess.run([*PROGRAM, "check", "--tportknockd", conf], capture_output=True, text=True, check=True)
+    for shown in (run("-C", conf).stdout, checked.stdout):
+        assert [line for line in shown.splitlines() if line.startswith("Warning: ")] == [f"Warning: {warning}"]
 
 
 def test_comments_in_an_old_encoding_are_no_trouble(conf: Path) -> None:

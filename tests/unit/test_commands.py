@@ -1,6 +1,7 @@
 """Commands of doors, with real shells."""
 
 import asyncio
+import errno
 import logging
 import os
 import signal
@@ -305,6 +306,46 @@ def test_the_daemons_secrets_do_not_reach_commands(tmp_path: Path, monkeypatch: 
 
     run(tmp_path, story)
     wait_until(lambda: seen.exists() and seen.read_text() == "seq=\n", SOON, "the command's output")
+
+
+def _no_descriptor(_: int, __: int = 0) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_a_command_whose_end_cannot_be_watched_has_run_and_its_door_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(os, "pidfd_open", _no_descriptor)
+    log = tmp_path / "log"
+
+    async def story(ran: Commands, witness: Witness) -> None:
+        it = door(f"echo start >>{log}; exit 3", f"echo stop >>{log}")
+        ran.start(it)
+        await until(lambda: witness.started == [it])
+        assert len(records(tmp_path)) == 1
+        ran.stop(it)
+        await until(lambda: not records(tmp_path))
+        assert log.read_text() == "start\nstop\n"
+        assert (witness.refused, witness.ended) == ([], [3, 0])
+
+    run(tmp_path, story)
+    assert "not run" not in caplog.text
+
+
+def test_a_command_whose_end_cannot_be_watched_works_on_where_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pidfd_open", _no_descriptor)
+    seen = tmp_path / "seen"
+
+    async def story(ran: Commands, witness: Witness) -> None:
+        ran.start(door(f"sleep 0.2; echo done >{seen}", "true"))
+        await until(lambda: witness.ran)
+        assert await ran.close(0) == 1
+
+    run(tmp_path, story)
+    wait_until(lambda: seen.exists() and seen.read_text() == "done\n", SOON, "the end of the command")
 
 
 def test_an_ipv6_knocker_has_commands_of_its_own(tmp_path: Path) -> None:

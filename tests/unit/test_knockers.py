@@ -1,6 +1,7 @@
 """The knocker table: cases for each rule, and a slow, obvious model that it has to agree with."""
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import pytest
 from hypothesis import given, settings
@@ -61,6 +62,30 @@ CASES = {
 def test_a_knocker(knocks: list[tuple[float, int, int]], verdicts: list[Verdict]) -> None:
     knockers = Knockers([sequence(1, 2, 3)], IGNORING, 100)
     assert [knockers.on_knock(ALICE, udp(port), echo, now).verdict for now, port, echo in knocks] == verdicts
+
+
+LIMITED = {
+    "in time": ([(0, 1, 9), (5, 2, 9), (9.9, 3, 9)], [A, A, C]),
+    "too late since the first, though each pause is short": ([(0, 1, 9), (6, 2, 9), (10, 3, 9)], [A, A, W]),
+    "too late for the second": ([(0, 1, 9), (10, 2, 9)], [A, W]),
+    "a first knock after it starts anew": (
+        [(0, 1, 9), (6, 2, 9), (10, 1, 9), (16, 2, 9), (19.9, 3, 9)],
+        [A, A, A, A, C],
+    ),
+    "once complete, it counts anew": (
+        [(0, 1, 9), (4, 2, 9), (8, 3, 9), (9, 1, 9), (14, 2, 9), (18.9, 3, 9)],
+        [A, A, C, A, A, C],
+    ),
+}
+
+
+@pytest.mark.parametrize(("knocks", "verdicts"), LIMITED.values(), ids=LIMITED.keys())
+def test_a_time_limit_counts_from_the_first_knock(
+    knocks: list[tuple[float, int, int]], verdicts: list[Verdict]
+) -> None:
+    limited = replace(sequence(1, 2, 3), lifetime=math.inf, timeout=10.0)
+    table = Knockers((limited,), IGNORING, 10)
+    assert [table.on_knock(ALICE, udp(port), echo, now).verdict for now, port, echo in knocks] == verdicts
 
 
 def test_a_step_that_stands_twice_in_a_row_needs_two_packets_and_they_may_look_alike() -> None:

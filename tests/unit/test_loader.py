@@ -487,6 +487,23 @@ def test_an_imported_sequence_may_begin_another_one(world: World) -> None:
     assert len(world.load(conf=world.root / "conf").settings.sequences) == 3
 
 
+@pytest.mark.parametrize("source", ["--magic-seq", "KNOCKER_SEQ"])
+def test_what_comes_in_the_opening_sequences_place_begins_no_sequence_of_the_file(world: World, source: str) -> None:
+    ports = sequence(3)
+    write(world.home_file, more=sniffed(" ".join(f"udp:{port}" for port in ports[:3]), "own"))
+    assert len(world.load().settings.sequences) == 1
+    given = {"magic_seq": text_of(ports)} if source == "--magic-seq" else {"environ": {"KNOCKER_SEQ": text_of(ports)}}
+    problem = "sequence main begins with the whole of sequence own, expected none that begins another"
+    assert world.refusal(**given) == f"{source}: {problem}"
+
+
+def test_an_imported_sequence_may_begin_the_opening_sequence(world: World) -> None:
+    ports = sequence(3)
+    foreign(world.root / "x", f"[two]\nSequence = {','.join(f'{port}:udp' for port in ports[:3])}\n")
+    write(world.home_file, more=importing(f"knockd {world.root / 'x'}"))
+    assert len(world.load(magic_seq=text_of(ports)).settings.sequences) == 1
+
+
 def test_traps_need_room_in_an_imported_file_too(world: World) -> None:
     path = foreign(world.root / "x", "[d]\nSequence = 7,8,9\n")
     write(world.home_file, more=importing(f"knockd {path}", traps=1))

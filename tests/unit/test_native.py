@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from ipaddress import ip_address
 
 import pytest
+import tomli
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -390,6 +391,32 @@ def test_no_sequence_begins_another(first: str, second: str, message: str) -> No
     )
     said = complaint(text)
     assert said == (f"F:13: {message}, expected none that begins another" if message else "")
+
+
+MAIN = tomli.loads(REQUIRED)["opening_sequence"]
+
+
+def spelled(ports: list[int], protocol: str = "udp") -> list[str]:
+    return [f"{protocol}:{port}" for port in ports]
+
+
+@pytest.mark.parametrize(
+    ("steps", "message"),
+    [
+        pytest.param(spelled(MAIN[:3]), "sequence main begins with the whole of sequence a", id="its beginning"),
+        pytest.param(spelled(MAIN), "the sequences main and a are the same", id="the same"),
+        pytest.param(
+            [*spelled(MAIN), "tcp:21951"], "sequence a begins with the whole of sequence main", id="it and one more"
+        ),
+        pytest.param(spelled(MAIN[:3], "tcp"), "", id="another protocol"),
+        pytest.param(spelled(MAIN[1:]), "", id="its end"),
+        pytest.param(spelled(MAIN[::-1]), "", id="another order"),
+        pytest.param([*spelled(MAIN[:-1]), "tcp:21951"], "", id="all but its last"),
+    ],
+)
+def test_no_sequence_begins_the_opening_sequence_or_is_begun_by_it(steps: list[str], message: str) -> None:
+    said = complaint(f"{REQUIRED}[[sequence]]\nname = 'a'\nsteps = {steps}\ntraps = 0\nopen = [22]\n")
+    assert said == (f"F:5: {message}, expected none that begins another" if message else "")
 
 
 def test_two_sequences_of_one_name_are_refused() -> None:

@@ -1,6 +1,6 @@
 """How the log stays bounded."""
 
-from port_knocking_doors.throttle import Throttle
+from port_knocking_doors.throttle import Spell, Throttle
 
 
 def test_so_many_in_a_period_then_a_count_of_the_rest() -> None:
@@ -33,3 +33,24 @@ def test_a_million_events_take_a_bounded_number_of_lines() -> None:
         now = event / 10_000  # a hundred seconds
         lines += throttle.admits(now) + (throttle.summary(now) > 0)
     assert lines <= 11 * 21
+
+
+def test_a_spell_is_told_when_it_begins_summed_up_while_it_lasts_and_over_after_a_period_without() -> None:
+    spell = Spell(period=10)
+    assert not spell.begins(0, 7, now=99)
+    assert spell.next_deadline() is None
+    assert spell.begins(3, 7, now=100)
+    assert [spell.begins(bad, 5, now) for now, bad in ((101, 1), (103, 0), (109, 2))] == [False] * 3
+    assert (spell.next_deadline(), spell.summary(109.9)) == (110, None)
+    assert spell.summary(110) == (3, 15)
+    assert not spell.begins(0, 4, now=115)
+    assert (spell.next_deadline(), spell.summary(120)) == (120, (0, 4))
+    assert (spell.next_deadline(), spell.summary(130)) == (None, None)
+    assert spell.begins(1, 1, now=131), "again"
+
+
+def test_a_spell_that_comes_and_goes_each_second_takes_a_line_a_period() -> None:
+    spell, lines = Spell(period=10), 0
+    for now in range(1000):
+        lines += spell.begins(now % 2, 9, now) + (spell.summary(now) is not None)
+    assert 99 <= lines <= 101

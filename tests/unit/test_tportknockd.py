@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from port_knocking_doors.config import tportknockd
+from port_knocking_doors.config import native, tportknockd
 from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Reach, Sequence, Step
 
 F, S, R, P, A, U = Flags.FIN, Flags.SYN, Flags.RST, Flags.PSH, Flags.ACK, Flags.URG
@@ -350,6 +350,16 @@ def test_every_error_of_a_file_at_once_and_every_sequence_that_can_be_read() -> 
     assert all(error.where.startswith("/etc/knock.conf:") for error in wrong)
 
 
+def test_every_wrong_frame_of_a_line_is_told_with_its_position() -> None:
+    found = errors(block(sequence="tcp:7001:xf udp:7002 ip:7003 udp:70000 tcp:7005:s udp:7006:s"))
+    assert found == [
+        f"F:2: sequence: position 1: x, n or i stands with other flags, {FLAGS}",
+        f"F:2: sequence: position 3: the protocol is unknown, {STEP}",
+        "F:2: sequence: position 4: port 70000 is out of range, expected 1 to 65535",
+        "F:2: sequence: position 6: flags follow a UDP port, expected them behind a TCP port only",
+    ]
+
+
 def test_what_is_read_beside_an_error_has_none_of_it() -> None:
     nested = block().replace("</A>", block(name="B") + "</A>")
     assert [sequence.name for sequence in tportknockd.read(nested, "F")[0]] == ["B"]
@@ -368,24 +378,26 @@ def test_another_kind_of_file_is_not_read_to_its_end() -> None:
 
 
 def test_in_words() -> None:
-    assert tportknockd.in_words(sequences(PAGE)[0]).splitlines() == [
-        "Sequence SSH, within 10 s:",
+    assert native.in_words(sequences(PAGE)[0]).splitlines() == [
+        "Sequence SSH, as tportknockd hears it, within 10 s:",
         "  1. UDP 1234",
         "  2. TCP 543 with no flags",
         "  3. TCP 543 with any flags",
         "  4. TCP 123 with FIN RST PSH ACK",
-        "  5. TCP 434 with all six flags",
+        "  5. TCP 434 with FIN SYN RST PSH ACK URG",
         "  6. TCP 2345 with no flags",
         f"  runs: {IPTABLES.format('A')}",
         f"  30 s later: {IPTABLES.format('D')}",
+        "  no traps",
     ]
 
 
 def test_a_single_flag_and_no_stop_command_in_words() -> None:
-    assert tportknockd.in_words(only(block(sequence="tcp:7001:s", timeout="0.5"))).splitlines() == [
-        "Sequence A, within 0.5 s:",
+    assert native.in_words(only(block(sequence="tcp:7001:s", timeout="0.5"))).splitlines() == [
+        "Sequence A, as tportknockd hears it, within 0.5 s:",
         "  1. TCP 7001 with SYN",
         "  runs: true",
+        "  no traps",
     ]
 
 

@@ -1,0 +1,13 @@
+"""UDP ports that nobody has."""
+
+import socket
+from contextlib import ExitStack
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """So many different ones. Nobody holds them: they are free for as long as nobody else asks for any."""
+    with ExitStack() as stack:
+        socks = [stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) for _ in range(count)]
+        for sock in socks:
+            sock.bind(("::", 0))
+        return tuple(sock.getsockname()[1] for sock in socks)

@@ -1,0 +1,40 @@
+"""The sockets of the knock ports, on the loopback interface: what a flood on one port is to the others."""
+
+import asyncio
+import socket
+from itertools import pairwise
+
+from port_knocking_doors.datagrams import BATCH
+from port_knocking_doors.knockers import UNNAMED, Outcome
+from port_knocking_doors.listeners import Listeners
+from port_knocking_doors.model import PAYLOAD
+from tests.helpers.ports import free_ports
+
+SOON = 10.0
+
+
+def test_a_flooded_port_starves_neither_another_one_nor_whatever_else_the_loop_has_to_do() -> None:
+    flooded, quiet = free_ports(2)
+    told: list[int] = []
+    at_turn: list[int] = []
+
+    def judge(_: bytes, code: int, __: int, ___: float) -> Outcome:
+        told.append(code & 0xFFFF)
+        return UNNAMED
+
+    async def story() -> None:
+        with Listeners((flooded, quiet), judge, lambda *_: None):
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                for place in range(8 * BATCH):
+                    if place == 3 * BATCH // 2:
+                        sock.sendto(PAYLOAD, ("127.0.0.1", quiet))
+                    sock.sendto(PAYLOAD, ("127.0.0.1", flooded))
+            while len(told) < 8 * BATCH + 1:
+                at_turn.append(len(told))
+                await asyncio.sleep(0)
+            at_turn.append(len(told))
+
+    asyncio.run(asyncio.wait_for(story(), SOON))
+    assert told.index(quiet) == 3 * BATCH // 2, "it is judged when its turn has come, and not after the flood"
+    # In a turn of the loop two looks, or twice as many where something is held back, of a batch each.
+    assert max(after - before for before, after in pairwise(at_turn)) <= 4 * BATCH + 1
