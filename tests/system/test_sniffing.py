@@ -1,18 +1,20 @@
 """The sniffer, through the daemon, with real packets: what opens, what does not, and what makes no difference."""
 
 import re
+import signal
 import sys
-from collections.abc import Callable
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 from tests.helpers.raw_knock import send_tcp
-from tests.helpers.running import await_time, (
+from tests.helpers.running import (
     GUARDED,
     SEQUENCE,
+    await_time,
     begin_daemon,
     doors,
     knock,
@@ -23,6 +25,7 @@ from tests.helpers.running import await_time, (
 from tests.helpers.sniffed import (
     FLAGS_STEP,
     RIGHT,
+    STEPS,
     SYN_STEP,
     UDP_STEP,
     knock_udp,
@@ -161,6 +164,28 @@ def test_the_time_limit_counts_from_the_first_knock(box: Sandbox, client: Client
     send_tcp(client, client.server4, RIGHT, pause=0.6)
     daemon.wait_for("wrong knock")
     assert "opened" not in daemon.stderr.text
+
+
+def test_where_the_kernel_takes_no_new_filter_a_reload_changes_nothing(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    daemon = sniffing(box, tmp_path, {"duration": 1})
+    box.server.run(["sysctl", "-qw", "net.core.optmem_max=1"])
+    other = UDP_STEP + 1
+    write_sniffing(tmp_path, {"steps": [f"udp:{other}", *STEPS[1:]]}, opening_sequence=list(SEQUENCE[::-1]))
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("the configuration was read again and nothing changed: packets cannot be filtered")
+    stranger = box.hosts["stranger"]
+    with box.server.listen(GUARDED):
+        whole_sequence(client, client.server4)
+        wait_open(client, client.server4)
+        wait_shut(client, client.server4)
+        knock(client, client.server4)
+        wait_open(client, client.server4)
+        knock_udp(stranger, stranger.server4, other)
+        send_tcp(stranger, stranger.server4, RIGHT)
+        daemon.wait_for(f"{stranger.address4}: wrong knock")
+        assert stranger.connect(stranger.server4, GUARDED) == "prohibited"
 
 
 def test_who_is_ignored_is_ignored_by_both_ears(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
