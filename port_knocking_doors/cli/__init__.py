@@ -11,7 +11,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from port_knocking_doors.errors import ConfigError, DoorsError
+from port_knocking_doors.errors import ConfigError, DoorsError, in_words
 
 if TYPE_CHECKING:
     from .options import app
@@ -54,12 +54,19 @@ def main() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     status = _status()
     try:
-        for stream in _open_streams():
-            stream.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output had enough
-        status = DoorsError.exit_status
+        status = status or DoorsError.exit_status
         _silence()
-    except OSError:  # a full disk: there is nobody to tell, and the work was done
+    except OSError as error:  # what was asked for did not get there
+        status = status or DoorsError.exit_status
+        _complain(f"standard output cannot be written ({error.strerror})")
+        _silence()
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:  # a log that is lost: nobody can be told, and the work was done
         _silence()
     sys.exit(status)
 
@@ -81,7 +88,7 @@ def _status() -> int:
         _silence()
         return DoorsError.exit_status
     except OSError as error:  # the system's fault: no descriptor, no process, a full disk
-        _complain(str(error))
+        _complain(f"the system refused: {in_words(error)}")
         return DoorsError.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -116,5 +123,7 @@ def _open_streams() -> list[TextIO]:
 
 
 def _complain(text: str) -> None:
+    if sys.stderr is None:  # print() would take standard output instead
+        return
     with suppress(OSError):  # nobody can be told
         print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)

@@ -7,7 +7,7 @@ import typer
 
 from port_knocking_doors import __version__, log
 from port_knocking_doors.config import loader
-from port_knocking_doors.errors import DoorsError
+from port_knocking_doors.errors import DoorsError, in_words
 
 from .options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
 
@@ -58,11 +58,12 @@ def run(
         log.set_up(verbose, as_json=log_json)
         try:
             _run_daemon(source)
-        except DoorsError as error:
+        except (DoorsError, OSError) as error:
             if not log_json:
                 raise
-            log.logger.critical("%s", error, extra=log.about(log.LogEvent.FAILED, reason=error))
-            raise typer.Exit(error.exit_status) from error
+            text = str(error) if isinstance(error, DoorsError) else f"the system refused: {in_words(error)}"
+            log.logger.critical("%s", text, extra=log.about(log.LogEvent.FAILED, reason=text))
+            raise typer.Exit(getattr(error, "exit_status", DoorsError.exit_status)) from error
 
 
 def _run_daemon(source: Source) -> None:
