@@ -113,8 +113,7 @@ def _parser() -> _Parser:
 def _load(conf: Path | None) -> "Loaded":
     from port_knocking_doors.config import loader
 
-    home = Path("~").expanduser()
-    return loader.load(conf, magic_seq=None, ports=None, environ=os.environ, home=home, served=tuple)
+    return loader.load(conf, magic_seq=None, ports=None, environ=os.environ, home=loader.find_home(), served=tuple)
 
 
 def run(arguments: Sequence[str], load: "Load" = _load) -> None:

@@ -110,7 +110,7 @@ class Source:
             zone=self.zone,
             interfaces=self.interfaces or (),
             environ=os.environ,
-            home=Path("~").expanduser(),
+            home=loader.find_home(),
             served=served or served_ports,
         )
 

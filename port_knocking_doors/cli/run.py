@@ -81,7 +81,7 @@ def _run_daemon(source: Source) -> None:
 
 
 def _write_home_file() -> None:
-    written = loader.write_home_file(Path("~").expanduser())
+    written = loader.write_home_file(loader.find_home())
     print(f"Wrote {written.path}: a fresh random sequence, and port 22 to guard.")
     print("To knock from another machine, with HOST for this one:")
     print(f"  {written.client_line}")

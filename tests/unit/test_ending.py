@@ -122,6 +122,52 @@ def test_output_that_is_lost_is_a_failure(conf: Path, words: list[str]) -> None:
     assert os.strerror(errno.ENOSPC) in one_line(done)
 
 
+# No home
+
+HOMELESS = """
+import os, pwd
+def nobody(_):
+    raise KeyError
+pwd.getpwuid = nobody
+os.environ.pop("HOME", None)
+from port_knocking_doors import cli
+cli.main()
+"""
+
+
+def homeless(*words: object) -> "subprocess.CompletedProcess[bytes]":
+    """Run the program as a user whom the system does not know, as in many containers."""
+    argv = [sys.executable, "-c", HOMELESS, *map(str, words)]
+    return subprocess.run(argv, capture_output=True, check=False, timeout=60)
+
+
+def test_who_has_no_home_can_name_a_file(conf: Path, folder: Path) -> None:
+    checked = homeless("check", "-c", conf)
+    assert (checked.returncode, checked.stderr) == (0, b"")
+    assert checked.stdout.startswith(f"Configuration: {conf}\n".encode())
+    knocked = homeless("knock", "-c", conf, "-d", "0", "127.0.0.1")
+    assert (knocked.returncode, knocked.stdout, knocked.stderr) == (0, b"", b"")
+    (folder / "7001.lock").mkdir()  # whoever comes as far as that has read the file
+    daemon = homeless("-c", conf)
+    assert daemon.returncode == 1
+    assert "the mark's lock" in one_line(daemon)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(["--set-configuration-file-in-home"], "~/.port_knocker.toml: this user has no", id="write"),
+        pytest.param(
+            ["check", "--conf=~/file"], "~/file: this user has no home directory, expected", id="a file there"
+        ),
+    ],
+)
+def test_who_has_no_home_hears_of_it_where_one_is_needed(words: list[str], said: str) -> None:
+    done = homeless(*words)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in one_line(done)
+
+
 # Encodings
 
 
