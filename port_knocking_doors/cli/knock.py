@@ -1,9 +1,15 @@
 """`knock` among the other commands; `knocking` has its command line."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
 from . import knocking
-from .options import Source, app
+from .options import Source, app, refuse_misplaced
+
+if TYPE_CHECKING:
+    from port_knocking_doors.config.loader import Loaded
 
 
 @app.command(
@@ -12,4 +18,9 @@ from .options import Source, app
 )
 def knock(context: typer.Context) -> None:
     """Knock at a host, wait for its door, go through it: the client. Its own --help tells more."""
-    knocking.run(context.args, lambda conf: Source(conf, None, None, None, None).over(context.obj).load(served=tuple))
+    refuse_misplaced(context, "knock", "conf", "magic_seq")
+
+    def load(conf: Path | None) -> "Loaded":
+        return Source(conf, None, None, None, None).over(context.obj).load(served=tuple)
+
+    knocking.run(context.args, load, configured=context.obj != Source(None, None, None, None, None))

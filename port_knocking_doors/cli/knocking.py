@@ -116,8 +116,11 @@ def _load(conf: Path | None) -> "Loaded":
     return loader.load(conf, magic_seq=None, ports=None, environ=os.environ, home=loader.find_home(), served=tuple)
 
 
-def run(arguments: Sequence[str], load: "Load" = _load) -> None:
-    """Do what the words behind `knock` say. Raises `DoorsError`, and `SystemExit` after the help."""
+def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = False) -> None:
+    """Do what the words behind `knock` say. Raises `DoorsError`, and `SystemExit` after the help.
+
+    `configured`: whether options ahead of `knock` say what `load` is to read.
+    """
     options = _parser().parse_intermixed_args(arguments)
 
     from port_knocking_doors import client
@@ -146,6 +149,8 @@ def run(arguments: Sequence[str], load: "Load" = _load) -> None:
         raise ConfigError("both steps and --sequence are given, expected one of them")
     if options.steps:
         steps = spelling.read(options.steps, Protocol.UDP if options.udp else Protocol.TCP)
+        if configured or options.conf is not None:
+            raise ConfigError("--conf: steps are given, and a configuration would change nothing, expected one of them")
     else:
         settings = in_force(load(options.conf))
         steps = steps_of(settings, options.sequence)

@@ -115,14 +115,30 @@ class Source:
         )
 
 
-def refuse_misplaced(context: typer.Context, command: str) -> None:
-    """Options ahead of the command are the daemon's own. Raises `ConfigError` where there are any."""
-    if isinstance(context.obj, Source) and any(value is not None for value in astuple(context.obj)):
-        raise ConfigError(f"an option stands ahead of {command}, expected its options behind it", command)
+_NAMES = {
+    "conf": "--conf",
+    "magic_seq": "--magic-seq",
+    "ports": "--ports",
+    "zone": "--zone",
+    "interfaces": "--interface",
+}
+
+
+def refuse_misplaced(context: typer.Context, command: str, *used: str) -> None:
+    """Options ahead of the command are the daemon's own; the command makes use of those for these fields of `Source`.
+
+    Raises `ConfigError` where there are others, which would change nothing.
+    """
+    given = context.obj or Source(None, None, None, None, None)
+    for field, option in _NAMES.items():
+        if field not in used and getattr(given, field) is not None:
+            what = f"this option stands ahead of {command} and would change nothing"
+            raise ConfigError(f"{what}, expected the options of {command} behind it", option)
 
 
 def mark_of(context: typer.Context, conf: Path | None, priority: int | None) -> int:
     """The mark of the daemon that a command is for. Raises `ConfigError` where the configuration tells none."""
+    refuse_misplaced(context, context.info_name or "the command", "conf")
     if priority is not None:
         return priority
     try:

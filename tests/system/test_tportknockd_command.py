@@ -138,7 +138,10 @@ def test_wrong_usage_is_one_line(options: tuple[str, ...], said: str) -> None:
 def test_options_of_the_daemon_itself_are_not_swallowed(conf: Path) -> None:
     done = run(ahead=("-c", str(conf)))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "an option stands ahead of tportknockd, expected its options behind it" in done.stderr
+    assert (
+        "--conf: this option stands ahead of tportknockd and would change nothing, expected the options of tport"
+        in done.stderr
+    )
 
 
 def test_without_the_library_for_the_background_one_line_says_what_to_install(conf: Path) -> None:
