@@ -6,7 +6,6 @@ takes longer than all the rest (measured: 0.27 s of CPU time to the end of one k
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from port_knocking_doors.errors import ConfigError, DoorsError
 
-from . import PROGRAM
+from . import PROGRAM, masked
 
 if TYPE_CHECKING:
     from port_knocking_doors.client import Tell, Visit
@@ -64,8 +63,10 @@ such knocks, 2 wrong usage or configuration, 1 any other failure.
 class _Parser(argparse.ArgumentParser):
     """Reports wrong usage as everything here does, and shows no step that somebody mistyped."""
 
+    typed: Sequence[str] = ()
+
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{re.sub(r'[0-9]', '#', message)}; see `{self.prog} --help`")
+        raise ConfigError(f"{masked(message, self.typed)}; see `{self.prog} --help`")
 
 
 def _parser() -> _Parser:
@@ -83,6 +84,7 @@ def _parser() -> _Parser:
         "steps",
         metavar="STEP",
         nargs="*",
+        default=[],  # else argparse says that they are required
         help="PORT, PORT:udp, PORT:tcp, udp:PORT, tcp:PORT or tcp:PORT:FLAGS; without any, the opening sequence of the "
         "configuration, or the one that --sequence names",
     )
@@ -121,7 +123,9 @@ def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = Fa
 
     `configured`: whether options ahead of `knock` say what `load` is to read.
     """
-    options = _parser().parse_intermixed_args(arguments)
+    parser = _parser()
+    parser.typed = arguments
+    options = parser.parse_intermixed_args(arguments)
 
     from port_knocking_doors import client
     from port_knocking_doors.config import steps as spelling

@@ -196,3 +196,33 @@ cli.main()
     argv = [sys.executable, "-c", script, "client-config", "-c", str(conf)]
     done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, b"")
+
+
+# Wrong usage
+
+
+USAGE: dict[str, tuple[list[str], list[str], str]] = {
+    "below a bound": (["status", "--every", "0"], ["--every", "0.1"], " status"),
+    "above a bound": (["sweep", "--patience=7117"], ["--patience", "3600"], " sweep"),
+    "right behind the letter": (["doctor", "-l7117"], ["--listen", "3600"], " doctor"),
+    "in a spelling of its own": (["demo", "--pause", "7_117"], ["--pause", "10"], " demo"),
+    "no number": (["demo", "--pause", "x7117\n"], ["--pause"], " demo"),
+    "a step for a command": (["tcp:7117:frap"], ["No such command 'tcp:####:####'"], ""),
+    "a step for an option": (["--7117"], ["No such option: --####"], ""),
+    "an option of a command": (["close", "--everybody"], ["No such option: --everybody"], " close"),
+    "no value": (["tportknockd", "-C"], ["'-C' requires an argument"], " tportknockd"),
+    "one word too many": (["open", "::1", "7117"], ["unexpected extra argument", "(####)"], " open"),
+}
+
+
+@pytest.mark.parametrize(("words", "said", "command"), USAGE.values(), ids=USAGE)
+def test_wrong_usage_tells_what_was_expected_and_not_what_was_typed(
+    words: list[str], said: list[str], command: str
+) -> None:
+    done = subprocess.run([*PROGRAM, *words], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, b"")
+    line = one_line(done)
+    assert [text for text in said if text not in line] == []
+    assert line.endswith(f"; see `port-knocking-doors{command} --help`")
+    assert "7117" not in line
+    assert "frap" not in line
