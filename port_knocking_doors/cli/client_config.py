@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from .knocking import in_force, steps_of
-from .options import CONF, SEQUENCE, Source, app, refuse_misplaced
+from .options import CONF, SEQUENCE, PlainUsage, Source, app, refuse_misplaced
 
 if TYPE_CHECKING:
     from port_knocking_doors.model import Settings
 
 
-@app.command("client-config")
+@app.command("client-config", short_help="Print how to knock from other machines.", cls=PlainUsage)
 def client_config(
     context: typer.Context,
     host: Optional[str] = typer.Argument(

@@ -5,7 +5,7 @@ import typer
 from .options import app, number, refuse_misplaced
 
 
-@app.command()
+@app.command(short_help="Show the whole story on throw-away hosts.")
 def demo(
     context: typer.Context,
     pause: float = typer.Option(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 
 @app.command(
+    short_help="Knock at a host: the client.",
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
 )

@@ -2,11 +2,13 @@
 
 import math
 import os
+import re
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperCommand
 
 from port_knocking_doors.errors import ConfigError
 
@@ -74,6 +76,14 @@ PRIORITY = typer.Option(
     metavar="N",
     help="Which daemon is meant, by its mark: its rule_priority. Without it: the one in the configuration.",
 )
+
+
+class PlainUsage(TyperCommand):
+    """A command whose usage line shows arguments as they are declared: newer releases of typer put required ones in
+    braces, and those that need not be there in brackets, also where they have some already."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [re.sub(r"[{}]|(?<=\[)\[|\](?=\])", "", piece) for piece in super().collect_usage_pieces(ctx)]
 
 
 def number(value: float | None) -> float | None:

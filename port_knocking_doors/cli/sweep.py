@@ -7,7 +7,7 @@ from port_knocking_doors import log, runtime
 from .options import app, number, refuse_misplaced
 
 
-@app.command()
+@app.command(short_help="Close what a killed daemon left open.")
 def sweep(
     context: typer.Context,
     patience: float = typer.Option(
