@@ -23,7 +23,7 @@ from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import NoReturn
 
-from .errors import AlreadyRunningError, DoorsError
+from .errors import AlreadyRunningError, DoorsError, in_words
 from .log import logger
 
 PATIENCE = 5.0
@@ -237,6 +237,9 @@ def _live(library: ModuleType, payload: Callable[[], None], pid_file: Path | Non
         logger.error("%s", failure)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else _FAILED
+    except OSError as error:
+        failure = f"the system refused: {in_words(error)}"
+        logger.error("%s", failure)
     except library.daemon.DaemonError as error:
         failure = f"the process cannot go into the background: {error}"
     except BaseException:  # a bug, and no terminal to show it

@@ -11,6 +11,13 @@ class DoorsError(Exception):
     exit_status = 1
 
 
+def in_words(error: OSError) -> str:
+    """What the system says, for a part of one line: without its number, and with the file if there is one."""
+    if not error.strerror:
+        return str(error) or type(error).__name__
+    return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+
+
 class ConfigError(DoorsError):
     """Wrong usage or configuration: reads `WHERE: what is wrong, what was expected`.
 

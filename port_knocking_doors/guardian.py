@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 
 from . import log
+from .errors import DoorsError, in_words
 
 SHELL = "/bin/sh"
 JSON = "json"
@@ -20,7 +21,10 @@ _SCRIPT = "trap '' HUP INT QUIT TERM; read -r word && exit 0; exec \"$@\""
 
 
 class Guardian:
-    """A context manager: while it lasts, the end of this process leads to a closer for the mark `priority`."""
+    """A context manager: while it lasts, the end of this process leads to a closer for the mark `priority`.
+
+    Entering raises `DoorsError` where no process for it can be had.
+    """
 
     def __init__(self, priority: int) -> None:
         self._closer = (sys.executable, "-m", f"{__package__}.sweep", str(priority), *([JSON] if log.is_json() else []))
@@ -29,6 +33,14 @@ class Guardian:
         self._dismissed = False
 
     def __enter__(self) -> "Guardian":
+        try:
+            self._begin()
+        except OSError as error:
+            what = "the process that closes the doors if this one is killed cannot begin"
+            raise DoorsError(f"{what} ({in_words(error)})") from error
+        return self
+
+    def _begin(self) -> None:
         theirs, self._pipe = os.pipe()
         try:
             self._shell = subprocess.Popen(
@@ -48,7 +60,6 @@ class Guardian:
             raise
         finally:
             os.close(theirs)
-        return self
 
     @property
     def pid(self) -> int:

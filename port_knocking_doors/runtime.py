@@ -83,25 +83,35 @@ def hold_mark(priority: int, role: str = DAEMON, *, leaves_rules: bool = False) 
     """Hold the lock on the mark `priority` for as long as the context lasts.
 
     Where it ends by an exception, or `leaves_rules`, rules with the mark may be left behind: `left_behind` tells later.
-    A daemon waits for a closer to finish. Raises `AlreadyRunningError`, naming the holder, where a daemon has it.
+    A daemon waits for a closer to finish. Raises `AlreadyRunningError`, naming the holder, where a daemon has it, and
+    `DoorsError` where the lock's file cannot be used.
     """
     path = directory() / f"{priority}.lock"
     with ExitStack() as held:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        held.callback(os.close, descriptor)
-        _lock(descriptor, role, priority)
-        # Root may run one by hand, with a directory of its own, beside a service with the system's.
-        for other in _system_directories():
-            with suppress(OSError):
-                elsewhere = os.open(other / path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-                held.callback(os.close, elsewhere)
-                if not os.path.sameopenfile(descriptor, elsewhere):
-                    _lock(elsewhere, role, priority)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{role} {os.getpid()}\n".encode(), 0)
+        try:
+            descriptor = _claim(path, role, priority, held)
+        except OSError as error:
+            raise DoorsError(f"{path}: the mark's lock cannot be taken ({error.strerror})") from error
         yield
         if not leaves_rules:
             os.ftruncate(descriptor, 0)
+
+
+def _claim(path: Path, role: str, priority: int, held: ExitStack) -> int:
+    """The descriptor of the lock, with our name in it. Raises `OSError` and `AlreadyRunningError`."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    held.callback(os.close, descriptor)
+    _lock(descriptor, role, priority)
+    # Root may run one by hand, with a directory of its own, beside a service with the system's.
+    for other in _system_directories():
+        with suppress(OSError):
+            elsewhere = os.open(other / path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+            held.callback(os.close, elsewhere)
+            if not os.path.sameopenfile(descriptor, elsewhere):
+                _lock(elsewhere, role, priority)
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{role} {os.getpid()}\n".encode(), 0)
+    return descriptor
 
 
 def left_behind() -> list[int]:

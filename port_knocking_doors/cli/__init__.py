@@ -8,10 +8,11 @@ import io
 import os
 import re
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-from port_knocking_doors.errors import ConfigError, DoorsError
+from port_knocking_doors.errors import ConfigError, DoorsError, in_words
 
 if TYPE_CHECKING:
     from .options import app
@@ -23,6 +24,9 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
 _CLIENT = "knock"
+_NUMBER = re.compile(r"\d+(?:\.\d+)*")
+_OWN = frozenset({"-4", "-6"})
+"""Options of ours that look like numbers."""
 
 
 def __getattr__(name: str) -> Any:
@@ -54,12 +58,19 @@ def main() -> NoReturn:
             stream.reconfigure(errors="backslashreplace")
     status = _status()
     try:
-        for stream in _open_streams():
-            stream.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output had enough
-        status = DoorsError.exit_status
+        status = status or DoorsError.exit_status
         _silence()
-    except OSError:  # a full disk: there is nobody to tell, and the work was done
+    except OSError as error:  # what was asked for did not get there
+        status = status or DoorsError.exit_status
+        _complain(f"standard output cannot be written ({error.strerror})")
+        _silence()
+    try:
+        if sys.stderr is not None:
+            sys.stderr.flush()
+    except OSError:  # a log that is lost: nobody can be told, and the work was done
         _silence()
     sys.exit(status)
 
@@ -81,7 +92,7 @@ def _status() -> int:
         _silence()
         return DoorsError.exit_status
     except OSError as error:  # the system's fault: no descriptor, no process, a full disk
-        _complain(str(error))
+        _complain(f"the system refused: {in_words(error)}")
         return DoorsError.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -95,12 +106,33 @@ def _other_status() -> int:
     try:
         status = __getattr__("app")(prog_name=PROGRAM, standalone_mode=False)
     except usage_error as error:
-        # Somebody may have typed a sequence where a command belongs.
-        what = re.sub(r"\d", "#", error.format_message().rstrip("."))  # type: ignore[attr-defined]
-        raise ConfigError(f"{what}; see `{PROGRAM} --help`") from None
+        what = masked(error.format_message().rstrip("."), sys.argv[1:])  # type: ignore[attr-defined]
+        raise ConfigError(f"{what}; see `{_whose(error)} --help`") from None
     except typer.Abort:
         return INTERRUPTED
     return status if isinstance(status, int) else 0
+
+
+def _whose(usage_error: Any) -> str:
+    """The command that was used wrongly. The error knows, but for a value that is missing at the end."""
+    if context := getattr(usage_error, "ctx", None):
+        return str(context.command_path)
+    names = {command.name or command.callback.__name__ for command in __getattr__("app").registered_commands}
+    return " ".join([PROGRAM, *[word for word in sys.argv[1:] if word in names][:1]])
+
+
+def masked(message: str, typed: Iterable[str]) -> str:
+    """The message without the numbers that were typed, nor the flags of steps: somebody may have typed a sequence where
+    something else belongs. Numbers that the program itself names, such as bounds, stay."""
+    known: set[str] = set()
+    for word in typed:
+        # A value stands by itself, right behind its option's letter, or behind "=".
+        for text in (word, word[2:], word.partition("=")[2]) if word not in _OWN else ():
+            known.update(_NUMBER.findall(text))
+            with suppress(ValueError):  # how the option library tells it again
+                known.update(_NUMBER.findall(str(float(text))))
+    message = re.sub(r"(?<=\d:)\w+", lambda flags: "#" * len(flags[0]), message)
+    return _NUMBER.sub(lambda number: re.sub(r"\d", "#", number[0]) if number[0] in known else number[0], message)
 
 
 def _silence() -> None:
@@ -116,5 +148,7 @@ def _open_streams() -> list[TextIO]:
 
 
 def _complain(text: str) -> None:
+    if sys.stderr is None:  # print() would take standard output instead
+        return
     with suppress(OSError):  # nobody can be told
         print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)

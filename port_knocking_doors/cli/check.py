@@ -19,7 +19,7 @@ _TPORTKNOCKD = typer.Option(
 )
 
 
-@app.command()
+@app.command(short_help="Show what is configured, or say what is wrong.")
 def check(
     context: typer.Context,
     conf: Optional[Path] = CONF,

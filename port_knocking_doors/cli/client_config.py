@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from .knocking import in_force, steps_of
-from .options import CONF, SEQUENCE, Source, app
+from .options import CONF, SEQUENCE, PlainUsage, Source, app, refuse_misplaced
 
 if TYPE_CHECKING:
     from port_knocking_doors.model import Settings
 
 
-@app.command("client-config")
+@app.command("client-config", short_help="Print how to knock from other machines.", cls=PlainUsage)
 def client_config(
     context: typer.Context,
     host: Optional[str] = typer.Argument(
@@ -30,6 +30,7 @@ def client_config(
     machine that many people use, copy the configuration file there (mode 0600) and leave the steps out of the command
     lines, for other users can see what a process was started with.
     """
+    refuse_misplaced(context, "client-config", "conf", "magic_seq", "ports")
     from port_knocking_doors import recipes
     from port_knocking_doors.config import steps
 

@@ -9,12 +9,12 @@ from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.requests import Request, Verb, read_address
 from port_knocking_doors.status import Standing, doors_from_data
 
-from .options import CONF, PRIORITY, app, mark_of
+from .options import CONF, PRIORITY, PlainUsage, app, mark_of
 
 ADDRESS = typer.Argument(..., metavar="ADDRESS", show_default=False, help="An address, IPv4 or IPv6.")
 
 
-@app.command("open")
+@app.command("open", short_help="Open a door for an address, as if it had knocked.", cls=PlainUsage)
 def open_(
     context: typer.Context,
     address: str = ADDRESS,
@@ -44,10 +44,10 @@ def open_(
             print(f"{door.address}: not open yet, {why}: {what}{left}; see `status` and the log")
 
 
-@app.command()
+@app.command(short_help="Close doors ahead of their time.", cls=PlainUsage)
 def close(
     context: typer.Context,
-    address: Optional[str] = typer.Argument(None, metavar="ADDRESS", show_default=False, help="Whose doors."),
+    address: Optional[str] = typer.Argument(None, metavar="[ADDRESS]", show_default=False, help="Whose doors."),
     everybody: bool = typer.Option(False, "--all", help="Everybody's."),
     conf: Optional[Path] = CONF,
     priority: Optional[int] = PRIORITY,
@@ -61,7 +61,7 @@ def close(
         print(f"Of these, {answer['waiting']} still stand: firewalld has not answered yet; see `status` and the log")
 
 
-@app.command()
+@app.command(short_help="Forget a knocker, so that it is heard again.", cls=PlainUsage)
 def forget(
     context: typer.Context,
     address: str = ADDRESS,
@@ -74,7 +74,7 @@ def forget(
     print(f"{request.address}: forgotten" if was_known else f"{request.address}: was not known as a knocker")
 
 
-@app.command()
+@app.command(short_help="Let the daemon read its configuration again.")
 def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Optional[int] = PRIORITY) -> None:
     """Let the running daemon read its configuration again, as SIGHUP does. Open doors stay open.
 

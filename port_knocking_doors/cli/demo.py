@@ -2,11 +2,12 @@
 
 import typer
 
-from .options import app, number
+from .options import app, number, refuse_misplaced
 
 
-@app.command()
+@app.command(short_help="Show the whole story on throw-away hosts.")
 def demo(
+    context: typer.Context,
     pause: float = typer.Option(
         0.3,
         min=0.0,
@@ -20,6 +21,7 @@ def demo(
 
     Needs no root where ordinary users may make namespaces, and sudo elsewhere.
     """
+    refuse_misplaced(context, "demo")
     from port_knocking_doors import demo as story
 
     story.tell(pause)

@@ -8,7 +8,7 @@ import typer
 from .options import CONF, PRIORITY, Source, app, number
 
 
-@app.command()
+@app.command(short_help="Find out why a knock opens nothing.")
 def doctor(
     context: typer.Context,
     listen: Optional[float] = typer.Option(

@@ -1,15 +1,27 @@
 """`knock` among the other commands; `knocking` has its command line."""
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
 from . import knocking
-from .options import Source, app
+from .options import Source, app, refuse_misplaced
+
+if TYPE_CHECKING:
+    from port_knocking_doors.config.loader import Loaded
 
 
 @app.command(
+    short_help="Knock at a host: the client.",
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
 )
 def knock(context: typer.Context) -> None:
     """Knock at a host, wait for its door, go through it: the client. Its own --help tells more."""
-    knocking.run(context.args, lambda conf: Source(conf, None, None, None, None).over(context.obj).load(served=tuple))
+    refuse_misplaced(context, "knock", "conf", "magic_seq")
+
+    def load(conf: Path | None) -> "Loaded":
+        return Source(conf, None, None, None, None).over(context.obj).load(served=tuple)
+
+    knocking.run(context.args, load, configured=context.obj != Source(None, None, None, None, None))

@@ -24,7 +24,7 @@ _PID_FILE = typer.Option(
 )
 
 
-@app.command(COMMAND)
+@app.command(COMMAND, short_help="Run with knockd's own options and file.")
 def run(
     context: typer.Context,
     interface: Optional[str] = typer.Option(

@@ -6,7 +6,6 @@ takes longer than all the rest (measured: 0.27 s of CPU time to the end of one k
 
 import argparse
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from port_knocking_doors.errors import ConfigError, DoorsError
 
-from . import PROGRAM
+from . import PROGRAM, masked
 
 if TYPE_CHECKING:
     from port_knocking_doors.client import Tell, Visit
@@ -64,8 +63,10 @@ such knocks, 2 wrong usage or configuration, 1 any other failure.
 class _Parser(argparse.ArgumentParser):
     """Reports wrong usage as everything here does, and shows no step that somebody mistyped."""
 
+    typed: Sequence[str] = ()
+
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{re.sub(r'[0-9]', '#', message)}; see `{self.prog} --help`")
+        raise ConfigError(f"{masked(message, self.typed)}; see `{self.prog} --help`")
 
 
 def _parser() -> _Parser:
@@ -83,6 +84,7 @@ def _parser() -> _Parser:
         "steps",
         metavar="STEP",
         nargs="*",
+        default=[],  # else argparse says that they are required
         help="PORT, PORT:udp, PORT:tcp, udp:PORT, tcp:PORT or tcp:PORT:FLAGS; without any, the opening sequence of the "
         "configuration, or the one that --sequence names",
     )
@@ -113,13 +115,17 @@ def _parser() -> _Parser:
 def _load(conf: Path | None) -> "Loaded":
     from port_knocking_doors.config import loader
 
-    home = Path("~").expanduser()
-    return loader.load(conf, magic_seq=None, ports=None, environ=os.environ, home=home, served=tuple)
+    return loader.load(conf, magic_seq=None, ports=None, environ=os.environ, home=loader.find_home(), served=tuple)
 
 
-def run(arguments: Sequence[str], load: "Load" = _load) -> None:
-    """Do what the words behind `knock` say. Raises `DoorsError`, and `SystemExit` after the help."""
-    options = _parser().parse_intermixed_args(arguments)
+def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = False) -> None:
+    """Do what the words behind `knock` say. Raises `DoorsError`, and `SystemExit` after the help.
+
+    `configured`: whether options ahead of `knock` say what `load` is to read.
+    """
+    parser = _parser()
+    parser.typed = arguments
+    options = parser.parse_intermixed_args(arguments)
 
     from port_knocking_doors import client
     from port_knocking_doors.config import steps as spelling
@@ -147,6 +153,8 @@ def run(arguments: Sequence[str], load: "Load" = _load) -> None:
         raise ConfigError("both steps and --sequence are given, expected one of them")
     if options.steps:
         steps = spelling.read(options.steps, Protocol.UDP if options.udp else Protocol.TCP)
+        if configured or options.conf is not None:
+            raise ConfigError("--conf: steps are given, and a configuration would change nothing, expected one of them")
     else:
         settings = in_force(load(options.conf))
         steps = steps_of(settings, options.sequence)

@@ -2,11 +2,13 @@
 
 import math
 import os
+import re
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperCommand
 
 from port_knocking_doors.errors import ConfigError
 
@@ -76,6 +78,14 @@ PRIORITY = typer.Option(
 )
 
 
+class PlainUsage(TyperCommand):
+    """A command whose usage line shows arguments as they are declared: newer releases of typer put required ones in
+    braces, and those that need not be there in brackets, also where they have some already."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        return [re.sub(r"[{}]|(?<=\[)\[|\](?=\])", "", piece) for piece in super().collect_usage_pieces(ctx)]
+
+
 def number(value: float | None) -> float | None:
     """A callback for options: the option library takes `nan` for one that is within any bounds."""
     if value is not None and math.isnan(value):
@@ -110,19 +120,35 @@ class Source:
             zone=self.zone,
             interfaces=self.interfaces or (),
             environ=os.environ,
-            home=Path("~").expanduser(),
+            home=loader.find_home(),
             served=served or served_ports,
         )
 
 
-def refuse_misplaced(context: typer.Context, command: str) -> None:
-    """Options ahead of the command are the daemon's own. Raises `ConfigError` where there are any."""
-    if isinstance(context.obj, Source) and any(value is not None for value in astuple(context.obj)):
-        raise ConfigError(f"an option stands ahead of {command}, expected its options behind it", command)
+_NAMES = {
+    "conf": "--conf",
+    "magic_seq": "--magic-seq",
+    "ports": "--ports",
+    "zone": "--zone",
+    "interfaces": "--interface",
+}
+
+
+def refuse_misplaced(context: typer.Context, command: str, *used: str) -> None:
+    """Options ahead of the command are the daemon's own; the command makes use of those for these fields of `Source`.
+
+    Raises `ConfigError` where there are others, which would change nothing.
+    """
+    given = context.obj or Source(None, None, None, None, None)
+    for field, option in _NAMES.items():
+        if field not in used and getattr(given, field) is not None:
+            what = f"this option stands ahead of {command} and would change nothing"
+            raise ConfigError(f"{what}, expected the options of {command} behind it", option)
 
 
 def mark_of(context: typer.Context, conf: Path | None, priority: int | None) -> int:
     """The mark of the daemon that a command is for. Raises `ConfigError` where the configuration tells none."""
+    refuse_misplaced(context, context.info_name or "the command", "conf")
     if priority is not None:
         return priority
     try:

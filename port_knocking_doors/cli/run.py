@@ -7,7 +7,7 @@ import typer
 
 from port_knocking_doors import __version__, log
 from port_knocking_doors.config import loader
-from port_knocking_doors.errors import DoorsError
+from port_knocking_doors.errors import ConfigError, DoorsError, in_words
 
 from .options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
 
@@ -44,7 +44,18 @@ def run(
     Exit status: 0 done, 2 wrong usage or configuration, 1 any other failure.
     """
     source = Source(conf, magic_seq, ports, zone, interfaces or None)
+    alone = {
+        "--set-configuration-file-in-home": write_home,
+        "--show-configuration-file-help": show_help,
+        "--verbose": verbose,
+        "--log-json": log_json,
+        "--version": version,
+    }
     if context.invoked_subcommand is not None:
+        for option, is_given in alone.items():
+            if is_given:
+                command = context.invoked_subcommand
+                raise ConfigError(f"this option goes with no command, expected it without {command}", option)
         context.obj = source  # `--conf FILE check` means what `check --conf FILE` does
     elif version:
         print(f"{PROGRAM} {__version__}")
@@ -53,16 +64,19 @@ def run(
 
         print(native.help_text())
     elif write_home:
+        if source != Source(None, None, None, None, None):
+            raise ConfigError("this option needs no other, expected it alone", "--set-configuration-file-in-home")
         _write_home_file()
     else:
         log.set_up(verbose, as_json=log_json)
         try:
             _run_daemon(source)
-        except DoorsError as error:
+        except (DoorsError, OSError) as error:
             if not log_json:
                 raise
-            log.logger.critical("%s", error, extra=log.about(log.LogEvent.FAILED, reason=error))
-            raise typer.Exit(error.exit_status) from error
+            text = str(error) if isinstance(error, DoorsError) else f"the system refused: {in_words(error)}"
+            log.logger.critical("%s", text, extra=log.about(log.LogEvent.FAILED, reason=text))
+            raise typer.Exit(getattr(error, "exit_status", DoorsError.exit_status)) from error
 
 
 def _run_daemon(source: Source) -> None:
@@ -80,7 +94,7 @@ def _run_daemon(source: Source) -> None:
 
 
 def _write_home_file() -> None:
-    written = loader.write_home_file(Path("~").expanduser())
+    written = loader.write_home_file(loader.find_home())
     print(f"Wrote {written.path}: a fresh random sequence, and port 22 to guard.")
     print("To knock from another machine, with HOST for this one:")
     print(f"  {written.client_line}")

@@ -21,7 +21,7 @@ _HIDE, _SHOW = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # another screen 
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
-@app.command()
+@app.command(short_help="Show what the running daemon is doing.")
 def status(
     context: typer.Context,
     as_json: bool = typer.Option(False, "--json", help="As one JSON object on one line, for programs."),

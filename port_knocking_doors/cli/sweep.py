@@ -4,11 +4,12 @@ import typer
 
 from port_knocking_doors import log, runtime
 
-from .options import app, number
+from .options import app, number, refuse_misplaced
 
 
-@app.command()
+@app.command(short_help="Close what a killed daemon left open.")
 def sweep(
+    context: typer.Context,
     patience: float = typer.Option(
         30.0,
         min=1.0,
@@ -24,6 +25,7 @@ def sweep(
     Goes by what the daemon noted in its runtime directory, not by the configuration, which may have changed: run it as
     the daemon's user. A daemon that is running is left alone, and so are its doors. Nothing to close is no failure.
     """
+    refuse_misplaced(context, "sweep")
     log.set_up(verbose=False, as_json=log_json)
     if not runtime.left_behind():
         return

@@ -36,7 +36,7 @@ _CHECKED = typer.Option(
 )
 
 
-@app.command(COMMAND)
+@app.command(COMMAND, short_help="Run with tportknockd's own options and file.")
 def run(
     context: typer.Context,
     conf: Optional[Path] = _CONF,

@@ -24,6 +24,7 @@ from . import knockd, native, tportknockd, values
 
 HOME_NAME = ".port_knocker.toml"
 SYSTEM_FILE = Path("/etc/port_knocker.toml")
+NO_HOME = "this user has no home directory, expected the name of one"
 SIZE_MAX = 2**20
 """Bytes of a configuration file; more is a mistake, such as a log given for it."""
 
@@ -120,6 +121,14 @@ _ZONE = _Override("--zone", None, "zone", values.zone_name)
 _INTERFACE = "--interface"
 
 
+def find_home() -> Path | None:
+    """Where `~` is; None for a user who has no such place, as in many containers."""
+    try:
+        return Path("~").expanduser()
+    except RuntimeError:
+        return None
+
+
 def load(
     conf: Path | None,
     *,
@@ -128,7 +137,7 @@ def load(
     zone: str | None = None,
     interfaces: Iterable[str] = (),
     environ: Mapping[str, str],
-    home: Path,
+    home: Path | None,
     system: Path = SYSTEM_FILE,
     served: Callable[[], Collection[Port]] = served_ports,
 ) -> Loaded:
@@ -140,7 +149,7 @@ def load(
 
     Raises `ConfigError` at `FILE:LINE`, `FILE`, the option, or the variable.
     """
-    path = _expanded(conf, home) if conf is not None else _found(home / HOME_NAME, system)
+    path = _expanded(conf, home) if conf is not None else _found(*([home / HOME_NAME] if home else []), system)
     settings, places, warnings = _from_file(path, home) if path is not None else (Settings(), {}, [])
     file = "" if path is None else _shown(path)
     sources: dict[str, str] = {}
@@ -209,12 +218,15 @@ def doubts(sequences: tuple[Sequence, ...], served: Collection[Port]) -> tuple[s
     return tuple(_sniffed_doubts(Settings(guarded_ports=(), opening_sequence=(), sequences=sequences), "", served))
 
 
-def write_home_file(home: Path) -> Written:
+def write_home_file(home: Path | None) -> Written:
     """Write the file of a new installation, with a sequence of its own, readable by its owner only.
 
     It appears whole and on disk or not at all, and never in place of another. Raises `ConfigError` if something is
-    there by its name already, be it a link that leads nowhere, and `DoorsError` if it cannot be written.
+    there by its name already, be it a link that leads nowhere, or there is no home, and `DoorsError` if it cannot be
+    written.
     """
+    if home is None:
+        raise ConfigError(f"{NO_HOME} in the variable HOME", f"~/{HOME_NAME}")
     path = home / HOME_NAME
     taken = ConfigError("something is there already and was left alone, expected a name not yet in use", _shown(path))
     if _is_there(path):
@@ -244,9 +256,11 @@ def fresh_sequence() -> tuple[int, ...]:
             return ports
 
 
-def _expanded(conf: Path, home: Path) -> Path:
+def _expanded(conf: Path, home: Path | None) -> Path:
     """`conf` with its `~` replaced, for a shell leaves that of `--conf=~/FILE` as it is."""
     if conf.parts[:1] == ("~",):
+        if home is None:
+            raise ConfigError(f"{NO_HOME} instead of ~", _shown(conf))
         return home.joinpath(*conf.parts[1:])
     try:
         return conf.expanduser()
@@ -269,7 +283,7 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-def _from_file(path: Path, home: Path) -> tuple[Settings, dict[str, str], list[str]]:
+def _from_file(path: Path, home: Path | None) -> tuple[Settings, dict[str, str], list[str]]:
     shown = _shown(path)
     data, mode = read(path, "TOML text")
     try:
@@ -292,7 +306,7 @@ def _exposed(path: Path, mode: int, *, runs_commands: bool = False) -> Iterator[
         yield f"{shown}: others may use this file {chmod.format('it holds a secret')}"
 
 
-def _with_imports(settings: Settings, path: Path, home: Path) -> tuple[Settings, list[str]]:
+def _with_imports(settings: Settings, path: Path, home: Path | None) -> tuple[Settings, list[str]]:
     """The settings with the sequences of the files that they import, and what is unwise about those files.
 
     A name stands for the sequences of one file: in the log nobody could tell two files' sequences of one name apart.

@@ -3,6 +3,7 @@
 Prints the number of the process that it left behind. FOLDER is where payloads leave what tests look at.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -74,6 +75,10 @@ def die(folder: Path) -> None:
 
 def stay(folder: Path) -> None:
     """Never come to it: the process cannot be detached."""
+
+
+def lack(folder: Path) -> None:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def blunder(folder: Path) -> None:

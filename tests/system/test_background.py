@@ -79,6 +79,7 @@ FAILURES = {
     "stay": (1, "the process cannot go into the background: "),
     "leave": (1, "the process in the background ended before it was ready"),
     "die": (1, "the process in the background ended before it was ready"),
+    "lack": (1, "the system refused: Too many open files"),
     "blunder": (1, "the process in the background ended by an error of the program; its log has it"),
 }
 

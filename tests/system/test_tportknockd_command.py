@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "-r 0": (("-r", "0", "-l"), "-r: number of seconds 0 is out of range, expected 1 to 1000000"),
     "-i": (("-i", "a/b", "-l"), "-i: an interface's name has a character that the kernel forbids"),
     "-d and -D": (("-d", "-D", "-c", "F"), "expected one of -d -D"),
-    "an unknown option": (("-x",), "No such option: -x; see `port-knocking-doors --help`"),
+    "an unknown option": (("-x",), "No such option: -x; see `port-knocking-doors tportknockd --help`"),
     "a missing file": (("-C", "/nowhere"), "/nowhere: this file cannot be read (No such file or directory)"),
     "a device": (("-c", "/dev/null"), "/dev/null: this is not an ordinary file, expected a file of tportknockd's"),
     "a folder": (("-c", "/"), "/: this file cannot be read (Is a directory)"),
@@ -160,7 +160,10 @@ def test_wrong_usage_is_one_line(options: tuple[str, ...], said: str) -> None:
 def test_options_of_the_daemon_itself_are_not_swallowed(conf: Path) -> None:
     done = run(ahead=("-c", str(conf)))
     assert (done.returncode, done.stdout) == (2, "")
-    assert "an option stands ahead of tportknockd, expected its options behind it" in done.stderr
+    assert (
+        "--conf: this option stands ahead of tportknockd and would change nothing, expected the options of tport"
+        in done.stderr
+    )
 
 
 def test_without_the_library_for_the_background_one_line_says_what_to_install(conf: Path) -> None:

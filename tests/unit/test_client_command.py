@@ -88,7 +88,9 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "no delay": (["-d", "7117", "x7228", "-d"], "-d/--delay: expected one argument"),
     "a delay that is no number": (["-d", "x7117", "::1", "7228"], "invalid int value: 'x####'"),
     "an unknown option": (["--7117", "::1", "7228"], "unrecognized arguments: --####; see `port-knocking-doors knock"),
-    "nothing": ([], "the following arguments are required: HOST"),
+    "a family with a value": (["-4x7117", "::1"], "ignored explicit argument 'x####'"),
+    "flags where they do not belong": (["-d", "tcp:7117:frap", "::1"], "invalid int value: 'tcp:####:####'"),
+    "nothing": ([], "the following arguments are required: HOST; see `port-knocking-doors knock --help`"),
     "steps and a name": (["-s", "ssh", "::1", "7117"], "both steps and --sequence"),
     "a name that is not there": (["-s", "7117", "::1"], "no sequence of this name, expected one of: ssh"),
 }
@@ -130,10 +132,11 @@ CHOSEN: dict[str, tuple[list[str], tuple[Step, ...]]] = {
 
 @pytest.mark.parametrize(("arguments", "steps"), CHOSEN.values(), ids=CHOSEN)
 def test_what_is_knocked(conf: Path, sent: Sent, arguments: list[str], steps: tuple[Step, ...]) -> None:
-    assert call("--conf", str(conf), "knock", "127.0.0.1", *arguments) == ""
+    named = [] if "7117" in arguments else ["--conf", str(conf)]
+    assert call(*named, "knock", "127.0.0.1", *arguments) == ""
     assert sent.steps == steps
     assert sent.delay == 0.2
-    call("knock", "--conf", str(conf), "-d", "5", "127.0.0.1", *arguments)
+    call("knock", *named, "-d", "5", "127.0.0.1", *arguments)
     assert sent.delay == 0.005
 
 

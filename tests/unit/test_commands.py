@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import json
 import logging
 import os
 import signal
@@ -346,6 +347,20 @@ def test_a_command_whose_end_cannot_be_watched_works_on_where_nobody_waits_for_i
 
     run(tmp_path, story)
     wait_until(lambda: seen.exists() and seen.read_text() == "done\n", SOON, "the end of the command")
+
+
+def test_the_daemons_secrets_do_not_reach_stop_commands_that_were_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KNOCKER_SEQ", "NOTIFY_SOCKET"):
+        monkeypatch.setenv(name, "secret")
+    pending = tmp_path / "pending"
+    pending.mkdir()
+    seen = tmp_path / "seen"
+    stop = f'echo "of the caller: $KNOCKER_SEQ$NOTIFY_SOCKET, $PATH" >{seen}'
+    (pending / "a.json").write_text(json.dumps({"address": "10.0.0.2", "sequence": "ssh", "stop": stop}))
+    assert run_pending(pending) == 1
+    assert seen.read_text() == f"of the caller: , {os.environ['PATH']}\n"
 
 
 def test_an_ipv6_knocker_has_commands_of_its_own(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.guardian import Guardian
 from tests.helpers.fake_bus import open_descriptors
 from tests.helpers.waiting import wait_until
@@ -137,9 +138,9 @@ def test_no_descriptor_is_left(tmp_path: Path) -> None:
     assert open_descriptors() == before
 
 
-def test_where_there_is_no_shell_nothing_is_left_and_the_error_comes_through(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_shell_nothing_is_left_and_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("port_knocking_doors.guardian.SHELL", "/no/such/shell")
     before = open_descriptors()
-    with pytest.raises(OSError, match="/no/such/shell"):
+    with pytest.raises(DoorsError, match=r"cannot begin \(/no/such/shell: No such file or directory\)$"):
         Guardian(31313).__enter__()
     assert open_descriptors() == before

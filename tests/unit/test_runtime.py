@@ -225,10 +225,26 @@ def test_whatever_stands_in_a_file_that_nobody_holds_is_no_matter(folder: Path, 
 def test_a_link_in_place_of_the_file_is_not_followed(folder: Path, tmp_path: Path) -> None:
     directory({})
     (tmp_path / "precious").write_text("keep me")
-    (folder / f"{MARK}.lock").symlink_to(tmp_path / "precious")
-    with pytest.raises((OSError, DoorsError)):
+    lock = folder / f"{MARK}.lock"
+    lock.symlink_to(tmp_path / "precious")
+    with pytest.raises(DoorsError, match=rf"^{lock}: the mark's lock cannot be taken \(Too many levels"):
         hold_mark(MARK).__enter__()
     assert (tmp_path / "precious").read_text() == "keep me"
+
+
+def test_a_folder_in_place_of_the_file_is_one_line(folder: Path) -> None:
+    directory({})
+    lock = folder / f"{MARK}.lock"
+    lock.mkdir()
+    before = open_descriptors()
+    with pytest.raises(DoorsError, match=rf"^{lock}: the mark's lock cannot be taken \(Is a directory\)$"):
+        hold_mark(MARK).__enter__()
+    assert open_descriptors() == before
+
+
+def test_an_error_of_who_holds_the_mark_is_not_taken_for_one_of_the_lock(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError), hold_mark(MARK):
+        raise FileNotFoundError
 
 
 def test_children_do_not_inherit_the_mark(folder: Path) -> None:
