@@ -23,7 +23,7 @@ def never_closes() -> None:
     """Doors whose time is over stay open."""
     from port_knocking_doors.daemon import Daemon
 
-    Daemon._shut = lambda self, door: None  # type: ignore[method-assign]
+    Daemon._shut = lambda *_: None  # type: ignore[method-assign]
 
 
 def never_ignores() -> None:
@@ -44,7 +44,7 @@ def leaves_commands() -> None:
     """Stop commands do not run before the daemon's end."""
     from port_knocking_doors.commands import Commands
 
-    Commands.stop = lambda self, door: None  # type: ignore[method-assign]
+    Commands.stop = lambda *_: None  # type: ignore[method-assign]
 
 
 def no_guardian() -> None:

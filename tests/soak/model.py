@@ -134,7 +134,10 @@ class _Door:
 
 
 class Model:
-    """All that is known; what breaks things may tell from another thread. `every_order`: what the daemon may have been told, over the whole time."""
+    """All that is known; what breaks things may tell from another thread.
+
+    `every_order`: what the daemon may have been told, over the whole time.
+    """
 
     def __init__(self, orders: Orders, every_order: Iterable[Orders], tolerances: Tolerances) -> None:
         self.tolerances = tolerances
@@ -181,7 +184,9 @@ class Model:
 
     def is_calm(self, start: float, end: float) -> bool:
         """Whether rules can be judged that were read in this time."""
-        return not any(window.blind and window.source is None and window.overlaps(start, end) for window in self._windows)
+        return not any(
+            window.blind and window.source is None and window.overlaps(start, end) for window in self._windows
+        )
 
     def is_connected(self, start: float, end: float) -> bool:
         """Whether a connection can be judged that was tried in this time."""
@@ -235,7 +240,7 @@ class Model:
         for knocker in self._knockers.values():
             self._lose_track(knocker, when)
 
-    def _orders_given(self, when: float, orders: Orders) -> None:
+    def _orders_given(self, _when: float, orders: Orders) -> None:
         before = {plan.name: plan.steps for plan in self._orders.plans}
         changed = {plan.name for plan in orders.plans if before.get(plan.name) != plan.steps}
         for knocker in self._knockers.values():
@@ -261,7 +266,7 @@ class Model:
         elif knocker is not None:
             del self._knockers[source]
 
-    def _sent(self, when: float, packet: Packet) -> None:
+    def _sent(self, _when: float, packet: Packet) -> None:
         source, hit = packet.source, packet.hit
         is_step = any(hit[:2] == step[:2] for plan in self._orders.plans for step in plan.steps)
         listened = any(plan.listened and hit in plan.steps for plan in self._every_plan)

@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger
-_PATIENCE = 0.4
+_PATIENCE = 0.25
 
 
 class Sender:
@@ -29,22 +29,24 @@ class Sender:
             time.sleep(wait)
             start = time.monotonic()
             try:
-                send = self._udp if protocol == "udp" else self._tcp
-                send(source, port, flags, bytes.fromhex(payload), source_port, number)
+                if protocol == "udp":
+                    self._udp(source, port, bytes.fromhex(payload), source_port)
+                else:
+                    self._tcp(source, port, flags, source_port, number)
                 taken = True
             except OSError:
                 taken = False
             times.append((start, time.monotonic(), taken))
         return times
 
-    def _udp(self, source: str, port: int, flags: int, payload: bytes, source_port: int, number: int) -> None:
+    def _udp(self, source: str, port: int, payload: bytes, source_port: int) -> None:
         family = _family(source)
         with socket.socket(family, socket.SOCK_DGRAM) as sock:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.bind((source, source_port))
             sock.sendto(payload, (self._servers[family], port))
 
-    def _tcp(self, source: str, port: int, flags: int, payload: bytes, source_port: int, number: int) -> None:
+    def _tcp(self, source: str, port: int, flags: int, source_port: int, number: int) -> None:
         family = _family(source)
         # struct tcphdr: ports, sequence and acknowledgement number, length and flags, window, checksum, urgent pointer
         header = struct.pack("!HHIIBBHHH", source_port, port, number, 0, 5 << 4, flags, 1024, 0, 0)
@@ -59,7 +61,9 @@ class Sender:
         with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
             for number in range(count):
                 source = socket.inet_aton(f"{network}.{number >> 8 & 255}.{number & 255}")
-                body = struct.pack("!HHHH", 1024 + number % 60000, udp_ports[number % len(udp_ports)], 14, 0) + b"knock\n"
+                body = (
+                    struct.pack("!HHHH", 1024 + number % 60000, udp_ports[number % len(udp_ports)], 14, 0) + b"knock\n"
+                )
                 head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(body), number & 0xFFFF, 0, 64, 17, 0)
                 try:
                     sock.sendto(head + source + server + body, (self._servers[socket.AF_INET], 0))

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import struct
 import sys
 import time
 from collections.abc import Iterable
@@ -28,7 +29,6 @@ READY_WITHIN = 30.0
 ENDED_WITHIN = 20.0
 PROGRAM = [sys.executable, "-m", "port_knocking_doors"]
 RUNTIME = "/run/port-knocking-doors"
-_FAKETIME = ("/usr/lib/*/faketime/libfaketime.so.1", "/usr/lib*/faketime/libfaketime.so.1")
 _IN_NFT = re.compile(r"ip6? saddr (\S+) tcp dport (\d+)\b[^\n]*\baccept\b")
 _IN_FIREWALLD = re.compile(r'source address="([^"]+)" port port="(\d+)"')
 
@@ -95,15 +95,14 @@ class Stage:
         self.conf = folder / "port_knocker.toml"
         self.log = folder / "daemon.log"
         self.ran = folder / "ran"
-        self._skew = folder / "skew"
-        self.faketime = next((str(path) for pattern in _FAKETIME for path in sorted(Path("/").glob(pattern[1:]))), "")
+        self._clock = folder / "clock"
+        self.skew(0.0)
         for path in (self.log, self.ran):
             path.touch()
         self.number = 0
         """Which configuration is in force, or will be at the next start."""
         self.write(0)
         self.daemon: Process
-        box.server.run(["mount", "-t", "tmpfs", "sandbox", "/dev/shm"])  # what libfaketime leaves there is no concern
         self.links = [self._link(host, addresses) for host in box.hosts.values()]
         self._listeners = [box.server.listen(port) for port in (GUARDED, GUARDED_TOO)]
 
@@ -175,18 +174,8 @@ class Stage:
     def begin(self, *options: str) -> None:
         """Start a daemon without waiting for it."""
         program = [sys.executable, "-m", "tests.soak.broken", self._broken] if self._broken else PROGRAM
-        env = {"PYTHONPATH": str(Path(__file__).parents[2])}
-        if self.faketime:
-            if not self._skew.exists():
-                self._skew.write_text("+0\n")
-            env |= {
-                "LD_PRELOAD": self.faketime,
-                "FAKETIME_TIMESTAMP_FILE": str(self._skew),
-                "FAKETIME_NO_CACHE": "1",
-                "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-                "DONT_FAKE_MONOTONIC": "1",
-                "NO_FAKE_STAT": "1",
-            }
+        here = Path(__file__).parent
+        env = {"PYTHONPATH": f"{here / 'clock'}:{here.parents[1]}", "SOAK_CLOCK": str(self._clock)}
         log = os.open(self.log, os.O_WRONLY | os.O_APPEND)
         try:
             self.daemon = self.box.server.popen([*program, "--conf", str(self.conf), *options], env=env, stderr=log)
@@ -215,11 +204,10 @@ class Stage:
         done = self.box.server.run([*PROGRAM, *words, "--priority", "31313"], check=False, timeout=60)
         return done.returncode, done.stdout, done.stderr
 
-    def skew(self, text: str) -> None:
-        """Set the daemon's wall clock so far from the real one, in libfaketime's words; it goes by that at once."""
-        draft = self._skew.with_suffix(".draft")
-        draft.write_text(f"{text}\n")
-        draft.rename(self._skew)
+    def skew(self, seconds: float) -> None:
+        """Set the daemon's wall clock so far from the real one; it goes by that at once (`clock/sitecustomize.py`)."""
+        with self._clock.open("r+b" if self._clock.exists() else "wb") as file:
+            file.write(struct.pack("=d", seconds))
 
     # What can be seen. -----------------------------------------------------------------------------------------------
 
@@ -233,7 +221,9 @@ class Stage:
 
     def marked(self) -> list[str]:
         """Every marked rule in any zone, and any in the permanent configuration."""
-        listed = self.box.firewall_cmd("--list-all-zones") + "\n" + self.box.firewall_cmd("--permanent", "--list-all-zones")
+        listed = (
+            self.box.firewall_cmd("--list-all-zones") + "\n" + self.box.firewall_cmd("--permanent", "--list-all-zones")
+        )
         return sorted(line.strip() for line in listed.splitlines() if MARK in line)
 
     def resident(self) -> int:
@@ -254,11 +244,27 @@ class Stage:
     def ours(self) -> list[str]:
         """Processes of the daemon's on the server, guardians and closers too."""
         lines = self.box.server.run(["ps", "-ww", "-eo", "pid=,args="]).stdout.splitlines()
-        return [line.strip() for line in lines if "port_knocking_doors" in line or "port-knocking-doors" in line]
+        known = ("-m port_knocking_doors", "port_knocking_doors.sweep", "-guardian", "tests.soak.broken")
+        return [line.strip() for line in lines if any(word in line for word in known)]
 
     def left_files(self) -> list[str]:
         """What is in the runtime directory, but for empty locks and folders."""
-        argv = ["find", RUNTIME, "-mindepth", "1", "-not", "-type", "d", "-not", "(", "-name", "*.lock", "-size", "0", ")"]
+        argv = [
+            "find",
+            RUNTIME,
+            "-mindepth",
+            "1",
+            "-not",
+            "-type",
+            "d",
+            "-not",
+            "(",
+            "-name",
+            "*.lock",
+            "-size",
+            "0",
+            ")",
+        ]
         return self.box.server.run(argv).stdout.split()
 
     def flood(self, host: ClientHost, network: str, count: int, ports: list[int]) -> None:
