@@ -10,7 +10,7 @@ Native dialect only. It shares no code with the daemon.
 import heapq
 import math
 import threading
-from collections import Counter
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import count
@@ -153,6 +153,7 @@ class Model:
         self._events: list[tuple[float, int, tuple[object, ...]]] = []
         self._order = count()
         self._telling = threading.Lock()
+        self._history: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=30))
         self.counts: Counter[str] = Counter()
 
     # What it is told. ------------------------------------------------------------------------------------------------
@@ -224,6 +225,16 @@ class Model:
         door = self._doors.get((source, name), _Door())
         return len(door.starts), door.most_starts
 
+    def history(self, source: str) -> list[str]:
+        """What is known of an address, for people."""
+        doors = [(name, door) for (owner, name), door in self._doors.items() if owner == source]
+        told = [
+            f"{name}: must {door.must_from:.2f} to {door.must_until:.2f},"
+            f" may {door.may_from:.2f} to {door.may_until:.2f}"
+            for name, door in doors
+        ]
+        return [f"{source}:", *self._history[source], *told]
+
     def _free(self, source: str, start: float, end: float) -> bool:
         return any(window.blind and window.overlaps(start, end, source) for window in self._windows)
 
@@ -268,6 +279,10 @@ class Model:
 
     def _sent(self, _when: float, packet: Packet) -> None:
         source, hit = packet.source, packet.hit
+        word = "" if packet.right_payload else " with the wrong payload"
+        self._history[source].append(
+            f"  {packet.end:.3f} {hit.protocol}:{hit.port} {hit.flags:#x} {packet.echo[1]}{word}"
+        )
         is_step = any(hit[:2] == step[:2] for plan in self._orders.plans for step in plan.steps)
         listened = any(plan.listened and hit in plan.steps for plan in self._every_plan)
         if listened and not packet.right_payload:
@@ -337,6 +352,7 @@ class Model:
                 self._complete(packet.source, plan, packet.start, packet.end)
         elif not repeated:
             self.counts["surely wrong"] += 1
+            self._history[packet.source].append("    wrong")
             knocker.attempts.clear()
             knocker.ignored_until = packet.end + self._orders.ignoring
 
@@ -350,6 +366,7 @@ class Model:
 
     def _guess(self, knocker: _Knocker, packet: Packet) -> None:
         self.counts["judged either way"] += 1
+        self._history[packet.source].append("    either way")
         self._lose_track(knocker, packet.end)
         for plan in {plan.name: plan for plan in self._every_plan if packet.hit == plan.steps[-1]}.values():
             self._maybe(packet.source, plan, packet.start, packet.end)
@@ -370,6 +387,7 @@ class Model:
         return door
 
     def _complete(self, source: str, plan: Plan, start: float, end: float) -> None:
+        self._history[source].append(f"    {plan.name} complete")
         before = self._doors.get((source, plan.name), _Door())
         is_new = before.may_until < start
         is_open = end + self.tolerances.blur < before.must_until

@@ -50,7 +50,7 @@ class Soak:
         say: Say,
         patience: float = 1.0,
         first: Sequence[str] = (),
-        addresses: int = 20,
+        addresses: int = 40,
         broken: str = "",
     ) -> None:
         self._folder = folder
@@ -183,7 +183,7 @@ class Soak:
             mixed.append(script.pop(0))
             if not script:
                 scripts.remove(script)
-        slow = self._chance.random() < 0.15
+        slow = len(visitors) <= 3 and self._chance.random() < 0.3
         pause = self._chance.choice((0.0, 0.002, 0.01))
         waits = [self._chance.uniform(0, 0.25) if slow else pause for _ in mixed]
         return mixed, waits
@@ -252,7 +252,7 @@ class Soak:
             what = [f"open and should not be: {stray}"] * bool(stray) + [f"shut and should be open: {missing}"] * bool(
                 missing
             )
-            raise self._finding(f"{way}: {'; '.join(what)}")
+            raise self._finding(f"{way}: {'; '.join(what)}", *(source for source, _ in (*stray, *missing)))
 
     def _in_status(self) -> set[tuple[str, int]]:
         status, said, complaint = self._stage.command("status", "--json")
@@ -280,7 +280,9 @@ class Soak:
                     break
                 tries = refused
                 if attempt == _TRIES - 1:
-                    raise self._finding(f"connections: who should get in does not: {outcomes}")
+                    raise self._finding(
+                        f"connections: who should get in does not: {outcomes}", *(source for source, _ in refused)
+                    )
 
     def _is_wrong(self, door: tuple[str, int], start: float, end: float, outcome: str) -> bool:
         """Whether who must get in did not; raises where somebody got in who must not."""
@@ -288,7 +290,7 @@ class Soak:
             return False
         self.counts[f"connections, {'let in' if outcome == 'open' else 'kept out'}"] += 1
         if outcome == "open" and not self._model.may(start, end, *door):
-            raise self._finding(f"connections: {door} got in and should not")
+            raise self._finding(f"connections: {door} got in and should not", door[0])
         return outcome != "open" and door in self._model.must(start, end)
 
     def _read_log(self) -> None:
@@ -322,8 +324,8 @@ class Soak:
         if stage.daemon.poll() is not None:
             raise self._finding(f"the daemon ended with {stage.daemon.poll()}")
         for way, look in (("firewalld", stage.in_firewalld), ("kernel", stage.in_kernel)):
-            if left := sorted(look()):
-                raise self._finding(f"at rest, {way}: doors are open: {left}")
+            if still := sorted(look()):
+                raise self._finding(f"at rest, {way}: doors are open: {still}")
         wanted = {f'rule priority="31313" port port="{port}" protocol="udp" accept' for port in LISTENED[stage.number]}
         try:
             wait_until(
@@ -359,9 +361,9 @@ class Soak:
             starts, stops = rows.count("start"), rows.count("stop")
             least, most = self._model.starts(source, "commands")
             if not least <= starts <= most:
-                raise self._finding(f"commands: {starts} starts for {source}, expected {least} to {most}")
+                raise self._finding(f"commands: {starts} starts for {source}, expected {least} to {most}", source)
             if rows and rows[-1] != "stop":
-                raise self._finding(f"commands: no stop behind the last start for {source}")
+                raise self._finding(f"commands: no stop behind the last start for {source}", source)
             if any(pair == ("start", "start") for pair in pairwise(rows)):
                 raise self._finding(f"commands: two starts without a stop between them for {source}")
             more += max(0, stops - starts)
@@ -395,8 +397,8 @@ class Soak:
             raise self._finding(f"at the end: the daemon ended with {status}")
         if left := stage.marked():
             raise self._finding(f"at the end: rules are left: {left}")
-        if left := sorted(stage.in_kernel()):
-            raise self._finding(f"at the end: doors are open in the kernel: {left}")
+        if still := sorted(stage.in_kernel()):
+            raise self._finding(f"at the end: doors are open in the kernel: {still}")
         try:
             wait_until(lambda: not stage.ours(), self._tolerances.settle, "no process left")
         except AssertionError as error:
@@ -410,11 +412,13 @@ class Soak:
     def _tell(self, action: str) -> None:
         self._actions.append(f"{time.monotonic() - self._began:8.2f} {action}")
 
-    def _finding(self, what: str) -> Finding:
+    def _finding(self, what: str, *sources: str) -> Finding:
         self._stage.daemon.stderr.drain()
         when = time.monotonic() - self._began
         lines = [f"soak: after {when:.2f} s: {what}", f"seed {self._seed}, the last actions (seconds, what):"]
         lines += list(self._actions)
+        for source in dict.fromkeys(sources):
+            lines += self._model.history(source)
         lines += ["the daemon's log ends so:", *self._stage.log_from(0).splitlines()[-_LINES_TOLD:]]
         return Finding("\n".join(lines))
 
