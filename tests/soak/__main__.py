@@ -27,7 +27,9 @@ def main() -> int:
     )
     parser.add_argument("--seconds", type=float, default=600.0, metavar="N", help="how long (default: 600)")
     parser.add_argument("--seed", type=int, metavar="N", help="what is drawn (default: something new)")
-    parser.add_argument("--patience", type=float, default=1.0, metavar="N", help="times as slow a machine (default: 1)")
+    parser.add_argument(
+        "--patience", type=float, default=1.5, metavar="N", help="times as slow a machine (default: 1.5)"
+    )
     parser.add_argument("--first", nargs="*", default=[], metavar="FAULT", help="faults to begin with")
     parser.add_argument("--broken", choices=sorted(BREAKAGES), default="", help="with a fault built into the daemon")
     options = parser.parse_args()

@@ -18,7 +18,7 @@ from tests.soak.faults import Faults
 from tests.soak.model import Hit, Model, Packet, Tolerances
 from tests.soak.stage import ENDED_WITHIN, GUARDED, GUARDED_TOO, LISTENED, SECRETS, Link, Stage, orders
 
-ROUND = 12.0
+ROUND = 15.0
 """Seconds of visits and faults, before all goes quiet."""
 PEACE = 2.0
 """Seconds of each round ahead of the first fault."""
@@ -120,7 +120,7 @@ class Soak:
             while (time.monotonic() < until or self._first) and not failed:
                 for _ in range(3):
                     self._visit()
-                self._look()
+                    self._look()
         finally:
             over.set()
             while worker.is_alive():  # a fault takes what it takes; meanwhile, there is more to see

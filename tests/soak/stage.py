@@ -38,12 +38,12 @@ def orders(number: int) -> Orders:
     main = Plan(
         "main",
         tuple(Hit("udp", port) for port in LISTENED[number]),
-        (5.0, 6.0)[number],
+        (7.0, 8.0)[number],
         listened=True,
         lifetime=LIFETIME,
         opens=GUARDED,
     )
-    sniffed = Plan("sniffed", SNIFFED, (6.0, 5.0)[number], timeout=TIMEOUT, opens=GUARDED_TOO)
+    sniffed = Plan("sniffed", SNIFFED, (8.0, 7.0)[number], timeout=TIMEOUT, opens=GUARDED_TOO)
     commands = Plan("commands", COMMANDS, 2.0, timeout=TIMEOUT)
     return Orders((main, sniffed, commands), IGNORING)
 
