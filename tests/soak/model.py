@@ -195,6 +195,12 @@ class Model:
             window.cut and window.overlaps(start, end) for window in self._windows
         )
 
+    def is_heard(self, start: float, end: float) -> bool:
+        """Whether the daemon was there for all of this time, and nothing in the way."""
+        return not any(
+            window.deaf and window.source is None and window.overlaps(start, end) for window in self._windows
+        )
+
     def quiet_at(self) -> float:
         """When everything that is under way now is over, at the latest."""
         ends = [window.end for window in self._windows] + [door.may_until for door in self._doors.values()]
