@@ -265,7 +265,13 @@ class Faults:
 
     @fault(weight=2)
     def close_by_hand(self) -> None:
-        source = self._chance.choice(self._stage.addresses) if self._chance.random() < 0.7 else None
+        self._close(self._chance.choice(self._stage.addresses) if self._chance.random() < 0.7 else None)
+
+    @fault(weight=0)
+    def close_all(self) -> None:
+        self._close(None)
+
+    def _close(self, source: str | None) -> None:
         with self._window(source=source, blind=True, deaf=True, settle=self._model.tolerances.blur):
             start = time.monotonic()
             self._command("close", source or "--all")
@@ -319,8 +325,7 @@ class Faults:
             self._model.note(time.monotonic(), "died", self._model.tolerances.killed)
             self.deaths += 1
             kill_with_guardian(self._stage.box, self._stage.daemon)
-            self.start()
-            assert not self._stage.in_kernel(), "a door of the daemon before is open after the start"
+            self.start()  # what stands longer than the model allows is found afterwards
 
     @fault(ends=True)
     def kill_under_a_hung_firewalld(self) -> None:

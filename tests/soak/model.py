@@ -201,10 +201,13 @@ class Model:
             window.deaf and window.source is None and window.overlaps(start, end) for window in self._windows
         )
 
+    def usual_at(self) -> float:
+        """When everything is as usual again."""
+        return max((window.end for window in self._windows), default=-math.inf)
+
     def quiet_at(self) -> float:
-        """When everything that is under way now is over, at the latest."""
-        ends = [window.end for window in self._windows] + [door.may_until for door in self._doors.values()]
-        return max(ends, default=-math.inf)
+        """When every door is shut as well, at the latest."""
+        return max([self.usual_at(), *(door.may_until for door in self._doors.values())])
 
     def must(self, start: float, end: float) -> set[tuple[str, int]]:
         """Addresses and ports whose door is open for all of this time, unless the daemon breaks its promise."""

@@ -21,7 +21,7 @@ from tests.soak.stage import ENDED_WITHIN, GUARDED, GUARDED_TOO, LISTENED, SECRE
 ROUND = 15.0
 """Seconds of visits and faults, before all goes quiet."""
 PEACE = 2.0
-"""Seconds of each round ahead of the first fault."""
+"""Seconds of each round ahead of the first fault, and again once all is as usual after the last one."""
 WARM = 2
 """Rounds in which the daemon may still grow."""
 GROWTH = 2048
@@ -39,7 +39,11 @@ class Finding(AssertionError):  # noqa: N818 (what is found need not be an error
 
 
 class Soak:
-    """One run, over once `run` has returned. `patience`: how much slower than usual the machine may be."""
+    """One run, over once `run` has returned.
+
+    `patience`: how much slower than usual the machine may be. `first`: faults to begin with, whatever is drawn.
+    `hasty`: at the end of a round doors are shut by hand, and not waited for.
+    """
 
     def __init__(
         self,
@@ -51,6 +55,7 @@ class Soak:
         patience: float = 1.0,
         first: Sequence[str] = (),
         addresses: int = 40,
+        hasty: bool = False,
         broken: str = "",
     ) -> None:
         self._folder = folder
@@ -59,9 +64,12 @@ class Soak:
         self._say = say
         self._first = list(first)
         self._addresses = addresses
+        self._hasty = hasty
         self._broken = broken
         self._chance = random.Random(seed)
         self._echo = count(2000)
+        self._visits = count(1)
+        self._visited: dict[str, int] = {}
         self._tolerances = Tolerances().times(patience)
         self._model = Model(orders(0), [orders(0), orders(1)], self._tolerances)
         self._began = time.monotonic()
@@ -117,10 +125,9 @@ class Soak:
         until = time.monotonic() + seconds
         worker.start()
         try:
-            while (time.monotonic() < until or self._first) and not failed:
-                for _ in range(3):
-                    self._visit()
-                    self._look()
+            self._visit_until(until, lambda: bool(failed))
+            while self._first and not failed:
+                self._visit_until(time.monotonic() + 0.1)
         finally:
             over.set()
             while worker.is_alive():  # a fault takes what it takes; meanwhile, there is more to see
@@ -128,10 +135,18 @@ class Soak:
                 worker.join(0.2)
         if failed:
             raise failed[0]
+        self._visit_until(self._model.usual_at() + PEACE)
+        if self._hasty:
+            self._faults.do("close_all")
         self._grow_quiet()
         is_same = deaths == self._faults.deaths + self._faults.done.get("sigterm", 0)
         self._rounds_of_life = self._rounds_of_life + 1 if is_same else 1
         self._look_at_rest()
+
+    def _visit_until(self, moment: float, is_enough: Callable[[], bool] = lambda: False) -> None:
+        while time.monotonic() < moment and not is_enough():
+            self._visit()
+            self._look()
 
     def _break(self, over: threading.Event, ends: bool, failed: list[BaseException]) -> None:
         try:
@@ -175,7 +190,10 @@ class Soak:
 
     def _draw_visits(self, link: Link) -> tuple[list[Packet], list[float]]:
         """Packets of some visitors, mixed: each one's own stay in order."""
-        visitors = self._chance.sample(link.addresses, self._chance.randint(2, min(8, len(link.addresses))))
+        # Who has rested is known best.
+        rested = sorted(link.addresses, key=lambda source: self._visited.get(source, 0))[: len(link.addresses) // 2]
+        visitors = self._chance.sample(rested, self._chance.randint(2, min(8, len(rested))))
+        self._visited.update(dict.fromkeys(visitors, next(self._visits)))
         scripts = [self._draw_script(source) for source in visitors]
         mixed: list[Packet] = []
         while scripts:

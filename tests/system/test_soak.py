@@ -6,11 +6,11 @@ import pytest
 
 from tests.soak.soak import Finding, Soak
 
-FAULTS = ("reload", "sighup_good", "remake", "kill", "sighup_bad", "clock_jump")
+FAULTS = ("clock_jump", "sighup_good", "reload", "sighup_bad", "kill")
 
 
 def test_a_short_soak_finds_every_promise_kept(tmp_path: Path) -> None:
-    soak = Soak(tmp_path, seconds=6, seed=1, patience=1.5, first=FAULTS, addresses=8, say=print)
+    soak = Soak(tmp_path, seconds=5, seed=1, patience=1.5, first=FAULTS, addresses=16, hasty=True, say=print)
     soak.run()
     assert soak.counts["start commands"] > 0
     assert soak.counts["connections, let in"] > 0
@@ -20,7 +20,7 @@ def test_a_short_soak_finds_every_promise_kept(tmp_path: Path) -> None:
 
 def test_a_daemon_that_does_not_restore_after_a_reload_is_noticed(tmp_path: Path) -> None:
     soak = Soak(
-        tmp_path, seconds=12, seed=1, first=("reload", "reload"), addresses=8, broken="deaf-to-reloads", say=print
+        tmp_path, seconds=12, seed=1, first=("reload", "reload"), addresses=16, broken="deaf-to-reloads", say=print
     )
     with pytest.raises(Finding, match=r"shut and should be open|who should get in does not|marked rules are") as found:
         soak.run()
