@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 from port_knocking_doors import clock
-from port_knocking_doors.cli import main
 
 
 def deaf_to_reloads() -> None:
@@ -103,4 +102,6 @@ FAULTS: dict[str, Callable[[], None]] = {
 if __name__ == "__main__":
     FAULTS[sys.argv[1]]()
     sys.argv[1:] = sys.argv[2:]
+    from port_knocking_doors.cli import main  # what it imports takes the clock along
+
     main()

@@ -96,6 +96,8 @@ class Soak:
                 self._play()
             except Finding:
                 raise
+            except AssertionError as error:
+                raise self._finding(str(error)) from error
             except Exception as error:
                 raise self._finding("".join(traceback.format_exception(error)).rstrip()) from error
             finally:
@@ -210,8 +212,8 @@ class Soak:
         plan = self._chance.choice(orders(self._stage.number).plans)
         steps = list(plan.steps)
         kind = self._chance.choices(
-            ("right", "twice", "order", "half", "payload", "doubled", "flags", "junk", "other"),
-            (8, 2, 2, 2, 1, 2, 1, 1, 1),
+            ("right", "twice", "order", "half", "payload", "doubled", "flags", "junk", "other", "erred"),
+            (8, 2, 2, 2, 1, 2, 1, 1, 1, 2),
         )[0]
         self.counts[f"visits, {kind}"] += 1
         if kind == "order":
@@ -225,6 +227,8 @@ class Soak:
         elif kind == "flags":
             steps = [step._replace(flags=self._chance.choice((0x01, 0x02, 0x10, 0x12))) for step in steps]
             steps = [step if step.protocol == "tcp" else step._replace(flags=0) for step in steps]
+        elif kind == "erred":
+            steps.insert(0, steps[-1])
         elif kind == "twice":
             steps *= 2
         packets = [self._packet(source, step, kind != "payload") for step in steps]
