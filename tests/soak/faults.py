@@ -149,7 +149,7 @@ class Faults:
     def hang(self) -> None:
         with self._window(blind=True):
             self._stage.box.firewalld.freeze()
-            self._pause(0.2, 7)
+            self._pause(0.2, 6)
             self._stage.box.firewalld.thaw()
             self._await_firewalld()
 

@@ -54,7 +54,7 @@ class Soak:
         say: Say,
         patience: float = 1.0,
         first: Sequence[str] = (),
-        addresses: int = 40,
+        addresses: int = 20,
         hasty: bool = False,
         broken: str = "",
     ) -> None:
