@@ -454,6 +454,11 @@ class Soak:
             f" {sum(self._faults.done.values())} faults and commands, {looks} looks, {self._resident} KiB"
         )
 
+    @property
+    def surely_completed(self) -> int:
+        """How many sequences were completed of which that was sure."""
+        return self._model.counts["surely completed"]
+
     def report(self) -> list[str]:
         """What was done and counted."""
         every = {**self.counts, **self._model.counts}
