@@ -65,6 +65,7 @@ class Doorkeeper:
         # What to add and what to remove next. A rule may be in both or in neither by the time it is looked at.
         self._to_add: dict[Placed, None] = {}
         self._to_remove: dict[Placed, None] = {}
+        self._closing_is_next = False
         self._refused: set[Placed] = set()
         self._explained: set[tuple[str, str]] = set()
         self._trusted = False
@@ -250,7 +251,12 @@ class Doorkeeper:
                 await self._read_zones()
             elif not self._trusted:
                 await self._survey()
+            elif self._closing_is_next and (placed := self._next_to_close()):
+                self._closing_is_next = False
+                if placed in self._standing and placed not in self._wanted:
+                    await self._remove(placed)
             elif placed := self._next(self._to_add):
+                self._closing_is_next = True
                 if placed in self._wanted and placed not in self._standing and placed not in self._refused:
                     await self._add(placed)
             elif placed := self._next(self._to_remove):
@@ -267,6 +273,16 @@ class Doorkeeper:
         for placed in queue:
             del queue[placed]
             return placed
+        return None
+
+    def _next_to_close(self) -> Placed | None:
+        """A rule of an owner that wants nothing any more: it waits for one rule that is added, and not for all of them.
+        A rule that another one takes the place of does, so that there is no gap."""
+        for rules in self._falling.values():
+            for placed in rules:
+                if placed in self._to_remove:
+                    del self._to_remove[placed]
+                    return placed
         return None
 
     async def _read_zones(self) -> None:

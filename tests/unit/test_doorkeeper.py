@@ -283,6 +283,32 @@ def test_a_door_wanted_again_while_its_rule_is_being_removed_stands_only_once_it
     on_a_bus(bus, story)
 
 
+def test_who_closes_waits_for_one_that_opens_and_not_for_all_of_them(bus: FakeBus) -> None:
+    async def story(keeper: Doorkeeper, told: Story) -> None:
+        keeper.want("closing", always(Placed("public", rule(1))))
+        await asyncio.wait_for(keeper.settled(), SOON)
+        for number in range(10, 30):
+            keeper.want(number, always(Placed("public", rule(number))))
+        keeper.forget("closing")
+        await asyncio.wait_for(keeper.settled(), SOON)
+        place = told.told.index(("gone", "closing"))
+        assert 1 <= place <= 3, told.told
+
+    on_a_bus(bus, story)
+
+
+def test_a_rule_that_another_takes_the_place_of_goes_after_that_has_come(bus: FakeBus) -> None:
+    async def story(keeper: Doorkeeper, told: Story) -> None:
+        keeper.want("moving", always(Placed("public", rule(1)), Placed("public", rule(2))))
+        await asyncio.wait_for(keeper.settled(), SOON)
+        keeper.want("moving", always(Placed("external", rule(1)), Placed("external", rule(2))))
+        keeper.want("other", always(Placed("public", rule(3))))
+        await until(lambda: bus.called("removeRichRule"))
+        assert sorted(bus.zones["external"]) == [rule(1), rule(2)]
+
+    on_a_bus(bus, story)
+
+
 def test_it_can_be_ended_at_any_moment(bus: FakeBus) -> None:
     async def ended_after(turns: int) -> bool:
         keeper = Doorkeeper(PRIORITY, Story())

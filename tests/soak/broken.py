@@ -1,0 +1,107 @@
+"""A daemon with one fault built in, to see that the soak test notices: `python -m tests.soak.broken NAME [OPTION]…`."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from port_knocking_doors import clock
+
+
+def deaf_to_reloads() -> None:
+    """A doorkeeper that does not restore what a reload of firewalld took."""
+    from port_knocking_doors.doorkeeper import Doorkeeper
+    from port_knocking_doors.firewalld import Event
+
+    heed = Doorkeeper._on_event
+    Doorkeeper._on_event = lambda self, event: None if event is Event.RELOADED else heed(self, event)  # type: ignore[method-assign]
+
+
+def never_closes() -> None:
+    """Doors whose time is over stay open."""
+    from port_knocking_doors.daemon import Daemon
+
+    Daemon._shut = lambda *_: None  # type: ignore[method-assign]
+
+
+def never_ignores() -> None:
+    """Who erred is heard all the same."""
+    from port_knocking_doors.knockers import Knockers
+
+    err: Any = Knockers._err
+
+    def forgive(self: Knockers, source: bytes, knocker: Any, now: float, left: Any) -> Any:
+        outcome = err(self, source, knocker, now, left)
+        knocker.ignored_until = now
+        return outcome
+
+    Knockers._err = forgive  # type: ignore[method-assign]
+
+
+def leaves_commands() -> None:
+    """Stop commands do not run before the daemon's end."""
+    from port_knocking_doors.commands import Commands
+
+    Commands.stop = lambda *_: None  # type: ignore[method-assign]
+
+
+def no_guardian() -> None:
+    """Nobody closes the doors of a daemon that is killed."""
+    from port_knocking_doors import guardian
+
+    guardian._SCRIPT = "read -r word"
+
+
+def leaks() -> None:
+    """Memory for each knock that is never given back."""
+    from port_knocking_doors.knockers import Knockers
+
+    kept: list[bytes] = []
+    judge: Any = Knockers.on_knock
+
+    def keep(self: Knockers, source: bytes, code: int, echo: int, now: float) -> Any:
+        kept.append(source * 256)
+        return judge(self, source, code, echo, now)
+
+    Knockers.on_knock = keep  # type: ignore[method-assign]
+
+
+def tells() -> None:
+    """A sequence's port in the log."""
+    from port_knocking_doors.daemon import Daemon
+
+    admit: Any = Daemon._admit
+
+    def tell(self: Daemon, door: Any, when: float, duration: float) -> Any:
+        logging.getLogger("port_knocking_doors").info("after %s", self._settings.opening_sequence[0])
+        return admit(self, door, when, duration)
+
+    Daemon._admit = tell  # type: ignore[method-assign]
+
+
+def by_the_wall_clock() -> None:
+    """Deadlines by a clock that can be set."""
+    clock.now = time.time
+
+
+FAULTS: dict[str, Callable[[], None]] = {
+    fault.__name__.replace("_", "-"): fault
+    for fault in (
+        deaf_to_reloads,
+        never_closes,
+        never_ignores,
+        leaves_commands,
+        no_guardian,
+        leaks,
+        tells,
+        by_the_wall_clock,
+    )
+}
+
+if __name__ == "__main__":
+    FAULTS[sys.argv[1]]()
+    sys.argv[1:] = sys.argv[2:]
+    from port_knocking_doors.cli import main  # what it imports takes the clock along
+
+    main()
