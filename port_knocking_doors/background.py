@@ -184,6 +184,7 @@ def _await(ear: socket.socket, reading: int, child: int) -> int:
             if reading in found:
                 break
     except KeyboardInterrupt:
+        told = told or os.read(reading, 65536)  # its number is the first that it says, though not yet read
         with suppress(ProcessLookupError, ValueError):
             os.kill(int(told.partition(b"\n")[0]), signal.SIGTERM)
         raise

@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from port_knocking_doors import background
 from port_knocking_doors.background import PidFile
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError
 from port_knocking_doors.sandbox import ClientHost, Sandbox
@@ -22,6 +24,7 @@ from tests.helpers.waiting import wait_until
 
 SCRIPT = str(Path(backgrounded.__file__))
 LONG = 20.0
+NOT_A_CHILD = 1
 PATHS = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
@@ -121,6 +124,28 @@ def test_an_interrupted_parent_takes_the_daemon_along(pid_file: Path) -> None:
         parent.wait(LONG)
     wait_until(lambda: not runs(pid), LONG, "the daemon to end")
     assert not pid_file.exists()
+
+
+def test_an_interruption_before_the_number_was_read_takes_the_daemon_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        def register(self, *_: int) -> None: ...
+
+        def poll(self, _: float) -> list[tuple[int, int]]:
+            raise KeyboardInterrupt
+
+    reading, writing = os.pipe()
+    with subprocess.Popen(["sleep", "1000"]) as daemon, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+        try:
+            os.write(writing, str(daemon.pid).encode())
+            with monkeypatch.context() as patch:
+                patch.setattr("select.poll", Interrupted)
+                with pytest.raises(KeyboardInterrupt):
+                    background._await(ear, reading, NOT_A_CHILD)
+            assert daemon.wait(LONG) == -signal.SIGTERM
+        finally:
+            daemon.kill()
+            os.close(reading)
+            os.close(writing)
 
 
 def test_without_the_library_one_line_says_what_to_install(pid_file: Path) -> None:

@@ -301,8 +301,12 @@ def test_options_beat_variables_which_beat_the_file(
     knock(client, client.server4, sequence)
     wait_open(client, client.server4, port)
     assert doors(box) == [door_rule(client.address4, port)]
-    for other in {GUARDED, GUARDED + 1, GUARDED + 2} - {port}:
-        assert client.connect(client.server4, other) == "prohibited"
+    others = {GUARDED, GUARDED + 1, GUARDED + 2} - {port}
+    wait_until(
+        lambda: [client.connect(client.server4, other) for other in others] == ["prohibited"] * 2,
+        10,
+        "all else refused",
+    )
 
 
 def test_without_conf_the_file_at_home_is_used(box: Sandbox, client: ClientHost, home: Path) -> None:
@@ -407,6 +411,7 @@ def test_the_journal_gets_priorities_and_no_time(box: Sandbox, client: ClientHos
     daemon.wait_for(r"^<6>ready")
     knock(client, client.server4)
     wait_open(client, client.server4)
+    daemon.wait_for(f"^<6>{client.address4}: opened")
     knock(client, client.server4, SEQUENCE[1:2])
     daemon.wait_for(f"^<4>{client.address4}: wrong knock")
     daemon.terminate()

@@ -613,6 +613,7 @@ def test_a_good_file_is_in_force_after_sighup_and_open_doors_stay(
         knock(client, client.server4)
         after = time.monotonic()
         wait_open(client, client.server4)
+        daemon.wait_for("opened")
         keys = {"opening_sequence": list(OTHER_SEQUENCE), "ports_to_controls": [GUARDED, GUARDED + 1]}
         write_configuration(tmp_path, max_opened_door_duration=60, **keys)
         assert len(hang_up(daemon, "in force")) == 1
@@ -671,6 +672,7 @@ def test_a_bad_file_changes_nothing_and_is_one_line(
     daemon = start_daemon(box, tmp_path)
     knock(client, client.server4)
     wait_open(client, client.server4)
+    daemon.wait_for("opened")
     rules = set(box.rules())
     path = tmp_path / "port_knocker.toml"
     if content is None:

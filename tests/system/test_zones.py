@@ -156,7 +156,11 @@ def test_a_zone_that_is_named_holds_all_rules(
     start_daemon(box, tmp_path, *options, **keys)
     assert every_rule(box).keys() == {"external"}
     assert set(box.rules("external")) == knock_port_rules()
-    assert stranger.connect(stranger.server4, SEQUENCE[0], protocol="udp") == "prohibited"
+    wait_until(
+        lambda: stranger.connect(stranger.server4, SEQUENCE[0], protocol="udp") == "prohibited",
+        10,
+        "a stranger refused",
+    )
     knock(client, client.server4)
     wait_open(client, client.server4)
     assert every_rule(box).keys() == {"external"}
