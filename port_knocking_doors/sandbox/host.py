@@ -105,9 +105,10 @@ class Host:
         self._link.ask("send", within, datagrams=row, pause=pause, repeat=repeat)
 
     def connect(
-        self, address: Address | str, port: int, *, timeout: float = 1.0, protocol: str = "tcp", source_port: int = 0
+        self, address: Address | str, port: int, *, timeout: float = 2.5, protocol: str = "tcp", source_port: int = 0
     ) -> Outcome:
-        """Try one connection; for UDP, whether an echo comes back."""
+        """Try one connection; for UDP, whether an echo comes back. TCP asks a second time after a second: the kernel
+        drops an answer now and then, when other hosts' floods keep the socket busy that all its ICMP goes by."""
         outcome = self._link.ask(
             "connect",
             timeout,
