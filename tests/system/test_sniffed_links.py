@@ -1,13 +1,18 @@
 """Links come and go, addresses change: the next knock works, and the process never ends."""
 
 import json
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from port_knocking_doors.sandbox import ClientHost, Sandbox
+from tests.helpers import tun
+from tests.helpers.frames import TCP, UDP, Frame
+from tests.helpers.raw_knock import LETTERS
 from tests.helpers.running import GUARDED, doors, wait_open, wait_shut
-from tests.helpers.sniffed import sniffing, whole_sequence
+from tests.helpers.sniffed import RIGHT, UDP_STEP, sniffing, whole_sequence
 
 
 def plug_in(box: Sandbox, client: ClientHost, name: str, number: int) -> None:
@@ -41,6 +46,25 @@ def test_an_interface_that_is_missing_is_heard_once_it_appears_and_again_after_i
             box.server.run(["ip", "link", "delete", "late0"])
             daemon.wait_for("interface late0 is gone")
     assert daemon.poll() is None
+
+
+@pytest.mark.skipif(not tun.can_be_had(), reason=f"{tun.DEVICE} is not there for this user: no link without a header")
+def test_a_link_without_ethernet_headers_is_heard_once_it_fits_the_pattern(box: Sandbox, tmp_path: Path) -> None:
+    daemon = sniffing(box, tmp_path, options=("-i", "ppp*"))
+    daemon.wait_for(r"interface ppp\* is not there: it is heard once it appears")
+    for name, server, knocker in (("vpn0", "10.9.2.1", "10.9.2.2"), ("ppp0", "10.9.3.1", "10.9.3.2")):
+        tun.make(box.server, name, f"{server}/24")
+        steps = [Frame(protocol=UDP, port=UDP_STEP, payload=3)]
+        steps += [Frame(protocol=TCP, port=port, flags=sum(LETTERS[one] for one in flags)) for port, flags in RIGHT]
+        if name.startswith("ppp"):
+            daemon.wait_for("interface ppp0 is there: it is heard")
+        by, to = ip_address(knocker), ip_address(server)
+        tun.arrive(box.server, name, [replace(step, source=by, destination=to).packet() for step in steps])
+    daemon.wait_for("10.9.3.2: opened")
+    assert any("10.9.3.2" in rule for rule in doors(box))
+    assert "10.9.2.2" not in daemon.stderr.text, "the one that no pattern names is heard"
+    box.server.run(["ip", "link", "delete", "ppp0"])
+    daemon.wait_for("interface ppp0 is gone")
 
 
 def test_only_the_interfaces_that_were_named_are_heard(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:

@@ -35,6 +35,14 @@ from tests.helpers.sniffed import (
 )
 from tests.helpers.waiting import wait_until
 
+TALK = """
+import socket, sys, time
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as sock:
+    sock.settimeout(5)
+    while True:
+        sock.sendall(b"x" * 2000); sock.recv(2000); print("talked", flush=True); time.sleep(0.02)
+"""
+
 
 def never_opens(box: Sandbox, daemon: Process, client: ClientHost) -> None:
     """A stranger knocks right afterwards: once he is in, anything owed to the client would stand, too."""
@@ -154,6 +162,29 @@ def test_a_connection_to_a_port_that_a_bare_syn_names_neither_helps_nor_hurts(
         wait_open(client, client.server4)
         assert len(re.findall("wrong knock", daemon.stderr.text)) == 1
         session.kill()
+
+
+def test_packets_of_a_connection_do_not_complete_a_sequence(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    """The last step is a port that is served, where a session talks: its packets are not the SYN that is missing."""
+    box.firewalld.ask("zone", "addPort", "", str(SYN_STEP), "tcp", 0)
+    daemon = sniffing(
+        box, tmp_path, {"steps": [f"udp:{UDP_STEP}", f"udp:{UDP_STEP + 1}", f"tcp:{SYN_STEP}"]}, options=("-v",)
+    )
+    with box.server.listen(SYN_STEP):
+        session = client.popen([sys.executable, "-c", TALK, str(client.server4), str(SYN_STEP)])
+        session.stdout.wait_for("talked", 10)
+        daemon.wait_for("wrong knock")
+        await_time(time.monotonic() + 0.6)  # it was ignored for 0.5 s
+        for port in (UDP_STEP, UDP_STEP + 1):
+            knock_udp(client, client.server4, port)
+        daemon.wait_for("knock advanced to step 2")
+        talked = session.stdout.text.count("talked")
+        wait_until(lambda: session.stdout.text.count("talked") > talked + 5, 10, "the session to talk on")
+        session.kill()
+        assert "opened" not in daemon.stderr.text
+        send_tcp(client, client.server4, [(SYN_STEP, "s")])
+        daemon.wait_for(f"{client.address4}: opened")
+    assert daemon.stderr.text.count("wrong knock") == 1
 
 
 def test_the_time_limit_counts_from_the_first_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:

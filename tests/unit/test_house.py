@@ -18,7 +18,7 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset(
         {"dialects", "doors", "herald", "lapses", "rich_rule", "zones", "throttle", "traps", "requests", "status"}
     ),
-    frozenset({"config.values", "capture.packet", "capture.ring"}),
+    frozenset({"config.toml", "config.values", "capture.packet", "capture.ring"}),
     frozenset({"knockers", "config.native", "config.knockd", "config.tportknockd", "capture.bpf", "capture.block"}),
     frozenset({"ways", "config.migration", "config.steps", "outgoing"}),
     frozenset({"recipes"}),
@@ -36,7 +36,12 @@ LEVELS: tuple[frozenset[str], ...] = (
     frozenset({"__main__"}),
 )
 PURE = frozenset[str]().union(*LEVELS[:6])
-WORLDLY = {"asyncio", "logging", "os", "pathlib", "select", "subprocess", "sys", "tempfile", "threading", "time"}
+WORLDLY = {
+    *("asyncio", "ctypes", "datetime", "fcntl", "io", "locale", "logging", "multiprocessing", "os", "pathlib", "pwd"),
+    *("resource", "secrets", "select", "selectors", "shutil", "signal", "subprocess", "sys", "syslog", "tempfile"),
+    *("threading", "time"),
+}
+BUILT_IN = {"open", "print", "input", "exec", "eval"}
 
 
 @cache
@@ -96,6 +101,24 @@ def test_imports_go_down_only(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(PURE))
 def test_what_is_below_touches_no_world(name: str) -> None:
     assert {found for path in rooms()[name] for found in imports(path)} & WORLDLY == set()
+
+
+def worldly_uses(path: Path) -> Iterator[str]:
+    """What is called or taken from where values are at home, too: built-in functions, and of `socket` no constant."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in BUILT_IN:
+            yield node.func.id
+        elif isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            name = f"{node.value.id}.{node.attr}"
+            if (node.value.id == "socket" and not node.attr.isupper()) or name == "random.SystemRandom":
+                yield name
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module in ("socket", "random"):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names if alias.name != "Random")
+
+
+@pytest.mark.parametrize("name", sorted(PURE))
+def test_of_what_is_half_worldly_only_the_constants_are_used_below(name: str) -> None:
+    assert [use for path in rooms()[name] for use in worldly_uses(path)] == []
 
 
 def test_one_room_alone_speaks_d_bus() -> None:
