@@ -19,9 +19,7 @@ WITHOUT = Settings(guarded_ports=(), opening_sequence=(), open_knock_ports=False
     [
         pytest.param(WITHOUT, "", "there is no opening sequence, expected one of: ssh", id="none to open by itself"),
         pytest.param(WITHOUT, "vpn", "there is no sequence 'vpn', expected one of: ssh", id="an unknown one"),
-        pytest.param(
-            Settings(), "vpn", "there is no sequence 'vpn', expected one of: main", id="an unknown one, native"
-        ),
+        pytest.param(Settings(), "vpn", "there is no sequence 'vpn', expected one of: main", id="the native one"),
     ],
 )
 def test_what_cannot_be_opened_by_hand_is_told_with_what_can(settings: Settings, name: str, said: str) -> None:
