@@ -527,7 +527,8 @@ class Daemon:
         sequences = {sequence.name: sequence for sequence in reversed(sequences_of(self._settings))}
         sequence = sequences.get(name or RESERVED_NAME)
         if sequence is None:
-            raise ConfigError(f"there is no sequence {name!r}, expected one of: {', '.join(sorted(sequences))}")
+            what = f"sequence {name!r}" if name else "opening sequence"
+            raise ConfigError(f"there is no {what}, expected one of: {', '.join(sorted(sequences))}")
         self._open(address.packed, 0, sequence, now())
         self._arm()
         await self._calm()

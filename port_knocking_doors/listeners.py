@@ -22,13 +22,16 @@ from types import TracebackType
 
 from .clock import now
 from .datagrams import IP_PKTINFO, SO_TIMESTAMPNS, Batch, Datagram
-from .errors import ListenError
+from .errors import DoorsError, ListenError
 from .knockers import Act, Judge
 from .log import logger
 from .model import LISTENED, PAYLOAD, Protocol, Step
 
 RECEIVE_BUFFER = 1 << 20
 """Bytes of kernel memory asked for to hold a burst; the kernel grants what net.core.rmem_max allows."""
+
+_OF_THE_PORT = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EPERM})
+"""What another choice of ports would mend, and another try would not; the rest may pass, such as a lack of memory."""
 
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
@@ -37,7 +40,8 @@ SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 class Listeners:
     """The sockets of all knock ports: a context manager, and once entered every port listens.
 
-    Entering raises `ListenError` where a port can't be had, with none left open.
+    Entering raises `ListenError` where a port can't be had, and `DoorsError` where something else is lacking, with none
+    left open.
     """
 
     def __init__(self, ports: Iterable[int], judge: Judge, act: Act) -> None:
@@ -83,7 +87,7 @@ class Listeners:
     def replace(self, ports: Iterable[int]) -> None:
         """Listen on these ports from now on; sockets of ports that stay are kept, with what waits in them.
 
-        Raises `ListenError` with nothing changed.
+        Raises `ListenError`, or `DoorsError` where the system lacks something else, with nothing changed.
         """
         assert self._ready is not None
         wanted = tuple(dict.fromkeys(ports))
@@ -177,7 +181,10 @@ def _listen(port: int, place: int) -> socket.socket:
             sock.close()
             raise
     except OSError as error:
-        raise ListenError(f"opening_sequence: {_why_not(error, place)}", field="opening_sequence") from error
+        problem = f"opening_sequence: {_why_not(error, place)}"
+        if error.errno in _OF_THE_PORT:
+            raise ListenError(problem, field="opening_sequence") from error
+        raise DoorsError(problem) from error
     return sock
 
 

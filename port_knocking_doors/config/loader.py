@@ -24,6 +24,9 @@ from . import knockd, native, tportknockd, values
 
 HOME_NAME = ".port_knocker.toml"
 SYSTEM_FILE = Path("/etc/port_knocker.toml")
+_EMPTY = Path()
+"""What an empty text becomes; "." does, too."""
+_NO_NAME = "this name is empty or means the current folder"
 NO_HOME = "this user has no home directory, expected the name of one"
 SIZE_MAX = 2**20
 """Bytes of a configuration file; more is a mistake, such as a log given for it."""
@@ -149,6 +152,8 @@ def load(
 
     Raises `ConfigError` at `FILE:LINE`, `FILE`, the option, or the variable.
     """
+    if conf == _EMPTY:
+        raise ConfigError(f"{_NO_NAME}, expected a file", "--conf")
     path = _expanded(conf, home) if conf is not None else _found(*([home / HOME_NAME] if home else []), system)
     settings, places, warnings = _from_file(path, home) if path is not None else (Settings(), {}, [])
     file = "" if path is None else _shown(path)
@@ -369,6 +374,8 @@ def read(path: Path, expected: str) -> tuple[bytes, int]:
 
     `expected` says for messages what the file ought to hold. Raises `ConfigError`.
     """
+    if path == _EMPTY:
+        raise ConfigError(f"{_NO_NAME}, expected {expected}")
     try:
         # Opening a pipe for reading would wait for its writer.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:

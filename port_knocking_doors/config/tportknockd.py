@@ -187,7 +187,9 @@ class _Reading:
         block = self._open[-1] if self._open else None
         if key not in _KEYS:
             nearest = difflib.get_close_matches(key[:_LONG], _KEYS, n=1, cutoff=0)[0]
-            self._blame(line, f"{values.shown(key)} is unknown, the nearest known key is {nearest}", block)
+            shown = values.shown(key)
+            what = shown if shown.startswith('"') else "a key"
+            self._blame(line, f"{what} is unknown, the nearest known key is {nearest}", block)
             return
         if block is None:
             self._blame(line, f"{key} stands outside of any block, expected <NAME> before it")

@@ -227,7 +227,8 @@ class KnockStep:
     def __call__(self, value: object) -> model.Step:
         parts = value.split(":") if isinstance(value, str) else []
         if not 2 <= len(parts) <= 3:
-            raise ConfigError(f"{_kind(value)} is not a step, expected {self.expects}")
+            what = "this" if value and isinstance(value, str) else _kind(value)
+            raise ConfigError(f"{what} is not a step, expected {self.expects}")
         name, number, *flags = parts
         try:
             protocol = model.Protocol(name)

@@ -199,6 +199,28 @@ def test_a_knock_port_in_use_is_one_line_that_does_not_tell_it(
     assert not any(str(port) in daemon.stderr.text for port in (*SEQUENCE, *OTHER_SEQUENCE))
 
 
+# For the sockets of the knock ports, and for the guardian.
+@pytest.mark.parametrize(("number", "said"), [(12, "opening_sequence: port number 3"), (17, "closes the doors")])
+def test_a_lack_of_descriptors_is_no_error_of_the_configuration(
+    bare: Sandbox, tmp_path: Path, number: int, said: str
+) -> None:
+    conf = write_configuration(tmp_path)
+    argv = ["sh", "-c", f'ulimit -n {number}; exec "$@"', "sh", *PROGRAM, "--conf", str(conf)]
+    assert_refused(bare, bare.server.popen(argv), said, "Too many open files", status=1)
+
+
+def test_what_the_system_refuses_a_task_of_the_daemon_is_no_end_in_peace(bare: Sandbox, tmp_path: Path) -> None:
+    script = """
+from port_knocking_doors import cli, daemon
+async def check(self):
+    raise OSError(24, "Too many open files")
+daemon.Daemon._check = check
+cli.main()
+"""
+    argv = [sys.executable, "-c", script, "--conf", str(write_configuration(tmp_path))]
+    assert_refused(bare, bare.server.popen(argv), "the system refused: Too many open files", status=1)
+
+
 # --- two daemons
 
 

@@ -173,6 +173,10 @@ def test_check_shows_all_of_tportknockd_s_file_and_all_that_is_wrong(tmp_path: P
         (["check", "--knockd", "x", "--conf", "y"], "--knockd: another configuration is named beside this one"),
         (["--zone", "z", "check", "--tportknockd", "x"], "--tportknockd: another configuration is named beside this"),
         (["check", "--knockd", "/nowhere"], r"/nowhere: this file cannot be read \(No such file or directory\)"),
+        (["check", "-c", ""], "--conf: this name is empty or means the current folder, expected a file"),
+        (["check", "--conf="], "--conf: this name is empty"),
+        (["check", "--knockd="], "this name is empty or means the current folder, expected a file of knockd's"),
+        (["check", "--tportknockd", ""], "this name is empty or means the current folder, expected a file of tport"),
         (["check", "--tportknockd", "/nowhere"], r"/nowhere: this file cannot be read \(No such file or directory\)"),
     ],
 )

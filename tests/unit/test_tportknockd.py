@@ -252,7 +252,7 @@ WRONG = {
     "outside": ("timeout = 10\n" + block(), ["F:1: timeout stands outside of any block, expected <NAME> before it"]),
     "an unknown key": (block("sequense = 1"), ['F:5: "sequense" is unknown, the nearest known key is sequence']),
     "a key of other case": (block("Timeout = 1"), ['F:5: "Timeout" is unknown, the nearest known key is timeout']),
-    "a secret for a key": (block("tcp:7001 = 1"), ["F:5: a text is unknown, the nearest known key is stop_command"]),
+    "a secret for a key": (block("tcp:7001 = 1"), ["F:5: a key is unknown, the nearest known key is stop_command"]),
     "a key twice": (block("timeout = 10"), ["F:5: timeout stands in line 3 already, expected it once in a block"]),
     # keys
     "no sequence": (block(sequence=None), [f"F:1: block A of line 1 has no sequence, {FEW}"]),

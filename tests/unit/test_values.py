@@ -218,9 +218,9 @@ REFUSED = [
         pytest.param(values.knock_step, value, f"{said}, {STEP}", id=f"step {value}")
         for value, said in [
             ("", "an empty text is not a step"),
-            ("1234", "a text is not a step"),
-            ("frap", "a text is not a step"),
-            ("tcp:1:s:s", "a text is not a step"),
+            ("1234", "this is not a step"),
+            ("frap", "this is not a step"),
+            ("tcp:1:s:s", "this is not a step"),
             (1234, "a number is not a step"),
             (True, "true or false is not a step"),
             (["tcp:1"], "a list is not a step"),
