@@ -238,11 +238,11 @@ def _live(library: ModuleType, payload: Callable[[], None], pid_file: Path | Non
         logger.error("%s", failure)
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else _FAILED
+    except library.daemon.DaemonError as error:  # some of them are OSErrors, too
+        failure = f"the process cannot go into the background: {error}"
     except OSError as error:
         failure = f"the system refused: {in_words(error)}"
         logger.error("%s", failure)
-    except library.daemon.DaemonError as error:
-        failure = f"the process cannot go into the background: {error}"
     except BaseException:  # a bug, and no terminal to show it
         failure = "the process in the background ended by an error of the program; its log has it"
         logger.critical("this is an error of the program", exc_info=True)
