@@ -16,7 +16,8 @@ import os
 import secrets
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -238,28 +239,31 @@ def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
     """The exit status. asyncio's own subprocesses are killed when nobody waits for them any more; these work on."""
     try:
-        try:
-            handle = os.pidfd_open(process.pid)
-        except OSError:  # no descriptor is left, or the kernel has no such call: it runs all the same
-            while process.poll() is None:
+        with _handle_of(process) as ended:
+            if ended is not None:
+                await ended.wait()
+            while (status := process.poll()) is None:
                 await asyncio.sleep(_PAUSE)
-        else:
-            await _readable(handle)
-        return process.wait()
+            return status
     except asyncio.CancelledError:
         process.returncode = 0  # no warning that nobody waited for it
         raise
 
 
-async def _readable(handle: int) -> None:
-    """Wait for the end of the process that the descriptor stands for, and close it."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    loop.add_reader(handle, ended.set)
+@contextmanager
+def _handle_of(process: "subprocess.Popen[bytes]") -> Iterator[asyncio.Event | None]:
+    """What is set once it has ended; None where no descriptor is left for that: it runs all the same."""
     try:
-        await ended.wait()
+        handle = os.pidfd_open(process.pid)
+    except OSError:
+        yield None
+        return
+    ended = asyncio.Event()
+    asyncio.get_running_loop().add_reader(handle, ended.set)
+    try:
+        yield ended
     finally:
-        loop.remove_reader(handle)
+        asyncio.get_running_loop().remove_reader(handle)
         os.close(handle)
 
 
