@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from port_knocking_doors.errors import ConfigError, DoorsError, in_words
@@ -23,6 +24,23 @@ PROGRAM = "port-knocking-doors"
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
 
+COMMANDS = {
+    "check": "check",
+    "client-config": "client_config",
+    "open": "control",
+    "close": "control",
+    "forget": "control",
+    "reload": "control",
+    "demo": "demo",
+    "doctor": "doctor",
+    "knock": "knock",
+    "knockd": "knockd",
+    "status": "status",
+    "sweep": "sweep",
+    "tportknockd": "tportknockd",
+}
+"""The module of each command."""
+
 _CLIENT = "knock"
 _NUMBER = re.compile(r"\d+(?:\.\d+)*")
 _OWN = frozenset({"-4", "-6"})
@@ -33,19 +51,13 @@ def __getattr__(name: str) -> Any:
     """`app`, with every command: for those who ask for it."""
     if name != "app":
         raise AttributeError(name)
-    from . import (  # noqa: F401 each tells `app` of its command
-        check,
-        client_config,
-        control,
-        demo,
-        doctor,
-        knock,
-        knockd,
-        run,
-        status,
-        sweep,
-        tportknockd,
-    )
+    return _app(COMMANDS)
+
+
+def _app(names: Iterable[str]) -> Any:
+    """The application with no command but these; a daemon does without any, and so with a tenth less memory."""
+    for module in ("run", *(COMMANDS[name] for name in names)):
+        import_module(f".{module}", __name__)  # it tells `app` of its command
     from .options import app
 
     return app
@@ -104,7 +116,10 @@ def _other_status() -> int:
     # What the option library raises for wrong usage. It is not exported by that name, and since typer 0.16 not click's.
     usage_error: type[Exception] = typer.BadParameter.__bases__[0]
     try:
-        status = __getattr__("app")(prog_name=PROGRAM, standalone_mode=False)
+        try:
+            status = _app(_named(sys.argv[1:]))(prog_name=PROGRAM, standalone_mode=False)
+        except usage_error:  # nothing was done yet; what is wrong, and what was meant, those say who know all commands
+            status = _app(COMMANDS)(prog_name=PROGRAM, standalone_mode=False)
     except usage_error as error:
         what = masked(error.format_message().rstrip("."), sys.argv[1:])  # type: ignore[attr-defined]
         raise ConfigError(f"{what}; see `{_whose(error)} --help`") from None
@@ -113,12 +128,21 @@ def _other_status() -> int:
     return status if isinstance(status, int) else 0
 
 
+def _named(words: Iterable[str]) -> Iterable[str]:
+    """The commands that may be meant; all of them, where the program's own help is."""
+    for word in words:
+        if word in ("-h", "--help"):
+            return COMMANDS
+        if word in COMMANDS:
+            return [word]
+    return []
+
+
 def _whose(usage_error: Any) -> str:
     """The command that was used wrongly. The error knows, but for a value that is missing at the end."""
     if context := getattr(usage_error, "ctx", None):
         return str(context.command_path)
-    names = {command.name or command.callback.__name__ for command in __getattr__("app").registered_commands}
-    return " ".join([PROGRAM, *[word for word in sys.argv[1:] if word in names][:1]])
+    return " ".join([PROGRAM, *[word for word in sys.argv[1:] if word in COMMANDS][:1]])
 
 
 def masked(message: str, typed: Iterable[str]) -> str:

@@ -98,7 +98,7 @@ if find_spec("atheris"):  # an extra that not every Python has; a skipped test w
 
     @pytest.mark.parametrize("target", THERE, ids=lambda target: target.name)
     def test_a_short_run_of_the_fuzzer_finds_nothing(target: Target, tmp_path: Path) -> None:
-        result = fuzz(target, 60, tmp_path, inputs=5000)
+        result = fuzz(target, 60, tmp_path, inputs=2000)
         assert not result.failed, result.output
         assert result.runs > len(target.corpus), result.output
         assert result.coverage > 10, result.output
