@@ -183,7 +183,8 @@ class _Lookup:
     def _name_of(self, address: Address) -> str:
         if address not in self._names:
             try:
-                name = socket.getnameinfo((str(address), 0), socket.NI_NAMEREQD)[0]
+                # Not getnameinfo: Debian 12's Python 3.11.2 holds its global lock meanwhile, and so the daemon.
+                name = socket.gethostbyaddr(str(address))[0]
             except OSError:
                 name = ""
             # It comes from whoever runs the name server of that address: only what a host name may be.

@@ -75,9 +75,10 @@ def main() -> NoReturn:
     except BrokenPipeError:  # whoever read our output had enough
         status = status or DoorsError.exit_status
         _silence()
-    except OSError as error:  # what was asked for did not get there
-        status = status or DoorsError.exit_status
-        _complain(f"standard output cannot be written ({error.strerror})")
+    except OSError as error:  # what was asked for did not get there; where something went wrong before, that was told
+        if not status:
+            status = DoorsError.exit_status
+            _complain(f"standard output cannot be written ({error.strerror})")
         _silence()
     try:
         if sys.stderr is not None:

@@ -135,7 +135,7 @@ class TestSyslog:
 
 class TestLookup:
     def test_the_name_follows_the_address(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(socket, "getnameinfo", lambda *_: ("some-host.example", ""))
+        monkeypatch.setattr(socket, "gethostbyaddr", lambda _: ("some-host.example", [], []))
         with KnockdLog(str(file), lookup=True) as told:
             tell_all(told)
         assert [line[19:] for line in file.read_text().splitlines()] == [
@@ -144,7 +144,7 @@ class TestLookup:
 
     @pytest.mark.parametrize("name", ["a\nOPEN SESAME", "a) x", "\N{SNOWMAN}", ""])
     def test_a_name_that_is_none_is_left_out(self, file: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-        monkeypatch.setattr(socket, "getnameinfo", lambda *_: (name, ""))
+        monkeypatch.setattr(socket, "gethostbyaddr", lambda _: (name, [], []))
         with KnockdLog(str(file), lookup=True) as told:
             told.on_stage(ALICE, "ssh", 1)
         assert file.read_text()[19:] == "10.0.0.2: ssh: Stage 1\n"
@@ -156,7 +156,7 @@ class TestLookup:
             answers.wait()
             raise OSError
 
-        monkeypatch.setattr(socket, "getnameinfo", hang)
+        monkeypatch.setattr(socket, "gethostbyaddr", hang)
         monkeypatch.setattr(knockd_log, "FAREWELL", 0.01)
         with KnockdLog(str(file), lookup=True) as told:
             told.on_stage(ALICE, "ssh", 1)
