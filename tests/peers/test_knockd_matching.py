@@ -66,6 +66,11 @@ def both(box: Sandbox, client: ClientHost, folder: Path, conf: str) -> tuple[Pro
         log.with_suffix(".conf").write_text(conf.replace("LOG", str(log)))
         log.with_suffix(".conf").chmod(0o600)
     link = client.server_interface
+    # Answers to sources that nobody has would wait for ARP, and fill the one socket by which the kernel sends the ICMP
+    # of all hosts, those of other tests, too.
+    mute = f"add rule inet mute out oifname {link} drop"
+    chain = "add chain inet mute out { type filter hook output priority 0; }"
+    box.server.run(["nft", f"add table inet mute; {chain}; {mute}"])
     peer = box.server.popen(["knockd", "-i", link, "-c", str(logs[0].with_suffix(".conf"))])
     ours = box.server.popen(
         [sys.executable, "-m", "port_knocking_doors", "knockd", "-i", link, "-c", str(logs[1].with_suffix(".conf"))]
