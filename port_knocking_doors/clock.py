@@ -1,4 +1,4 @@
-"""The one clock, and waiting by it: every time that passes between the rooms comes from here."""
+"""The one clock, and waiting: by it, or for a descriptor. Every time that passes between the rooms comes from here."""
 
 import asyncio
 import time
@@ -24,3 +24,14 @@ async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
         return task.result()
     finally:
         task.cancel()
+
+
+async def readable(descriptor: int) -> None:
+    """Wait until there is something to read. Nothing is read, so that nothing is lost by whoever is cancelled."""
+    loop = asyncio.get_running_loop()
+    ready = asyncio.Event()
+    loop.add_reader(descriptor, ready.set)
+    try:
+        await ready.wait()
+    finally:
+        loop.remove_reader(descriptor)

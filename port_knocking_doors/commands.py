@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Protocol
 
 from . import runtime
-from .clock import now
+from .clock import now, readable
 from .log import LogEvent, about, logger
 from .model import Address, Door
 from .throttle import Throttle
@@ -239,31 +239,23 @@ def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
     """The exit status. asyncio's own subprocesses are killed when nobody waits for them any more; these work on."""
     try:
-        with _handle_of(process) as ended:
-            if ended is not None:
-                await ended.wait()
-            while (status := process.poll()) is None:
-                await asyncio.sleep(_PAUSE)
-            return status
+        with suppress(OSError), _handle_of(process) as handle:  # without a descriptor it runs all the same
+            await readable(handle)
+        while (status := process.poll()) is None:
+            await asyncio.sleep(_PAUSE)
+        return status
     except asyncio.CancelledError:
         process.returncode = 0  # no warning that nobody waited for it
         raise
 
 
 @contextmanager
-def _handle_of(process: "subprocess.Popen[bytes]") -> Iterator[asyncio.Event | None]:
-    """What is set once it has ended; None where no descriptor is left for that: it runs all the same."""
+def _handle_of(process: "subprocess.Popen[bytes]") -> Iterator[int]:
+    """What is readable once it has ended."""
+    handle = os.pidfd_open(process.pid)
     try:
-        handle = os.pidfd_open(process.pid)
-    except OSError:
-        yield None
-        return
-    ended = asyncio.Event()
-    asyncio.get_running_loop().add_reader(handle, ended.set)
-    try:
-        yield ended
+        yield handle
     finally:
-        asyncio.get_running_loop().remove_reader(handle)
         os.close(handle)
 
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from . import requests, runtime, status
-from .clock import now, within
+from .clock import now, readable, within
 from .errors import DoorsError, NoDaemonError
 from .log import LogEvent, about, logger, tapped
 from .model import Address
@@ -125,31 +125,41 @@ class Control:
         """Serve until cancelled."""
         if self._socket is None:
             return
-        loop = asyncio.get_running_loop()
         try:
             while True:
+                await readable(self._socket.fileno())
                 try:
-                    connection, _ = await loop.sock_accept(self._socket)
-                except OSError:  # no descriptor is left, or it hung up already
+                    connection, _ = self._socket.accept()
+                except BlockingIOError:  # it hung up already
+                    continue
+                except OSError:  # no descriptor is left
                     await asyncio.sleep(_PAUSE)
                     continue
                 connection.setblocking(False)
                 if len(self._open) >= CONNECTIONS:
                     _turn_away(connection, "too many ask at the same time; try again")
-                    continue
-                if _peer(connection) not in (0, os.geteuid()):
+                elif _peer(connection) not in (0, os.geteuid()):
                     _turn_away(connection, "only root and the daemon's own user may ask")
-                    continue
-                task = asyncio.create_task(self._serve(loop, connection))
-                self._open.add(task)
-                task.add_done_callback(self._open.discard)
+                else:
+                    self._begin(connection)
         finally:
             for task in self._open:
                 task.cancel()
             await asyncio.gather(*self._open, return_exceptions=True)
 
+    def _begin(self, connection: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        task = asyncio.create_task(self._serve(loop, connection))
+
+        def end(_: "asyncio.Task[None]") -> None:  # not in the task: who is cancelled before he begins closes nothing
+            self._open.discard(task)
+            connection.close()
+
+        self._open.add(task)
+        task.add_done_callback(end)
+
     async def _serve(self, loop: AbstractEventLoop, connection: socket.socket) -> None:
-        with closing(connection), suppress(OSError, asyncio.TimeoutError):  # whoever hangs up or hangs misses something
+        with suppress(OSError, asyncio.TimeoutError):  # whoever hangs up or hangs misses something
             line = await within(REQUEST_TIME, _line(loop, connection))
             try:
                 request = requests.read_request(line)

@@ -1,6 +1,7 @@
 """The control socket, against everything that its other end can do or leave undone."""
 
 import asyncio
+import gc
 import json
 import os
 import socket
@@ -405,6 +406,25 @@ def test_who_looks_for_another_mark_is_told_of_those_that_answer() -> None:
             await asyncio.to_thread(control.snapshot, 6)
 
     run(story)
+
+
+@pytest.mark.parametrize("rounds", range(8))
+def test_who_connects_while_the_daemon_ends_is_hung_up_on(rounds: int) -> None:
+    """Whatever the daemon was doing with the connection just then: each round of its loop is a moment to end at."""
+    async def story(_: Host, path: Path) -> None:
+        await asyncio.sleep(0)
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(path))
+        clients.append(client)
+        for _round in range(rounds):
+            await asyncio.sleep(0)
+
+    clients: list[socket.socket] = []
+    run(story)
+    gc.collect()  # a socket that was merely forgotten would be a ResourceWarning, which pytest makes an error
+    with clients[0] as client, suppress(ConnectionError):
+        client.settimeout(5)
+        assert client.recv(1) == b""
 
 
 def test_a_path_too_long_is_no_reason_to_end(
