@@ -7,7 +7,7 @@ import pytest
 
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 
-_TAIL = 60
+_TAIL = 25
 
 
 @pytest.fixture
@@ -32,7 +32,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     for value in getattr(item, "funcargs", {}).values():
         if isinstance(value, Sandbox):
             said = [(f"sandbox: {process}", _said(process)) for process in value.processes]
-            report.sections += [section for section in said if section[1]]
+            for name, text in said:
+                if text:
+                    report.longrepr.addsection(name, text)
 
 
 def _said(process: Process) -> str:

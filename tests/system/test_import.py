@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 from port_knocking_doors.sandbox import ClientHost, Sandbox
-from tests.helpers.in_place_of_knockd import await_run, knock, ran, write
+from tests.helpers.in_place_of_knockd import await_run, knock, write
 from tests.helpers.raw_knock import send_tcp
 from tests.helpers.running import GUARDED, doors, wait_open, wait_shut
 from tests.helpers.running import knock as knock_opening
@@ -105,4 +105,4 @@ def test_traps_make_a_scan_a_wrong_knock_in_an_imported_file_too(
         await_run(log, *of_scan, f"knockd {stranger.address4}")
         daemon.kill()
         daemon.wait(20)
-        wait_until(lambda: ran(log).count("shut") == len(of_scan) + 1, 20, "its stop commands")
+        await_run(log, *of_scan, f"knockd {stranger.address4}", *["shut"] * (len(of_scan) + 1))

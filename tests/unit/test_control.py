@@ -411,6 +411,7 @@ def test_who_looks_for_another_mark_is_told_of_those_that_answer() -> None:
 @pytest.mark.parametrize("rounds", range(8))
 def test_who_connects_while_the_daemon_ends_is_hung_up_on(rounds: int) -> None:
     """Whatever the daemon was doing with the connection just then: each round of its loop is a moment to end at."""
+
     async def story(_: Host, path: Path) -> None:
         await asyncio.sleep(0)
         client = socket.socket(socket.AF_UNIX)

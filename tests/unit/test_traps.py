@@ -1,6 +1,7 @@
 """Traps, and what a scan of all ports comes to."""
 
 from collections.abc import Callable
+from ipaddress import IPv4Address
 from math import factorial
 from random import Random
 
@@ -112,11 +113,12 @@ def test_the_chance_that_remains_is_as_the_arithmetic_has_it() -> None:
     sequence = syn(7000, 8000, 9000, traps=traps)
     laid = lay([sequence], (), OUTGOING, Random(1))
     codes = [*laid, *(step.code for step in sequence.steps)]
+    knockers = Knockers([sequence], 0.0, 10, laid)
     opened = 0
-    for _ in range(tries):
-        knockers = Knockers([sequence], 0.0, 10, laid)
+    for attempt in range(tries):
         random.shuffle(codes)
-        opened += any(knockers.on_knock(SCANNER, code, 1, 0.0).verdict is Verdict.COMPLETE for code in codes)
+        scanner = IPv4Address(attempt).packed
+        opened += any(knockers.on_knock(scanner, code, 1, 0.0).verdict is Verdict.COMPLETE for code in codes)
     expected = factorial(traps + 1) / factorial(traps + steps)
     assert opened / tries == pytest.approx(expected, rel=0.2)
 
