@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext, suppress
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import NoReturn
 
 from .errors import AlreadyRunningError, DoorsError, in_words
@@ -58,9 +58,7 @@ class PidFile:
             raise DoorsError(f"{self._path}: the pid file cannot be written ({error.strerror})") from None
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._remove()
 
     def _claimed(self) -> int:

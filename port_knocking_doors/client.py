@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
-from types import TracebackType
 from typing import Any
 
 from .errors import DoorClosedError, DoorsError, NotPermittedError, UnknownHostError
@@ -125,9 +124,7 @@ class Sender:
             self._sockets = opened.pop_all()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._sockets.close()
 
     def send(self, step: Step) -> None:

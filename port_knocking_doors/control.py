@@ -17,7 +17,6 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
 from . import requests, runtime, status
@@ -110,9 +109,7 @@ class Control:
             logger.warning("no control socket (%s): status, open, close, forget, reload do not reach this daemon", why)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._socket is not None:
             self._socket.close()
             self._socket = None

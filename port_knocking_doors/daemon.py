@@ -12,7 +12,7 @@ import math
 import signal
 import socket
 from collections import Counter
-from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
 from . import one_time, rich_rule, ways
@@ -36,7 +36,7 @@ from .model import Address, Dialect, Door, Port, Protocol, Sequence, Settings
 from .notify import Watchdog, notify, reloading
 from .runtime import has_rules, hold_mark
 from .status import DoorStatus, Snapshot
-from .throttle import Throttle
+from .teller import Teller, ready_line
 from .zones import Zones
 
 FAREWELL = 10.0
@@ -79,11 +79,7 @@ class Daemon:
         """Whether it has anything to do with firewalld, and does not only run commands."""
         self._confirmed: dict[Door, tuple[str, ...]] = {}
         self._insight = Insight(self._ears, self._doors, self._keeper, self._confirmed, self._counts)
-        self._wrong = Throttle(burst=20, period=10.0)
-        self._refused = Throttle(burst=5, period=10.0)
-        self._prolonged = Throttle(burst=20, period=10.0)
-        self._single = Throttle(burst=200, period=10.0)
-        self._staged = Throttle(burst=1000, period=10.0)
+        self._teller = Teller(self._arm)
         self._lapses = Lapses()
         self._timer: asyncio.TimerHandle | None = None
         self._alarm = math.inf
@@ -136,7 +132,7 @@ class Daemon:
         """Wait for firewalld where there is a use for it, let the knocks through, and say that all is ready."""
         if self._has_rules:
             await self._meet_firewall()
-        logger.info("%s", _ready_line(self._settings), extra=about(LogEvent.READY))
+        logger.info("%s", ready_line(self._settings), extra=about(LogEvent.READY))
         self._herald.on_ready(", ".join(interfaces(self._settings)))
         self._tell_shut(self._force)
         notify("READY=1")
@@ -212,23 +208,7 @@ class Daemon:
             has_line = outcome.verdict is Verdict.COMPLETE and not self._watched
             if outcome.verdict is Verdict.WRONG or has_line:
                 return outcome
-            if self._single.admits(when):
-                stage = f" to step {outcome.stage}" if outcome.verdict is Verdict.ADVANCED else ""
-                logger.debug(
-                    "%s: knock %s%s",
-                    _text(source),
-                    outcome.verdict.name.lower(),
-                    stage,
-                    extra=about(
-                        LogEvent.KNOCK,
-                        address=_text(source),
-                        sequence=", ".join(sequence.name for sequence in outcome.sequences) or None,
-                        stage=outcome.stage or None,
-                        reason=outcome.verdict.name.lower(),
-                    ),
-                )
-            elif self._single.withheld == 1:
-                self._arm()
+            self._teller.on_knock(source, outcome, when)
             return outcome
 
         return aloud if self._verbose or self._watched else knockers.on_knock
@@ -245,12 +225,7 @@ class Daemon:
             self._arm()
         elif outcome.verdict is Verdict.WRONG:
             self._counts["wrong"] += 1
-            if self._wrong.admits(when):
-                period = self._settings.ignoring_period
-                extra = about(LogEvent.WRONG_KNOCK, address=_text(source), seconds=period)
-                logger.warning("%s: wrong knock, not heard for %g s", _text(source), period, extra=extra)
-            elif self._wrong.withheld == 1:
-                self._arm()
+            self._teller.on_wrong_knock(source, self._settings.ignoring_period, when)
 
     def _tell_stages(self, source: bytes, outcome: Outcome, when: float) -> None:
         """knockd has a line for each step of its sequences."""
@@ -258,9 +233,7 @@ class Daemon:
             if sequence.dialect is not Dialect.KNOCKD:
                 continue
             is_complete = stage == len(sequence.steps)
-            if not is_complete and not self._staged.admits(when):
-                if self._staged.withheld == 1:
-                    self._arm()
+            if not is_complete and not self._teller.admits_stage(when):
                 continue
             address = ipaddress.ip_address(source)
             self._herald.on_stage(address, sequence.name, stage)
@@ -329,8 +302,7 @@ class Daemon:
             if self._admit(door, when, sequence.duration):
                 self._keeper.want(door, lambda zones: self._door_rules(door, zones))
                 if not self._keeper.present:
-                    extra = _about(LogEvent.COMPLETE, door, reason="firewalld is not there")
-                    logger.warning("%s: sequence complete; its door opens when firewalld is back", address, extra=extra)
+                    self._teller.on_waiting(door)
         if sequence.command is not None:
             door = Door(address, "", sequence.name, command=sequence.command)
             # The delay counts from the end of the start command, which is not known yet.
@@ -344,13 +316,10 @@ class Daemon:
         answer = self._doors.open(door, when + duration)
         if answer is not Answer.OPEN:
             self._counts["prolonged" if answer is Answer.PROLONG else "refused"] += 1
-        if answer is Answer.PROLONG and self._prolonged.admits(when):
-            extra = _about(LogEvent.PROLONGED, door, seconds=round(duration, 3) if duration < math.inf else None)
-            logger.info("%s: prolonged %s", door.address, _what(door), extra=extra)
-        elif answer is Answer.REFUSE and self._refused.admits(when):
-            extra = _about(LogEvent.REFUSED, door, reason="max_open_doors")
-            text = "%s: not opened, %d doors are open already (max_open_doors)"
-            logger.error(text, door.address, len(self._doors), extra=extra)
+        if answer is Answer.PROLONG:
+            self._teller.on_prolonged(door, duration if duration < math.inf else None, when)
+        elif answer is Answer.REFUSE:
+            self._teller.on_refused(door, len(self._doors), when)
         return answer is Answer.OPEN
 
     def _door_rules(self, door: Door, zones: Zones) -> list[Placed]:
@@ -371,22 +340,14 @@ class Daemon:
         if isinstance(owner, Door) and owner not in self._confirmed:
             self._confirmed[owner] = zones
             self._counts["opened"] += 1
-            left = (self._doors.until(owner) or now()) - now()
-            logger.info(
-                "%s: opened %s in zone %s for %.3g s",
-                owner.address,
-                _ports(owner.ports),
-                ", ".join(zones),
-                left,
-                extra=_about(LogEvent.OPENED, owner, zone=", ".join(zones), seconds=round(left, 3)),
-            )
+            self._teller.on_opened(owner, zones, (self._doors.until(owner) or now()) - now())
 
     def on_gone(self, owner: Hashable) -> None:
         """A door is closed."""
         if isinstance(owner, Door) and owner in self._confirmed:
             del self._confirmed[owner]
             self._counts["closed"] += 1
-            logger.info("%s: closed %s", owner.address, _ports(owner.ports), extra=_about(LogEvent.CLOSED, owner))
+            self._teller.on_closed(owner)
 
     def on_started(self, door: Door) -> None:
         """Its start command has ended: now its time runs."""
@@ -413,14 +374,7 @@ class Daemon:
 
     def _arm(self) -> None:
         """Sleep until the nearest deadline of everything that has one."""
-        deadlines = [
-            self._doors.next_deadline(),
-            self._lapses.next_deadline(),
-            *(
-                throttle.next_deadline()
-                for throttle in (self._wrong, self._refused, self._prolonged, self._single, self._staged)
-            ),
-        ]
+        deadlines = (self._doors.next_deadline(), self._lapses.next_deadline(), self._teller.next_deadline())
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -433,24 +387,12 @@ class Daemon:
         when = now()
         for door in self._doors.due(when):
             if door.command is None and door not in self._confirmed:
-                extra = _about(LogEvent.NEVER_OPENED, door, reason="firewalld had not answered")
-                text = "%s: never opened: its time ran out before firewalld had answered"
-                logger.warning(text, door.address, extra=extra)
+                self._teller.on_never_opened(door)
             self._shut(door)
         for source, sequence in self._lapses.due(when):
             if stage := self._knockers.stage(source, sequence):
                 self._herald.on_timeout(ipaddress.ip_address(source), sequence.name, stage)
-        if more := self._staged.summary(when):
-            logger.warning("%d more steps of sequences", more, extra=_more(LogEvent.KNOCK, more))
-        if more := self._wrong.summary(when):
-            extra = _more(LogEvent.WRONG_KNOCK, more)
-            logger.warning("%d more wrong knocks in the last %g s", more, self._wrong.period, extra=extra)
-        if more := self._refused.summary(when):
-            logger.error("%d more doors not opened (max_open_doors)", more, extra=_more(LogEvent.REFUSED, more))
-        if more := self._single.summary(when):
-            logger.debug("%d more knocks", more, extra=_more(LogEvent.KNOCK, more))
-        if more := self._prolonged.summary(when):
-            logger.info("%d more doors prolonged", more, extra=_more(LogEvent.PROLONGED, more))
+        self._teller.sum_up(when)
         self._arm()
 
     def _shut(self, door: Door) -> None:
@@ -562,21 +504,6 @@ class Daemon:
         return True
 
 
-def _ready_line(settings: Settings) -> str:
-    ears = []
-    if settings.opening_sequence:
-        ears.append(f"listening on {len(set(settings.opening_sequence))} UDP ports")
-    if settings.sequences:
-        ears.append(f"sniffing for {', '.join(sequence.name for sequence in settings.sequences)}")
-    if not settings.opening_sequence:
-        return f"ready: {', '.join(ears) or 'no sequence is to be heard'}"
-    where = f"zone {settings.zone}" if settings.zone else "the zone that each knock came by"
-    return (
-        f"ready: {', '.join(ears)}; the opening sequence opens {_ports(settings.guarded_ports)} "
-        f"for {settings.door_duration:g} s in {where}"
-    )
-
-
 def _check_zone(settings: Settings, zones: Zones) -> None:
     if settings.zone and settings.zone not in zones.known:
         raise ConfigError(
@@ -606,29 +533,8 @@ def _signals(handlers: Mapping[signal.Signals, Callable[[], object]]) -> Iterato
             loop.remove_signal_handler(number)
 
 
-def _text(source: bytes) -> str:
-    return str(ipaddress.ip_address(source))
-
-
 def _interface_name(index: int) -> str:
     try:
         return socket.if_indextoname(index)
     except OSError:  # not known, or gone already
         return ""
-
-
-def _ports(ports: Iterable[Port]) -> str:
-    return ", ".join(map(str, ports))
-
-
-def _what(door: Door) -> str:
-    return f"{door.sequence}'s command" if door.command is not None else _ports(door.ports)
-
-
-def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
-    ports = tuple(map(str, door.ports)) or None
-    return about(event, address=door.address, sequence=door.sequence, ports=ports, **more)
-
-
-def _more(of: LogEvent, count: int) -> dict[str, object]:
-    return about(LogEvent.MORE, of=of.value, count=count)

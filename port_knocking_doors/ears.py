@@ -6,22 +6,23 @@ daemon needs no capability.
 
 from collections.abc import Iterable
 from contextlib import ExitStack, suppress
-from types import TracebackType
 
 from .capture.sniffer import Sniffer
 from .errors import CaptureError
 from .knockers import Act, Judge, Knockers
-from .links import Change, Link, Links, fits
+from .links import Links
 from .listeners import Listeners
 from .log import LogEvent, about, logger
 from .model import Address, Reach
+from .rtnetlink import Change, Link, fits
+from .scoped import Scoped
 
 _IPV4_SIZE = 4
 _KNOWN_WAYS = 1024
 """Destinations and links of packets, of which it is remembered who hears them. Somebody may send to many."""
 
 
-class Ears:
+class Ears(Scoped):
     """A context manager: once entered, every knock is heard.
 
     `ports`: what the sockets listen on. `knockers`: tells what else is to be heard, and from where. Entering raises
@@ -40,20 +41,11 @@ class Ears:
         """There while something is sniffed."""
         self._sniffing = ExitStack()
 
-    def __enter__(self) -> "Ears":
-        try:
-            self._listeners.__enter__()
-            if self._knockers.sniffed:
-                self._start_sniffing()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def open(self) -> None:
+        """Raises `ListenError` or `CaptureError`."""
+        self._listeners.open()
+        if self._knockers.sniffed:
+            self._start_sniffing()
 
     def close(self) -> None:
         """Hear nothing any more; again is harmless."""

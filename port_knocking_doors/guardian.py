@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import TracebackType
 
 from . import log
 from .errors import DoorsError, in_words
@@ -71,9 +70,7 @@ class Guardian:
         """The doors are closed: there is nothing left to guard."""
         self._dismissed = True
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         assert self._shell is not None
         try:
             if self._dismissed:

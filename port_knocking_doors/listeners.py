@@ -18,7 +18,6 @@ from array import array
 from collections.abc import Iterable
 from contextlib import ExitStack
 from operator import itemgetter
-from types import TracebackType
 
 from .clock import now
 from .datagrams import IP_PKTINFO, SO_TIMESTAMPNS, Batch, Datagram
@@ -26,6 +25,7 @@ from .errors import DoorsError, ListenError
 from .knockers import Act, Judge
 from .log import logger
 from .model import LISTENED, PAYLOAD, Protocol, Step
+from .scoped import Scoped
 
 MANY = 4
 """Datagrams read together after which the sockets rest: in a flood the daemon wakes for many at once, not for a few.
@@ -43,7 +43,7 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 
-class Listeners:
+class Listeners(Scoped):
     """The sockets of all knock ports: a context manager, and once entered every port listens.
 
     Entering raises `ListenError` where a port can't be had, and `DoorsError` where something else is lacking, with none
@@ -62,20 +62,11 @@ class Listeners:
         self._rest: asyncio.TimerHandle | None = None
         self._failing: set[int] = set()
 
-    def __enter__(self) -> "Listeners":
+    def open(self) -> None:
+        """Raises as `replace`."""
         self._ready = select.epoll()
-        try:
-            self.replace(self._ports)
-            asyncio.get_running_loop().add_reader(self._ready, self._hear)
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+        self.replace(self._ports)
+        asyncio.get_running_loop().add_reader(self._ready, self._hear)
 
     def close(self) -> None:
         """Stop listening; again is harmless."""

@@ -16,7 +16,6 @@ import struct
 from array import array
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from types import TracebackType
 
 from port_knocking_doors.capture import bpf, ring
 from port_knocking_doors.capture.block import packets
@@ -25,6 +24,7 @@ from port_knocking_doors.errors import CaptureError
 from port_knocking_doors.knockers import Act, Judge
 from port_knocking_doors.log import logger
 from port_knocking_doors.model import Address
+from port_knocking_doors.scoped import Scoped
 from port_knocking_doors.throttle import Spell
 
 GEOMETRY = ring.Geometry(block_size=1 << 15, blocks=256, frame_size=1 << 11, retire_after=5)
@@ -50,7 +50,7 @@ ETH_P_ALL = 0x0003  # linux/if_ether.h
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 
 
-class Sniffer:
+class Sniffer(Scoped):
     """The ring and its socket: a context manager, and once entered it hears.
 
     `codes`: what is to be heard (`Step.code`). `reach_of` tells what to add to the codes of packets to a destination by
@@ -82,7 +82,8 @@ class Sniffer:
         self.dropped = 0
         """Of those, for which the ring had no room."""
 
-    def __enter__(self) -> "Sniffer":
+    def open(self) -> None:
+        """Raises `CaptureError`."""
         try:
             # It hears every link from now on: Python can bind a packet socket to one link only. What comes ahead of the
             # filter goes into the socket's queue, which the kernel empties when it gets its ring.
@@ -96,23 +97,12 @@ class Sniffer:
             self._ring = mmap.mmap(sock.fileno(), GEOMETRY.size)
             asyncio.get_running_loop().add_reader(sock, self._read)
         except PermissionError as error:
-            self.close()
             raise CaptureError(
                 "sniffed sequences need the capability CAP_NET_RAW: run as root, or grant it"
                 " (AmbientCapabilities=CAP_NET_RAW in a systemd unit)"
             ) from error
         except OSError as error:
-            self.close()
             raise CaptureError(f"packets cannot be captured: {error.strerror}") from error
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Hear no more; again is harmless."""

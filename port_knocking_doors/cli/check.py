@@ -6,7 +6,8 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors.config import loader, migration, native
+from port_knocking_doors.config import loader, migration, writing
+from port_knocking_doors.config.words import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Sequence
 from port_knocking_doors.served import served_ports
@@ -55,7 +56,7 @@ def check(
 def _check_own(source: Source) -> None:
     loaded = source.load()
     print(f"Configuration: {loaded.path or 'none found, built-in defaults'}")
-    print(native.summary(loaded.settings))
+    print(writing.summary(loaded.settings))
     if loaded.settings.sequences:
         print(f"Sniffed on: {', '.join(loaded.settings.interfaces) or 'every interface'}")
     _warn(loaded.warnings)
@@ -90,7 +91,7 @@ def _check_tportknockd(path: Path) -> None:
 
 def _show(sequences: tuple[Sequence, ...]) -> None:
     for sequence in sequences:
-        print(native.in_words(sequence))
+        print(in_words(sequence))
 
 
 def _warn(warnings: tuple[str, ...]) -> None:

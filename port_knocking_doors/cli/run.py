@@ -60,9 +60,9 @@ def run(
     elif version:
         print(f"{PROGRAM} {__version__}")
     elif show_help:
-        from port_knocking_doors.config import native
+        from port_knocking_doors.config import writing
 
-        print(native.help_text())
+        print(writing.help_text())
     elif write_home:
         if source != Source(None, None, None, None, None):
             raise ConfigError("this option needs no other, expected it alone", "--set-configuration-file-in-home")

@@ -12,7 +12,8 @@ import typer
 
 from port_knocking_doors import background as detached
 from port_knocking_doors import links, log, runtime
-from port_knocking_doors.config import loader, native, values
+from port_knocking_doors.config import loader, values
+from port_knocking_doors.config.words import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Reach, Settings
 from port_knocking_doors.served import served_ports
@@ -115,7 +116,7 @@ def _doubts(found: loader.Foreign) -> tuple[str, ...]:
 def _check(path: Path) -> None:
     found = loader.read_tportknockd(path)
     for sequence in found.sequences:
-        print(native.in_words(sequence))
+        print(in_words(sequence))
     for warning in _doubts(found):
         print(f"Warning: {warning}")
     sys.stdout.flush()

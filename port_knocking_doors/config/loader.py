@@ -21,6 +21,8 @@ from port_knocking_doors.model import DEFAULT_SEQUENCE, Dialect, Import, Port, P
 from port_knocking_doors.served import served_ports
 
 from . import knockd, native, tportknockd, values
+from .keys import EXAMPLE_STEPS
+from .writing import render
 
 HOME_NAME = ".port_knocker.toml"
 SYSTEM_FILE = Path("/etc/port_knocker.toml")
@@ -44,7 +46,7 @@ SHORT = 3
 PUBLIC = frozenset(
     {
         DEFAULT_SEQUENCE,
-        tuple(step.port for step in native.EXAMPLE_STEPS),
+        tuple(step.port for step in EXAMPLE_STEPS),
         # knockd's manual and its example of a configuration
         (7000, 8000, 9000),
         (9000, 8000, 7000),
@@ -237,7 +239,7 @@ def write_home_file(home: Path | None) -> Written:
     if _is_there(path):
         raise taken
     sequence = fresh_sequence()
-    content = native.render(Settings(opening_sequence=sequence)).encode()
+    content = render(Settings(opening_sequence=sequence)).encode()
     draft = home / f"{HOME_NAME}.{secrets.token_hex(8)}"
     try:
         try:

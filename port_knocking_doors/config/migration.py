@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import ALL_FLAGS, Command, Flags, Port, Protocol, Sequence, Step
 
-from . import native, values
+from . import native, values, writing
+from .words import flags_in_words
 
 _HEAD = """\
 # Sequences for the project's own file, made from knockd's. They show the steps: keep them at mode 0600.
@@ -43,7 +44,7 @@ def as_toml(sequences: tuple[Sequence, ...]) -> str:
         except ConfigError as wrong:
             draft.notes.append(f"Commented out, since this file cannot have it: {wrong.problem}.")
             draft.works = False
-        table = native.table(draft.sequence) if draft.sequence.steps else ""
+        table = writing.table(draft.sequence) if draft.sequence.steps else ""
         lines = [f"# {note}" for note in draft.notes]
         lines += table.split("\n") if draft.works else [f"#{line}" for line in table.split("\n") if line]
         parts.append("\n".join(lines) + "\n")
@@ -121,8 +122,8 @@ def _step(step: Step) -> Step:
 
 
 def _about_flags(step: Step, native_step: Step) -> str:
-    theirs = native.flags_in_words(step.flags, step.mask)
-    ours = native.flags_in_words(native_step.flags, native_step.mask)
+    theirs = flags_in_words(step.flags, step.mask)
+    ours = flags_in_words(native_step.flags, native_step.mask)
     free = ", whatever else is set" if step.mask else ""
     return f"knockd takes TCP packets {theirs}{free}; here they are {ours} and nothing else."
 

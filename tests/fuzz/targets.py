@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from port_knocking_doors.config import writing
 from port_knocking_doors.errors import ConfigError, DoorsError
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -96,8 +97,8 @@ def check_toml(module: ModuleType, data: bytes) -> None:
         _check_error(error, _TOML_NAMES.findall(text))
         return
     module.places(text, "F")
-    module.summary(settings)
-    assert module.parse(module.render(settings), "F") == settings
+    writing.summary(settings)
+    assert module.parse(writing.render(settings), "F") == settings
 
 
 def check_foreign(module: ModuleType, data: bytes) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors import __version__
-from port_knocking_doors.config.native import KEYS
+from port_knocking_doors.config.keys import KEYS
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 from tests.helpers.running import (
     GUARDED,

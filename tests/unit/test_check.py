@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from port_knocking_doors.cli import app
-from port_knocking_doors.config import native
+from port_knocking_doors.config import native, writing
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Port, Settings
 
@@ -44,7 +44,7 @@ def check(*arguments: str) -> list[str]:
 def test_check_shows_every_sniffed_sequence_in_words(conf: Path) -> None:
     lines = check("check", "--conf", str(conf))
     settings = native.parse(FILE, "F")
-    words = native.summary(settings).splitlines()
+    words = writing.summary(settings).splitlines()
     assert lines == [
         f"Configuration: {conf}",
         *words,
@@ -85,8 +85,11 @@ def test_check_refuses_what_is_no_interface(conf: Path) -> None:
 
 def test_check_of_a_file_without_sequences_is_as_it_was(conf: Path) -> None:
     settings = Settings(opening_sequence=(20001, 20005, 20002, 20004, 20003))
-    conf.write_text(native.render(settings))
-    assert check("check", "--conf", str(conf)) == [f"Configuration: {conf}", *native.summary(settings).splitlines()]
+    conf.write_text(writing.render(settings))
+    assert check("check", "--conf", str(conf)) == [
+        f"Configuration: {conf}",
+        *writing.summary(settings).splitlines(),
+    ]
 
 
 # Other daemons' files

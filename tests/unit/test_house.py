@@ -11,31 +11,31 @@ import port_knocking_doors
 
 PACKAGE = Path(port_knocking_doors.__file__).parent
 
-LEVELS: tuple[frozenset[str], ...] = (
-    # values that everything speaks of
-    frozenset({"__init__", "errors", "model"}),
-    # pure logic
-    frozenset(
-        {"dialects", "doors", "herald", "lapses", "rich_rule", "zones", "throttle", "traps", "requests", "status"}
-    ),
-    frozenset({"config.toml", "config.values", "capture.packet", "capture.ring"}),
-    frozenset({"knockers", "config.native", "config.knockd", "config.tportknockd", "capture.bpf", "capture.block"}),
-    frozenset({"ways", "config.migration", "config.steps", "outgoing"}),
-    frozenset({"recipes"}),
-    # the world, one thing a module
-    frozenset({"clock", "datagrams", "log", "notify", "runtime", "served", "one_time"}),
-    frozenset(
-        {"listeners", "links", "firewalld", "capture.sniffer", "commands", "guardian", "knockd_log", "config.loader"}
-    ),
-    frozenset({"background", "client", "control", "relay"}),
-    # two or three of them together
-    frozenset({"ears", "doorkeeper", "in_force", "sandbox"}),
-    frozenset({"insight"}),
-    frozenset({"daemon", "sweep", "demo", "doctor"}),
-    frozenset({"cli"}),
-    frozenset({"__main__"}),
+LEVELS = tuple(
+    frozenset(level.split())
+    for level in (
+        # values that everything speaks of
+        "__init__ errors model",
+        # pure logic
+        "dialects doors herald lapses requests rich_rule rtnetlink scoped status throttle traps zones",
+        "config.toml config.values config.words capture.packet capture.ring",
+        "config.keys",
+        "knockers config.native config.writing config.knockd config.tportknockd capture.bpf capture.block",
+        "ways config.migration config.steps outgoing",
+        "recipes",
+        # the world, one thing a module
+        "clock datagrams log notify runtime served one_time",
+        "listeners links firewalld capture.sniffer commands guardian knockd_log teller config.loader",
+        "background client control relay",
+        # two or three of them together
+        "ears doorkeeper in_force sandbox",
+        "insight",
+        "daemon sweep demo doctor",
+        "cli",
+        "__main__",
+    )
 )
-PURE = frozenset[str]().union(*LEVELS[:6])
+PURE = frozenset[str]().union(*LEVELS[:7])
 WORLDLY = {
     *("asyncio", "ctypes", "datetime", "fcntl", "io", "locale", "logging", "multiprocessing", "os", "pathlib", "pwd"),
     *("resource", "secrets", "select", "selectors", "shutil", "signal", "subprocess", "sys", "syslog", "tempfile"),

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from port_knocking_doors.links import (
+from port_knocking_doors.links import Links
+from port_knocking_doors.rtnetlink import (
     IFA_F_DADFAILED,
     IFF_UP,
     Change,
@@ -17,7 +18,6 @@ from port_knocking_doors.links import (
     Kind,
     Link,
     LinkInfo,
-    Links,
     Message,
     Table,
     attributes,

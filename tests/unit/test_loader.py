@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from port_knocking_doors.config import knockd, loader, native
+from port_knocking_doors.config import knockd, loader, writing
 from port_knocking_doors.config.loader import Loaded, load, write_home_file
 from port_knocking_doors.errors import ConfigError, DoorsError
 from port_knocking_doors.model import DEFAULT_SEQUENCE, Dialect, Port, Protocol, Reach, Settings
@@ -322,7 +322,7 @@ def test_the_public_example_is_warned_of_loudly(world: World, given: dict[str, A
 
 def test_the_public_example_in_a_file_is_warned_of_unless_it_is_beaten(world: World) -> None:
     write(world.home_file)
-    world.home_file.write_text(native.render(Settings()))
+    world.home_file.write_text(writing.render(Settings()))
     (warning,) = world.load().warnings
     assert warning.startswith(f"{world.home_file}: PUBLIC SEQUENCE: ")
     assert world.load(magic_seq=text_of(sequence(1))).warnings == ()

@@ -11,7 +11,8 @@ import tomli
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from port_knocking_doors.config import native, toml, values
+from port_knocking_doors.config import keys, native, toml, values, writing
+from port_knocking_doors.config.words import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import (
     ALL_FLAGS,
@@ -149,9 +150,7 @@ def test_the_two_required_keys_are_enough() -> None:
 
 
 def test_every_setting_has_exactly_one_key() -> None:
-    assert sorted([*(key.field for key in native.KEYS), "interfaces"]) == sorted(
-        field.name for field in fields(Settings)
-    )
+    assert sorted([*(key.field for key in keys.KEYS), "interfaces"]) == sorted(field.name for field in fields(Settings))
 
 
 @pytest.mark.parametrize(
@@ -565,11 +564,11 @@ SETTINGS = st.builds(
 @given(SETTINGS)
 @example(Settings())
 def test_what_is_written_reads_as_it_was(settings: Settings) -> None:
-    assert native.parse(native.render(settings), "F") == settings
+    assert native.parse(writing.render(settings), "F") == settings
 
 
 def test_what_is_commented_out_in_a_written_file_is_the_default() -> None:
-    text = native.render(Settings(opening_sequence=SECRET))
+    text = writing.render(Settings(opening_sequence=SECRET))
     uncommented = "\n".join(line[line.startswith("#") and line[1:2] != " " :] for line in text.splitlines())
     assert uncommented != text
     assert native.parse(uncommented, "F") == native.parse(text, "F")
@@ -578,8 +577,8 @@ def test_what_is_commented_out_in_a_written_file_is_the_default() -> None:
 @given(SETTINGS)
 def test_the_summary_is_all_that_is_in_force(settings: Settings) -> None:
     settings = replace(settings, imports=())  # shown as the sequences that they bring
-    said = native.summary(settings)
-    words = "".join(f"\n{native.in_words(sequence)}" for sequence in settings.sequences)
+    said = writing.summary(settings)
+    words = "".join(f"\n{in_words(sequence)}" for sequence in settings.sequences)
     assert said.endswith(words)
     assert native.parse(said.removesuffix(words), "F") == replace(settings, sequences=())
 
@@ -587,7 +586,7 @@ def test_the_summary_is_all_that_is_in_force(settings: Settings) -> None:
 def test_a_sequence_in_words() -> None:
     ssh, vpn = native.parse(EVERYTHING, "F").sequences
     assert (
-        native.in_words(ssh)
+        in_words(ssh)
         == """\
 Sequence ssh, within 7.5 s:
   1. UDP 23817
@@ -599,7 +598,7 @@ Sequence ssh, within 7.5 s:
   64 traps"""
     )
     assert (
-        native.in_words(replace(vpn, steps=(Step(Protocol.TCP, 1),), traps=0))
+        in_words(replace(vpn, steps=(Step(Protocol.TCP, 1),), traps=0))
         == """\
 Sequence vpn, within 10 s:
   1. TCP 1 with no flags
@@ -642,7 +641,7 @@ def test_a_wrong_import_is_refused_in_these_words(table: str, message: str) -> N
 def test_sequences_of_other_files_are_not_written() -> None:
     foreign = Sequence("knockd's", STEPS, dialect=Dialect.KNOCKD, command=Command("true"))
     settings = Settings(opening_sequence=SECRET, imports=(Import(Dialect.KNOCKD, "x"),))
-    assert native.parse(native.render(replace(settings, sequences=(foreign,))), "F") == settings
+    assert native.parse(writing.render(replace(settings, sequences=(foreign,))), "F") == settings
 
 
 def test_a_sequence_of_another_daemon_in_words() -> None:
@@ -662,7 +661,7 @@ def test_a_sequence_of_another_daemon_in_words() -> None:
         reach=Reach(ip_address("192.0.2.1"), ("eth0", "ppp*"), True),
     )
     assert (
-        native.in_words(door)
+        in_words(door)
         == """\
 Sequence open SSH, as knockd hears it, within 25 s:
   1. TCP 7 with SYN, without ACK
@@ -680,7 +679,7 @@ Sequence open SSH, as knockd hears it, within 25 s:
     )
     once = Sequence("d", (), timeout=5, dialect=Dialect.KNOCKD, one_time="/x", flags=(Flags.SYN, 0))
     assert (
-        native.in_words(once)
+        in_words(once)
         == """\
 Sequence d, as knockd hears it, within 5 s:
   one-time sequences, one after the other: /x
@@ -694,19 +693,19 @@ def entries(text: str) -> Iterator[str]:
     return (line for line in text.splitlines() if re.match(r"\w+ = |\[\[", line))
 
 
-def keys_of(keys: tuple[native.Key, ...]) -> Iterator[native.Key]:
+def keys_of(keys: tuple[keys.Key, ...]) -> Iterator[keys.Key]:
     for key in keys:
         yield key
         yield from keys_of(key.keys)
 
 
 def test_the_help_shows_every_key_with_its_default_and_what_it_expects() -> None:
-    text = native.help_text()
+    text = writing.help_text()
     settings = native.parse("\n".join(entries(text)), "F")
     assert settings == Settings(sequences=settings.sequences, imports=(Import(Dialect.KNOCKD, "/etc/knockd.conf"),))
-    assert [sequence.steps for sequence in settings.sequences] == [native.EXAMPLE_STEPS]
+    assert [sequence.steps for sequence in settings.sequences] == [keys.EXAMPLE_STEPS]
     joined = " ".join(text.split())
-    for key in keys_of(native.KEYS):
+    for key in keys_of(keys.KEYS):
         assert f"\n{key.name} = " in text or f"\n[[{key.name}]]" in text
         need = "Required" if key.required else f"Optional, with {key.needs}" if key.needs else "Optional"
         assert f"{need}: {key.read.expects}." in joined
@@ -714,7 +713,7 @@ def test_the_help_shows_every_key_with_its_default_and_what_it_expects() -> None
 
 
 def test_a_sequence_of_the_help_has_every_default() -> None:
-    (sequence,) = native.parse("\n".join(entries(native.help_text())), "F").sequences
+    (sequence,) = native.parse("\n".join(entries(writing.help_text())), "F").sequences
     lone = f"{REQUIRED}[[sequence]]\nname = 'ssh'\nsteps = ['udp:1234', 'tcp:543', 'tcp:123:frap']\nopen = [22]"
     (usual,) = native.parse(lone, "F").sequences
     assert replace(sequence, command=None) == usual
@@ -736,15 +735,15 @@ def test_a_sequence_of_the_help_has_every_default() -> None:
     ],
 )
 def test_the_help_names_files_options_and_variables(word: str) -> None:
-    assert word in native.help_text()
+    assert word in writing.help_text()
 
 
 def test_help_and_file_fit_a_terminal() -> None:
-    lines = native.help_text().splitlines() + native.render(replace(Settings(), opening_sequence=SECRET)).splitlines()
+    lines = writing.help_text().splitlines() + writing.render(replace(Settings(), opening_sequence=SECRET)).splitlines()
     assert max(map(len, lines)) <= 79
 
 
-KEY_NAMES = st.sampled_from([key.name for key in keys_of(native.KEYS)])
+KEY_NAMES = st.sampled_from([key.name for key in keys_of(keys.KEYS)])
 SNIPPETS = st.sampled_from(
     [
         "=",

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from port_knocking_doors.config import native, tportknockd
+from port_knocking_doors.config import tportknockd
+from port_knocking_doors.config.words import in_words
 from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Reach, Sequence, Step
 
 F, S, R, P, A, U = Flags.FIN, Flags.SYN, Flags.RST, Flags.PSH, Flags.ACK, Flags.URG
@@ -378,7 +379,7 @@ def test_another_kind_of_file_is_not_read_to_its_end() -> None:
 
 
 def test_in_words() -> None:
-    assert native.in_words(sequences(PAGE)[0]).splitlines() == [
+    assert in_words(sequences(PAGE)[0]).splitlines() == [
         "Sequence SSH, as tportknockd hears it, within 10 s:",
         "  1. UDP 1234",
         "  2. TCP 543 with no flags",
@@ -393,7 +394,7 @@ def test_in_words() -> None:
 
 
 def test_a_single_flag_and_no_stop_command_in_words() -> None:
-    assert native.in_words(only(block(sequence="tcp:7001:s", timeout="0.5"))).splitlines() == [
+    assert in_words(only(block(sequence="tcp:7001:s", timeout="0.5"))).splitlines() == [
         "Sequence A, as tportknockd hears it, within 0.5 s:",
         "  1. TCP 7001 with SYN",
         "  runs: true",

@@ -1,0 +1,291 @@
+"""What the kernel tells of links and addresses (rtnetlink(7)): bytes in, changes of a table out; no socket."""
+
+import socket
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from enum import Enum, IntEnum, auto
+from fnmatch import fnmatchcase
+from typing import NamedTuple
+
+NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x10, 0x300  # linux/netlink.h
+NLA_TYPE_MASK = 0x3FFF
+_NLMSGHDR = struct.Struct("@IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
+_NLMSGERR = struct.Struct("@i")  # struct nlmsgerr: negative errno, and what it was about
+_U32 = struct.Struct("@I")
+_NLATTR = struct.Struct("@HH")  # struct nlattr: length, type
+_IFINFOMSG = struct.Struct("@BxHiII")  # struct ifinfomsg (linux/rtnetlink.h): family, type, index, flags, flags changed
+_IFADDRMSG = struct.Struct("@BBBBI")  # struct ifaddrmsg (linux/if_addr.h): family, prefix length, flags, scope, index
+IFF_UP = 0x1  # linux/if.h
+IFA_F_DADFAILED = 0x08  # linux/if_addr.h
+
+
+class Kind(IntEnum):
+    """Types of messages (linux/netlink.h, linux/rtnetlink.h)."""
+
+    ERROR = 2
+    DONE = 3
+    NEWLINK = 16
+    DELLINK = 17
+    GETLINK = 18
+    NEWADDR = 20
+    DELADDR = 21
+    GETADDR = 22
+
+
+class Ifla(IntEnum):
+    """Attributes of a link (linux/if_link.h)."""
+
+    IFNAME = 3
+    MASTER = 10
+    WIRELESS = 11
+    LINKINFO = 18
+    PROP_LIST = 52
+    ALT_IFNAME = 53  # inside of PROP_LIST
+
+
+class LinkInfo(IntEnum):
+    """Attributes inside of IFLA_LINKINFO (linux/if_link.h)."""
+
+    KIND = 1
+    SLAVE_KIND = 4
+
+
+class Ifa(IntEnum):
+    """Attributes of an address (linux/if_addr.h)."""
+
+    ADDRESS = 1
+    LOCAL = 2
+    FLAGS = 8
+
+
+_LOOPBACK6 = bytes(15) + b"\1"  # ::1
+_ADDRESS_SIZES = {socket.AF_INET: 4, socket.AF_INET6: 16}
+
+
+class Message(NamedTuple):
+    """One netlink message."""
+
+    kind: int
+    flags: int
+    port: int
+    """Of the socket whose request led to it; 0 where none did."""
+    body: memoryview
+
+    @property
+    def is_torn(self) -> bool:
+        """Whether it is part of an answer during which something changed."""
+        return bool(self.flags & NLM_F_DUMP_INTR)
+
+    @property
+    def errno(self) -> int:
+        """Of an `ERROR` what is wrong; 0 for nothing, and where it is cut short."""
+        return -_NLMSGERR.unpack_from(self.body)[0] if len(self.body) >= _NLMSGERR.size else 0
+
+
+def request(kind: Kind, port: int) -> bytes:
+    """Asks for all that there is of a kind (`GETLINK`, `GETADDR`), from the socket with this port."""
+    body = bytes((_IFINFOMSG if kind == Kind.GETLINK else _IFADDRMSG).size)
+    return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 0, port) + body
+
+
+def messages(data: memoryview) -> Iterator[Message]:
+    """The messages in what one `recv` gave; one that is cut short is left out."""
+    while len(data) >= _NLMSGHDR.size:
+        length, kind, flags, _, port = _NLMSGHDR.unpack_from(data)
+        if not _NLMSGHDR.size <= length <= len(data):
+            return
+        yield Message(kind, flags, port, data[_NLMSGHDR.size : length])
+        data = data[_aligned(length) :]
+
+
+def attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """Types and values of the attributes in `data`; one that is cut short is left out."""
+    while len(data) >= _NLATTR.size:
+        length, kind = _NLATTR.unpack_from(data)
+        if not _NLATTR.size <= length <= len(data):
+            return
+        yield kind & NLA_TYPE_MASK, data[_NLATTR.size : length]
+        data = data[_aligned(length) :]
+
+
+def _aligned(length: int) -> int:
+    return length + 3 & ~3
+
+
+@dataclass(frozen=True)
+class Link:
+    """One network interface."""
+
+    name: str
+    index: int
+    up: bool = False
+    """Whether it was switched on, with or without a carrier."""
+    master: int = 0
+    """Index of the link that it is a part of, such as a bridge; 0 for none."""
+    kind: str = ""
+    """`bridge`, `vlan`, `veth`, …; empty for a device."""
+    part: str = ""
+    """What it is to its master: `bridge`, `bond`, `vrf`, …"""
+    alternatives: tuple[str, ...] = ()
+    """Its other names (altname in ip-link(8))."""
+    addresses: set[bytes] = field(default_factory=set, compare=False)
+    """Its own, packed: one set for as long as the link lives. (Copies of thousands of addresses would take seconds.)"""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name, *self.alternatives)
+
+
+def read_link(body: memoryview) -> Link | None:
+    """What RTM_NEWLINK or RTM_DELLINK tells, without addresses; None where it is not about the link itself."""
+    if len(body) < _IFINFOMSG.size:
+        return None
+    family, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
+    if family != socket.AF_UNSPEC:
+        return None  # from a bridge: a port that leaves it is "deleted", and the link lives on
+    name, master, kind, part, alternatives = "", 0, "", "", []
+    for attribute, value in attributes(body[_aligned(_IFINFOMSG.size) :]):
+        match attribute:
+            case Ifla.IFNAME:
+                name = _text(value)
+            case Ifla.MASTER:
+                master = _number(value)
+            case Ifla.WIRELESS:  # an event of a radio, with next to nothing about the link
+                return None
+            case Ifla.LINKINFO:
+                info = dict(attributes(value))
+                kind, part = (_text(info.get(which, b"")) for which in (LinkInfo.KIND, LinkInfo.SLAVE_KIND))
+            case Ifla.PROP_LIST:
+                alternatives = [_text(other) for which, other in attributes(value) if which == Ifla.ALT_IFNAME]
+    if not name or index <= 0:
+        return None
+    return Link(name, index, bool(flags & IFF_UP), master, kind, part, tuple(alternatives))
+
+
+def read_address(body: memoryview) -> tuple[int, bytes, bool] | None:
+    """What RTM_NEWADDR or RTM_DELADDR tells: the link's index, its packed address, and whether it is really ours.
+
+    An IPv6 address that is still tentative is ours already, so that none is missed; one that another host turned out to
+    have is not.
+    """
+    if len(body) < _IFADDRMSG.size:
+        return None
+    family, _, flags, _, index = _IFADDRMSG.unpack_from(body)
+    found = dict(attributes(body[_aligned(_IFADDRMSG.size) :]))
+    # Where both are there, ADDRESS is the other end of a point-to-point link.
+    address = bytes(found.get(Ifa.LOCAL, found.get(Ifa.ADDRESS, b"")))
+    if len(address) != _ADDRESS_SIZES.get(family):
+        return None
+    if Ifa.FLAGS in found:  # all of them; the header has room for eight bits
+        flags = _number(found[Ifa.FLAGS])
+    return index, address, not flags & IFA_F_DADFAILED
+
+
+def _text(value: memoryview | bytes) -> str:
+    return bytes(value).partition(b"\0")[0].decode(errors="replace")
+
+
+def _number(value: memoryview) -> int:
+    return int(_U32.unpack_from(value)[0]) if len(value) >= _U32.size else 0
+
+
+class Change(Enum):
+    """What happened to a link."""
+
+    APPEARED = auto()
+    WENT = auto()
+    CAME_UP = auto()
+    WENT_DOWN = auto()
+    RENAMED = auto()
+    MASTERED = auto()  # it became part of another link, or ceased to be
+    ADDRESSED = auto()  # an address came or went
+
+
+Event = tuple[Change, Link]
+"""With the link as it is after the change, or as it was before it went."""
+
+
+class Table:
+    """Links by index and the host's addresses, as messages tell them."""
+
+    def __init__(self) -> None:
+        self.links: dict[int, Link] = {}
+        self.local: set[bytes] = {_LOOPBACK6}
+        self._has_stale = False
+
+    def apply(self, message: Message) -> list[Event]:
+        """Take note of one message; what it changed. A message of another kind changes nothing."""
+        match message.kind:
+            case Kind.NEWLINK | Kind.DELLINK:
+                link = read_link(message.body)
+                if link is None:
+                    return []
+                return self._put(link) if message.kind == Kind.NEWLINK else self._remove(link.index)
+            case Kind.NEWADDR | Kind.DELADDR:
+                told = read_address(message.body)
+                if told is None:
+                    return []
+                index, address, ours = told
+                return self._address(index, address, ours and message.kind == Kind.NEWADDR)
+        return []
+
+    def tidy(self) -> None:
+        """Forget addresses that no link has any more; once for many messages, since it looks at every address."""
+        if self._has_stale:
+            self._has_stale = False
+            self.local = {_LOOPBACK6}.union(*(link.addresses for link in self.links.values()))
+
+    def become(self, newer: "Table") -> list[Event]:
+        """Be equal to `newer`; what that changes."""
+        events = [event for index in self.links.keys() - newer.links.keys() for event in self._remove(index)]
+        for index, link in newer.links.items():
+            events += self._put(link)
+            mine = self.links[index]
+            if mine.addresses != link.addresses:
+                mine.addresses.clear()
+                mine.addresses.update(link.addresses)
+                self._has_stale = True
+                events.append((Change.ADDRESSED, mine))
+        self.tidy()
+        return events
+
+    def _put(self, link: Link) -> list[Event]:
+        before = self.links.get(link.index)
+        if before is None:
+            self.links[link.index] = link
+            self.local |= link.addresses
+            return [(Change.APPEARED, link)]
+        link = self.links[link.index] = replace(link, addresses=before.addresses)
+        changes = []
+        if link.names != before.names:
+            changes.append(Change.RENAMED)
+        if (link.master, link.part) != (before.master, before.part):
+            changes.append(Change.MASTERED)
+        if link.up != before.up:
+            changes.append(Change.CAME_UP if link.up else Change.WENT_DOWN)
+        return [(change, link) for change in changes]
+
+    def _remove(self, index: int) -> list[Event]:
+        link = self.links.pop(index, None)
+        if link is None:
+            return []
+        self._has_stale |= bool(link.addresses)
+        return [(Change.WENT, link)]
+
+    def _address(self, index: int, address: bytes, ours: bool) -> list[Event]:
+        link = self.links.get(index)
+        if link is None or (address in link.addresses) == ours:
+            return []
+        if ours:
+            link.addresses.add(address)
+            self.local.add(address)
+        else:
+            link.addresses.discard(address)
+            self._has_stale = True
+        return [(Change.ADDRESSED, link)]
+
+
+def fits(link: Link, patterns: tuple[str, ...]) -> bool:
+    """Whether the link has a name that the patterns ask for."""
+    return not patterns or any(fnmatchcase(name, pattern) for name in link.names for pattern in patterns)
