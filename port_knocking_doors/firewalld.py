@@ -119,20 +119,6 @@ class _Bus(MessageBus):
         self._sock.close()
 
 
-async def ask(interface: str, member: str, *arguments: str | int) -> Any:
-    """One question over a connection of its own; `interface` and `member` as of firewalld.dbus(5).
-
-    For what the daemon itself never asks: the sandbox looks at firewalld from outside with it. Raises `FirewallError`.
-    """
-    client = Firewalld(lambda _event: None)
-    bus = await client._connect()
-    try:
-        signature = "".join("s" if isinstance(argument, str) else "i" for argument in arguments)
-        return await client._call(interface, member, signature, *arguments)
-    finally:
-        bus.close()
-
-
 @contextlib.asynccontextmanager
 async def connected() -> AsyncIterator["Firewalld"]:
     """A connection that does not come back by itself, for a look. Raises `FirewallError` where there is no bus."""
@@ -387,6 +373,36 @@ class Firewalld:
         if reply.message_type is MessageType.ERROR:
             raise _error(reply.error_name, " ".join(str(part) for part in reply.body))
         return reply
+
+
+class Onlooker:
+    """Asks what the daemon itself never asks, over a connection that it keeps while the bus does: the sandbox looks at
+    firewalld from outside with it."""
+
+    def __init__(self) -> None:
+        self._client: Firewalld | None = None
+        self._connecting = asyncio.Lock()
+        self._watch: asyncio.Task[None] | None = None
+
+    async def ask(self, interface: str, member: str, *arguments: str | int) -> Any:
+        """One question; `interface` and `member` as of firewalld.dbus(5). Raises `FirewallError`."""
+        async with self._connecting:
+            client = self._client
+            if client is None:
+                client = Firewalld(lambda _event: None)
+                self._watch = asyncio.create_task(self._forget(await client._connect()))
+                self._client = client
+        signature = "".join("s" if isinstance(argument, str) else "i" for argument in arguments)
+        return await client._call(interface, member, signature, *arguments)
+
+    async def _forget(self, bus: _Bus) -> None:
+        try:
+            await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
+        except Exception:  # noqa: S110 the library passes on whatever ended it, and all of it is an end
+            pass
+        finally:
+            self._client = None
+            bus.close()
 
 
 def _rules(name: str, settings: Mapping[str, Any], *, is_policy: bool = False) -> Rules:

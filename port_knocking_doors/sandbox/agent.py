@@ -16,8 +16,8 @@ from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any
 
-from port_knocking_doors import firewalld
 from port_knocking_doors.errors import FirewallError
+from port_knocking_doors.firewalld import Onlooker
 from port_knocking_doors.sandbox.channel import Channel, Message
 
 _OUTCOMES = {
@@ -44,6 +44,8 @@ class Agent:
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._servers: dict[int, _EchoServer] = {}
         self._watches: dict[int, _Watch] = {}
+        self._loop = asyncio.new_event_loop()
+        self._onlooker = Onlooker()
         self._operations: dict[str, Callable[..., Any]] = {
             "signal": self._signal,
             "send": _send,
@@ -52,11 +54,12 @@ class Agent:
             "close": self._close,
             "watch": self._watch,
             "watched": self._watched,
-            "ask": _ask,
+            "ask": self._ask,
         }
 
     def serve(self) -> None:
         """Obey until the owner hangs up."""
+        threading.Thread(target=self._loop.run_forever, daemon=True).start()
         while (received := self._channel.receive()) is not None:
             threading.Thread(target=self._serve_one, args=received, daemon=True).start()
 
@@ -110,12 +113,12 @@ class Agent:
         self._watches[id(watch)] = watch
         return id(watch)
 
+    def _ask(self, interface: str, member: str, arguments: list[str | int], timeout: float) -> Any:
+        question = asyncio.wait_for(self._onlooker.ask(interface, member, *arguments), timeout)
+        return asyncio.run_coroutine_threadsafe(question, self._loop).result()
+
     def _watched(self, watch: int) -> list[tuple[float, str]]:
         return self._watches.pop(watch).stop()
-
-
-def _ask(interface: str, member: str, arguments: list[str | int], timeout: float) -> Any:
-    return asyncio.run(asyncio.wait_for(firewalld.ask(interface, member, *arguments), timeout))
 
 
 def _kind(error: Exception) -> str:
