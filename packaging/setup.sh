@@ -137,6 +137,14 @@ pip_failed() { # pip_failed WHAT LOG
   die "$1: $(grep -m1 '^ *ERROR' "$2" || grep -m1 '^ *error' "$2" || echo 'see above'); the log: $2"
 }
 
+# What is used is compiled by Python itself: that is a fifth of what there is. Without a finder of its own, an editable
+# project costs every start of Python 15 ms less.
+pip_install() { # pip_install LOG ARGUMENT…
+  PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
+    "$venv/bin/python" -m pip install --quiet --progress-bar off --no-compile \
+    --config-settings editable_mode=compat "${@:2}" >"$1" 2>&1 </dev/null
+}
+
 make_environment() { # make_environment demo|test
   local want=$1 python='' version path log source=$project started=$SECONDS
   ! is_ready "$want" || return 0
@@ -169,14 +177,11 @@ make_environment() { # make_environment demo|test
   else
     say "installing the project and its dependencies into it …"
   fi
-  PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    "$venv/bin/python" -m pip install --quiet --progress-bar off --editable "$source" >"$log" 2>&1 </dev/null ||
-    pip_failed 'pip install failed' "$log"
-  # Not every Python can have it, and to build it takes clang: without, the tests replay the fuzzer's corpus only.
-  [ "$want" != test ] || PIP_USER=0 PIP_NO_INPUT=1 PIP_DISABLE_PIP_VERSION_CHECK=1 \
-    "$venv/bin/python" -m pip install --quiet --progress-bar off --only-binary atheris \
-    --editable "${source%'[dev]'}[fuzz]" >"$log" 2>&1 </dev/null ||
-    say "there is no atheris for this Python: the tests will not fuzz"
+  # Not every Python can have atheris, and to build it takes clang: without, the tests replay the fuzzer's corpus only.
+  if [ "$want" != test ] || ! pip_install "$log" --only-binary atheris --editable "${source%]},fuzz]"; then
+    pip_install "$log" --editable "$source" || pip_failed 'pip install failed' "$log"
+    [ "$want" != test ] || say "there is no atheris for this Python: the tests will not fuzz"
+  fi
   stamp "$want" "$(about_python "$venv/bin/python" pip)" >"$venv/.set-up"
   rm -f "$venv/.unfinished" "$log"
   say "the environment is ready, in $((SECONDS - started)) s"
