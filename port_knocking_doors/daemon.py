@@ -217,11 +217,12 @@ class Daemon:
         if outcome.stages:
             self._tell_stages(source, outcome, when)
         if outcome.verdict is Verdict.COMPLETE:
+            address, name = ipaddress.ip_address(source), _interface_name(interface)
             self._counts["complete"] += len(outcome.sequences)
             spent: set[tuple[str, int]] = set()
             for sequence in outcome.sequences:
                 if not sequence.one_time or self._spend(sequence, spent):
-                    self._open(source, interface, sequence, when)
+                    self._open(address, name, sequence, when)
             self._arm()
         elif outcome.verdict is Verdict.WRONG:
             self._counts["wrong"] += 1
@@ -295,10 +296,9 @@ class Daemon:
                 logger.error("%s: %s: its door is disabled", sequence.name, why)
                 self._herald.on_disabled(sequence.name)
 
-    def _open(self, source: bytes, interface: int, sequence: Sequence, when: float) -> None:
-        address = ipaddress.ip_address(source)
+    def _open(self, address: Address, interface: str, sequence: Sequence, when: float) -> None:
         if sequence.opens:
-            door = Door(address, _interface_name(interface), sequence.name, sequence.opens)
+            door = Door(address, interface, sequence.name, sequence.opens)
             if self._admit(door, when, sequence.duration):
                 self._keeper.want(door, lambda zones: self._door_rules(door, zones))
                 if not self._keeper.present:
@@ -471,7 +471,9 @@ class Daemon:
         if sequence is None:
             what = f"sequence {name!r}" if name else "opening sequence"
             raise ConfigError(f"there is no {what}, expected one of: {', '.join(sorted(sequences))}")
-        self._open(address.packed, 0, sequence, now())
+        # A door that is open from a knock is prolonged where it is, and none beside it opened in another zone.
+        standing = (door.interface for door in self._doors if (door.address, door.sequence) == (address, sequence.name))
+        self._open(address, next(standing, ""), sequence, now())
         self._arm()
         await self._calm()
         opened = [door for door in self._doors if (door.address, door.sequence) == (address, sequence.name)]

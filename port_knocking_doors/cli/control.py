@@ -27,7 +27,7 @@ def open_(
     """Open a door of the running daemon for an address, as if it had knocked.
 
     Its zone is the configured one, else the address's own, else the default zone: by what interface somebody comes is
-    known from a knock only.
+    known from a knock only. A door that is open from a knock is prolonged where it is.
     """
     request = Request(Verb.OPEN, _read(address), sequence)
     doors = doors_from_data(_ask(context, conf, priority, request))

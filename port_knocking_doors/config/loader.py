@@ -214,9 +214,9 @@ def load_knockd(
 def read_tportknockd(path: Path) -> Foreign:
     """tportknockd's file, with everything that is wrong with it. Raises `ConfigError` if it cannot be read at all."""
     shown = _shown(path)
-    data, mode = read(path, "a file of tportknockd's")
+    data, status = read(path, "a file of tportknockd's")
     sequences, errors = tportknockd.read(data.decode("utf-8-sig", "surrogateescape"), shown)
-    warnings = tuple(_exposed(path, mode, runs_commands=True))
+    warnings = tuple(_exposed(path, status, runs_commands=True))
     return Foreign(sequences, (shown,) * len(sequences), errors, warnings)
 
 
@@ -292,21 +292,26 @@ def _is_there(path: Path) -> bool:
 
 def _from_file(path: Path, home: Path | None) -> tuple[Settings, dict[str, str], list[str]]:
     shown = _shown(path)
-    data, mode = read(path, "TOML text")
+    data, status = read(path, "TOML text")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError("this is not UTF-8, expected TOML text", f"{shown}:{line}") from None
-    warnings = [*_exposed(path, mode)]
+    warnings = [*_exposed(path, status)]
     settings, more = _with_imports(native.parse(text, shown), path, home)
     return settings, native.places(text, shown), warnings + more
 
 
-def _exposed(path: Path, mode: int, *, runs_commands: bool = False) -> Iterator[str]:
-    """What is unwise about a file's permissions."""
-    shown = _shown(path)
+def _exposed(path: Path, status: os.stat_result, *, runs_commands: bool = False) -> Iterator[str]:
+    """What is unwise about who may do what with a file."""
+    shown, mode = _shown(path), stat.S_IMODE(status.st_mode)
     chmod = f"(mode {mode:04o}), and {{}}: chmod 600 {shlex.quote(shown)}"
+    if runs_commands and status.st_uid not in (0, os.geteuid()):
+        yield (
+            f"{shown}: this file belongs to another user (number {status.st_uid}), and its commands run with all rights"
+            f" of the daemon: chown {os.geteuid()} {shlex.quote(shown)}"
+        )
     if runs_commands and mode & 0o022:
         yield f"{shown}: others may write this file {chmod.format('its commands run with all rights of the daemon')}"
     elif mode & 0o077:
@@ -347,10 +352,10 @@ def _imported(one: Import, path: Path) -> Foreign:
 def _read_knockd(path: Path, folder: Path = Path()) -> Foreign:
     """knockd's file, and the files of one-time sequences that it names, where their paths are relative in `folder`."""
     shown = _shown(path)
-    data, mode = read(path, "a file of knockd's")
+    data, status = read(path, "a file of knockd's")
     # Old files have comments in old encodings; anywhere else, what is not UTF-8 is refused.
     found = knockd.parse(data.decode("utf-8", "surrogateescape"), shown)
-    warnings = [*_exposed(path, mode, runs_commands=True)]
+    warnings = [*_exposed(path, status, runs_commands=True)]
     sequences = []
     places = tuple(f"{shown}:{line}" for line in found.lines)
     for sequence, place in zip(found.sequences, places, strict=True):
@@ -364,15 +369,15 @@ def _read_knockd(path: Path, folder: Path = Path()) -> Foreign:
 
 
 def _one_time_doubts(sequence: Sequence, path: Path) -> Iterator[str]:
-    data, mode = read(path, "one-time sequences")
-    yield from _exposed(path, mode)
+    data, status = read(path, "one-time sequences")
+    yield from _exposed(path, status)
     lines = data.decode("utf-8", "surrogateescape").split("\n")
     if not any(knockd.one_time_steps(line, sequence.flags) for line in lines):
         yield f"{_shown(path)}: no one-time sequence is left, so door {sequence.name} stays closed; write new ones"
 
 
-def read(path: Path, expected: str) -> tuple[bytes, int]:
-    """The bytes of an ordinary file, and its permissions. Anything else is refused, without waiting for it.
+def read(path: Path, expected: str) -> tuple[bytes, os.stat_result]:
+    """The bytes of an ordinary file, and whose it is. Anything else is refused, without waiting for it.
 
     `expected` says for messages what the file ought to hold. Raises `ConfigError`.
     """
@@ -391,7 +396,7 @@ def read(path: Path, expected: str) -> tuple[bytes, int]:
         raise ConfigError(problem, _shown(path)) from None
     if len(data) > SIZE_MAX:
         raise ConfigError(f"this file is too large, expected at most {SIZE_MAX} bytes", _shown(path))
-    return data, stat.S_IMODE(status.st_mode)
+    return data, status
 
 
 def _doubts(settings: Settings, source: str) -> Iterator[str]:

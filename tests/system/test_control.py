@@ -125,6 +125,18 @@ def test_doors_are_opened_closed_and_knockers_forgotten_by_hand(
         assert re.fullmatch(f"port-knocking-doors: .*{re.escape(text)}.*\n", done.stderr)
 
 
+def test_a_door_from_a_knock_is_prolonged_by_hand_where_it_is(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    """By hand nobody knows by what interface somebody comes; a second door would stand in the default zone."""
+    box.firewall_cmd("--zone=internal", f"--change-interface={client.server_interface}")
+    daemon = start_daemon(box, tmp_path, max_opened_door_duration=600)
+    knock(client, client.server4)
+    daemon.wait_for(f"{client.address4}: opened {GUARDED}/tcp in zone internal")
+    said = told(box, "open", str(client.address4), *MARK)
+    assert f"open: {GUARDED}/tcp by main in zone internal" in said
+    assert (doors(box, "internal"), doors(box)) == ([door_rule(client.address4)], [])
+    daemon.wait_for(f"{client.address4}: prolonged {GUARDED}/tcp")
+
+
 def test_firewalld_that_hangs_is_told_and_nothing_is_said_to_be_open(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:

@@ -535,6 +535,24 @@ def test_an_imported_file_that_others_can_use_is_warned_of(world: World, form: s
     assert world.load().warnings == ((f"{path}: {warning}{path}",) if warning else ())
 
 
+@pytest.mark.parametrize("form", ["knockd", "tportknockd"])
+def test_an_imported_file_that_another_user_owns_is_warned_of(
+    world: World, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """He may let the daemon run what he likes; root may anyway."""
+    path = foreign(world.root / "x", KNOCKD if form == "knockd" else TPORTKNOCKD)
+    write(world.home_file, more=importing(f"{form} {path}"))
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+    (warning,) = world.load().warnings
+    assert warning == (
+        f"{path}: this file belongs to another user (number {path.stat().st_uid}), and its commands run with all rights"
+        f" of the daemon: chown {os.geteuid()} {path}"
+    )
+
+
 def test_imported_sequences_are_doubted_like_our_own(world: World) -> None:
     text = "[a]\nSequence=7000,8000,9000\n[b]\nSequence=77\n[c]\nSequence=13,12,11\n[d]\nSequence=2222,5432,7\n"
     path = foreign(world.root / "x", text)
