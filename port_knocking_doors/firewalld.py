@@ -109,6 +109,11 @@ class _Bus(MessageBus):
             line += byte
         return line[:-2].decode()
 
+    async def ended(self) -> None:
+        """Wait for its end, whatever ends it: the library passes that on."""
+        with contextlib.suppress(Exception):
+            await self.wait_for_disconnect()  # type: ignore[no-untyped-call]
+
     def close(self) -> None:
         """Hang up; the library shuts the socket down but leaves it open, and after a failure watched by the loop."""
         with contextlib.suppress(OSError):
@@ -162,9 +167,7 @@ class Firewalld:
                 continue
             delay = _FIRST_RETRY
             try:
-                await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
-            except Exception:  # noqa: S110 the library passes on whatever ended it, and all of it is an end
-                pass
+                await bus.ended()
             finally:
                 self._bus = None
                 self.connected.clear()
@@ -396,13 +399,9 @@ class Onlooker:
         return await client._call(interface, member, signature, *arguments)
 
     async def _forget(self, bus: _Bus) -> None:
-        try:
-            await bus.wait_for_disconnect()  # type: ignore[no-untyped-call]
-        except Exception:  # noqa: S110 the library passes on whatever ended it, and all of it is an end
-            pass
-        finally:
-            self._client = None
-            bus.close()
+        await bus.ended()
+        self._client = None
+        bus.close()
 
 
 def _rules(name: str, settings: Mapping[str, Any], *, is_policy: bool = False) -> Rules:

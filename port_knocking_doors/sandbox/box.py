@@ -13,6 +13,7 @@ from port_knocking_doors.sandbox import launch
 from port_knocking_doors.sandbox.host import ClientHost, Host, Link
 from port_knocking_doors.sandbox.inside import BUS_SOCKET, RUNTIME_DIRECTORY
 from port_knocking_doors.sandbox.process import AgentLink, Process, RequestError
+from port_knocking_doors.scoped import Scoped
 
 READY_WITHIN = 30.0
 """Seconds until the bus or firewalld must have come up."""
@@ -180,7 +181,7 @@ class Polkit(Service):
             time.sleep(_POLL)
 
 
-class Sandbox:
+class Sandbox(Scoped):
     """A server with a real firewalld and one client host for each name, for as long as the `with` lasts.
 
     `users`: other users than root are wanted in there, which not everybody can have without root.
@@ -204,24 +205,14 @@ class Sandbox:
     bus: Bus
     firewalld: Firewalld
 
-    def __enter__(self) -> "Sandbox":
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     @property
     def way(self) -> str:
         """How it was entered: "a user namespace", "sudo" or "root"."""
         assert self._entrance is not None
         return self._entrance.way.name
 
-    def _start(self) -> None:
+    def open(self) -> None:
+        """Make the hosts, and start the bus and firewalld. Raises `SandboxError`."""
         self._entrance = launch.enter(self._say, users=self._users)
         link, _ = self._new_link("server", own_network=False)
         self.server = Host("server", link, self._environment, self.processes)
