@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from port_knocking_doors.errors import ConfigError, DoorsError
 
@@ -67,6 +67,10 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{masked(message, self.typed)}; see `{self.prog} --help`")
+
+    def print_help(self, file: Any = None) -> None:
+        # The library's own says nothing of an output that cannot be written.
+        print(self.format_help(), end="", file=file)
 
 
 def _parser() -> _Parser:

@@ -115,7 +115,7 @@ def test_a_complaint_that_nobody_can_read_does_not_change_the_status(
     assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
 
 
-@pytest.mark.parametrize("words", [["check", "-c"], ["--version"], ["--help"]], ids=" ".join)
+@pytest.mark.parametrize("words", [["check", "-c"], ["--version"], ["--help"], ["knock", "--help"]], ids=" ".join)
 def test_output_that_is_lost_is_a_failure(conf: Path, words: list[str]) -> None:
     done = shell('exec "$@" >/dev/full', *words, *([conf] if words[-1] == "-c" else []))
     assert done.returncode == 1
