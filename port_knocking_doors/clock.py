@@ -1,4 +1,5 @@
-"""The one clock, and waiting: by it, or for a descriptor. Every time that passes between the rooms comes from here."""
+"""The one clock, and waiting: by it, for a descriptor, for work to end. Every time that passes between the rooms comes
+from here."""
 
 import asyncio
 import time
@@ -9,6 +10,14 @@ T = TypeVar("T")
 
 now = time.monotonic
 """Seconds that never go back and that nobody sets (CLOCK_MONOTONIC): a wall clock that jumps moves no deadline."""
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """`asyncio.run`, without a warning of work never awaited where no event loop can be made (Python 3.14 has one)."""
+    try:
+        return asyncio.run(work)
+    finally:
+        work.close()
 
 
 async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:

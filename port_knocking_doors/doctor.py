@@ -3,7 +3,6 @@
 Nothing is changed by looking. Each finding is one line that says what to do next; ports of a sequence are never in it.
 """
 
-import asyncio
 import os
 import shutil
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from . import control, firewalld, ways
-from .clock import now
+from .clock import now, run
 from .config.loader import Loaded
 from .errors import DoorsError, FirewallError, NoDaemonError
 from .links import Links
@@ -99,7 +98,7 @@ def _findings(load: Callable[[], Loaded], priority: int | None) -> Iterator[Find
         yield _problem(f"daemon: {error}")
     else:
         yield from _about_daemon(snapshot, loaded)
-    yield from asyncio.run(_about_firewalld(settings, mark, snapshot))
+    yield from run(_about_firewalld(settings, mark, snapshot))
     yield from about_redirections(settings)
     yield from about_services(settings)
     if snapshot is None:

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from contextlib import suppress
 
 from . import log
-from .clock import now, within
+from .clock import now, run, within
 from .commands import pending_directory, run_pending
 from .doorkeeper import Doorkeeper
 from .errors import AlreadyRunningError, DoorsError, FirewallError
@@ -106,7 +106,7 @@ def _sweep_after_others(priority: int, patience: float) -> int | None:
     deadline = now() + patience
     while True:
         try:
-            return asyncio.run(sweep(priority, patience))
+            return run(sweep(priority, patience))
         except AlreadyRunningError as error:
             if error.by_daemon or now() > deadline:
                 return None

@@ -105,18 +105,18 @@ class _Asked(BaseException):
 
 
 def _own_parser(name: str) -> argparse.ArgumentParser | None:
-    def found(parser: argparse.ArgumentParser, *_: object) -> None:
+    def found(parser: argparse.ArgumentParser) -> None:
         raise _Asked(parser)
 
-    usual = argparse.ArgumentParser.print_help
-    argparse.ArgumentParser.print_help = found  # type: ignore[assignment,method-assign]
+    usual = argparse.ArgumentParser.format_help
+    argparse.ArgumentParser.format_help = found  # type: ignore[assignment,method-assign]
     try:
         app([name, "--help"], prog_name=PROGRAM, standalone_mode=False)
     except _Asked as asked:
         parser: argparse.ArgumentParser = asked.args[0]
         return parser
     finally:
-        argparse.ArgumentParser.print_help = usual  # type: ignore[method-assign]
+        argparse.ArgumentParser.format_help = usual  # type: ignore[method-assign]
     return None
 
 

@@ -1,13 +1,12 @@
 """`knockd`: its options and its own file, for whoever used that daemon before."""
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
 
 import typer
 
-from port_knocking_doors import __version__, log, runtime
+from port_knocking_doors import __version__, clock, log, runtime
 from port_knocking_doors import background as detached
 from port_knocking_doors.config import knockd, loader
 from port_knocking_doors.knockd_log import KnockdLog
@@ -106,7 +105,7 @@ def run(
         if background:
             log.to_syslog(COMMAND)
         with herald:
-            asyncio.run(Daemon(loaded, read_again, herald).run())
+            clock.run(Daemon(loaded, read_again, herald).run())
 
     if not background:
         serve()

@@ -80,8 +80,7 @@ def run(
 
 
 def _run_daemon(source: Source) -> None:
-    import asyncio
-
+    from port_knocking_doors import clock
     from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
 
     def load() -> loader.Loaded:
@@ -90,7 +89,7 @@ def _run_daemon(source: Source) -> None:
             log.logger.warning("%s", warning)
         return loaded
 
-    asyncio.run(Daemon(load(), load).run())
+    clock.run(Daemon(load(), load).run())
 
 
 def _write_home_file() -> None:

@@ -1,6 +1,5 @@
 """`tportknockd`: its options and its own file, for whoever used that daemon before."""
 
-import asyncio
 import ipaddress
 import sys
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Optional
 import typer
 
 from port_knocking_doors import background as detached
-from port_knocking_doors import links, log, runtime
+from port_knocking_doors import clock, links, log, runtime
 from port_knocking_doors.config import loader, values
 from port_knocking_doors.config.words import in_words
 from port_knocking_doors.errors import ConfigError
@@ -142,12 +141,12 @@ def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool
     from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
 
     if not background:
-        asyncio.run(Daemon(loaded, read).run())
+        clock.run(Daemon(loaded, read).run())
         return
 
     def serve() -> None:
         log.to_syslog(COMMAND)
-        asyncio.run(Daemon(loaded, read).run())
+        clock.run(Daemon(loaded, read).run())
 
     name = COMMAND if device is None else f"{COMMAND}-{device}"
     detached.run(serve, runtime.directory() / f"{name}.pid")

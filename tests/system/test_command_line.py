@@ -200,7 +200,7 @@ def test_a_knock_port_in_use_is_one_line_that_does_not_tell_it(
 
 
 # For the sockets of the knock ports, and for the guardian.
-@pytest.mark.parametrize(("number", "said"), [(12, "opening_sequence: port number 3"), (17, "closes the doors")])
+@pytest.mark.parametrize(("number", "said"), [(12, "opening_sequence: port number"), (17, "closes the doors")])
 def test_a_lack_of_descriptors_is_no_error_of_the_configuration(
     bare: Sandbox, tmp_path: Path, number: int, said: str
 ) -> None:

@@ -198,7 +198,7 @@ def test_more_than_can_wait_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
 def test_without_a_descriptor_of_the_process_its_end_is_noticed_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
-    def fail(_: int) -> int:
+    def fail(*_: int) -> int:
         raise error
 
     monkeypatch.setattr(os, "pidfd_open", fail)
