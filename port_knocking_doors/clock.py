@@ -2,6 +2,8 @@
 from here."""
 
 import asyncio
+import select
+import socket
 import time
 from collections.abc import Coroutine
 from typing import Any, TypeVar
@@ -13,8 +15,15 @@ now = time.monotonic
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, without a warning of work never awaited where no event loop can be made (Python 3.14 has one)."""
+    """`asyncio.run`, which raises `OSError`, and no more, where there are no descriptors for an event loop.
+
+    By itself it leaves a loop built halfway and work that was never awaited, both of which complain once they are
+    thrown away (Python 3.14).
+    """
     try:
+        with select.epoll():
+            for end in socket.socketpair():
+                end.close()
         return asyncio.run(work)
     finally:
         work.close()
