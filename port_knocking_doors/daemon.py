@@ -300,6 +300,7 @@ class Daemon:
         if sequence.opens:
             door = Door(address, interface, sequence.name, sequence.opens)
             if self._admit(door, when, sequence.duration):
+                self._begin_anew(door)
                 self._keeper.want(door, lambda zones: self._door_rules(door, zones))
                 if not self._keeper.present:
                     self._teller.on_waiting(door)
@@ -321,6 +322,11 @@ class Daemon:
         elif answer is Answer.REFUSE:
             self._teller.on_refused(door, len(self._doors), when)
         return answer is Answer.OPEN
+
+    def _begin_anew(self, door: Door) -> None:
+        """Forget that it was open: its time was over, and firewalld had not yet confirmed that it is closed."""
+        if self._confirmed.pop(door, None) is not None:
+            self._counts["closed"] += 1
 
     def _door_rules(self, door: Door, zones: Zones) -> list[Placed]:
         zone = self._settings.zone or zones.zone_of(door.address, door.interface)

@@ -190,7 +190,8 @@ class Doorkeeper:
             self._wanted.setdefault(placed, set()).add(owner)
             self._to_add[placed] = None
         if rules != before and owner in self._placements:
-            self._rising[owner] = set(rules - self._standing)
+            # Of what is not known to stand any more, a look at firewalld is to confirm it.
+            self._rising[owner] = set(rules - self._standing if self._trusted else rules)
             self._announce(owner)
 
     # What firewalld says. --------------------------------------------------------------------------------------------

@@ -1,11 +1,13 @@
 """firewalld reloads, restarts, hangs, dies and is meddled with: doors follow, and the client's host sees it."""
 
+import json
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from port_knocking_doors.model import RULE_PRIORITY
 from port_knocking_doors.sandbox import Sandbox
 from tests.helpers.doorstep import (
     KNOCKER,
@@ -35,6 +37,7 @@ RELOAD_GAP = 2.0
 """Seconds that a reload may keep a knocker out; most of them are firewalld's own."""
 CALL_TIMEOUT = 5.0
 """What the daemon gives firewalld for an answer."""
+STATUS = [sys.executable, "-m", "port_knocking_doors", "status", "--priority", str(RULE_PRIORITY)]
 
 
 # --- reloads
@@ -131,6 +134,26 @@ def test_who_knocked_while_firewalld_was_stopped_for_too_long_stays_out(box: San
         assert "open" not in outcomes[outcomes.index("prohibited") :]
     assert door_rules(box) == []
     assert not said(daemon, r"(?<!never )opened")
+
+
+def test_a_door_that_was_open_when_firewalld_stopped_is_not_taken_for_open_at_its_next_knock(
+    box: Sandbox, tmp_path: Path
+) -> None:
+    """Nobody has confirmed that it is closed, nor that it is open again."""
+    client, duration = box.hosts["client"], 2.0
+    daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
+    knock(client, client.server4)
+    deadline = time.monotonic() + duration
+    daemon.wait_for(f"{client.address4}: opened")
+    box.firewalld.stop()
+    daemon.wait_for("firewalld is gone")
+    past(deadline + 0.2)
+    knock(client, client.server4)
+    daemon.wait_for("its door opens when firewalld is back")
+    (door,) = json.loads(box.server.run([*STATUS, "--json"]).stdout)["doors"]
+    assert door["standing"] == "waiting"
+    daemon.wait_for("never opened")
+    assert len(said(daemon, r"(?<!never )opened")) == 1
 
 
 def test_a_door_whose_time_runs_out_while_firewalld_restarts_stays_shut(box: Sandbox, tmp_path: Path) -> None:

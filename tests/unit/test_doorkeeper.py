@@ -109,6 +109,25 @@ def test_wants_and_forgets(bus: FakeBus) -> None:
     on_a_bus(bus, story)
 
 
+def test_who_wants_again_what_stood_when_firewalld_went_waits_for_its_word(bus: FakeBus) -> None:
+    async def story(keeper: Doorkeeper, told: Story) -> None:
+        keeper.want("a", always(Placed("public", rule(1))))
+        await asyncio.wait_for(keeper.settled(), SOON)
+        bus.own(False)
+        await until(lambda: not keeper.present)
+        keeper.forget("a")
+        keeper.want("a", always(Placed("public", rule(1))))
+        assert told.told == [("standing", "a")], "nobody can know whether it stands"
+        bus.zones["public"].clear()
+        bus.own(True)
+        await until(lambda: keeper.present)
+        await asyncio.wait_for(keeper.settled(), SOON)
+        assert bus.zones["public"] == [rule(1)]
+        assert told.told == 2 * [("standing", "a")]
+
+    on_a_bus(bus, story)
+
+
 REFUSALS = {
     "by firewalld": (f"{NAME}.NotAuthorizedException", "Not Authorized: org.fedoraproject.FirewallD1.config"),
     "by the bus": (f"{DBUS}.Error.AccessDenied", "Rejected send message"),
