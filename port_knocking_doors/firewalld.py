@@ -149,6 +149,7 @@ class Firewalld:
         self._on_event = on_event
         self._bus: _Bus | None = None
         self._owner = ""
+        self._owner_changes = 0
         self._has_ipsets = False
         self.connected = asyncio.Event()
         """Set while there is a bus, firewalld on it or not."""
@@ -183,12 +184,7 @@ class Firewalld:
             self._bus = bus
             for rule in _MATCHES:
                 await self._call_bus("AddMatch", "s", rule)
-            try:
-                self._set_owner(await self._call_bus("GetNameOwner", "s", NAME))
-            except FirewallError as error:
-                if error.code != UNREACHABLE or bus.unique_name is None:
-                    raise
-                self._set_owner("")
+            await self._look_for_owner(bus)
             self.connected.set()
         except BaseException as error:
             self._bus = None
@@ -198,6 +194,18 @@ class Firewalld:
                 raise FirewallError(f"no D-Bus: {error}", UNREACHABLE) from error
             raise
         return bus
+
+    async def _look_for_owner(self, bus: _Bus) -> None:
+        changes = self._owner_changes
+        try:
+            owner = await self._call_bus("GetNameOwner", "s", NAME)
+        except FirewallError as error:
+            if error.code != UNREACHABLE or bus.unique_name is None:
+                raise
+            owner = ""
+        # A signal that follows the answer at once is taken note of before we go on here, and knows better.
+        if self._owner_changes == changes:
+            self._set_owner(owner)
 
     def _set_owner(self, owner: str) -> None:
         """firewalld is on the bus by this unique name now, or by none."""
@@ -213,6 +221,7 @@ class Firewalld:
         member, interface = message.member, message.interface
         if message.sender == DBUS:
             if (interface, member, message.signature) == (DBUS, "NameOwnerChanged", "sss") and message.body[0] == NAME:
+                self._owner_changes += 1
                 self._set_owner(message.body[2])
         elif not self._owner or message.sender != self._owner:
             return

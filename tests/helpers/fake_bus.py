@@ -57,6 +57,8 @@ class FakeBus:
         self.greeting = Greeting.WELCOME
         self.owned = True
         """Whether there is a firewalld."""
+        self.fickle = False
+        """Whether firewalld comes or goes right behind the next answer to whether it is there."""
         self.zones: dict[str, list[str]] = {"public": [], "external": []}
         self.permanent: dict[str, list[str]] = {"public": [], "external": []}
         self.errors: dict[str, tuple[str, str]] = {}
@@ -190,6 +192,9 @@ class FakeBus:
         if answer is not None:
             answer.sender = DBUS if message.destination == DBUS else FIREWALLD_ADDRESS
             writer.write(self._encoded(answer))
+            if self.fickle and message.member == "GetNameOwner":
+                self.fickle = False
+                self.own(not self.owned)
 
     def _encoded(self, message: Message) -> bytes:
         self._serial += 1
@@ -308,7 +313,7 @@ def encoded(message: Message) -> bytes:
     return bytes(header.buffer + body.buffer)
 
 
-def shorten_calls(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.2) -> None:
+def shorten_calls(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.5) -> None:
     """Let calls count as unanswered sooner than in earnest."""
     monkeypatch.setattr(firewalld, "CALL_TIMEOUT", seconds)
     defaults = firewalld.Firewalld._call.__kwdefaults__

@@ -89,6 +89,22 @@ def test_asks_and_understands(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("owned", [False, True], ids=["comes", "goes"])
+def test_firewalld_that_comes_or_goes_right_behind_the_answer_whether_it_is_there_is_noticed(
+    tmp_path: Path, owned: bool
+) -> None:
+    """The answer and the signal arrive in one read, and the signal is newer."""
+
+    async def main() -> None:
+        async with FakeBus(tmp_path) as bus:
+            bus.owned, bus.fickle = owned, True
+            async with running() as client:
+                await until(client.firewalld.connected.is_set)
+                assert client.firewalld.present is not owned
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("greeting", [greeting for greeting in Greeting if greeting is not Greeting.WELCOME])
 def test_a_bus_that_does_not_let_us_in_is_tried_again_without_standing_in_the_way(
     tmp_path: Path, greeting: Greeting
