@@ -478,14 +478,18 @@ class Daemon:
             what = f"sequence {name!r}" if name else "opening sequence"
             raise ConfigError(f"there is no {what}, expected one of: {', '.join(sorted(sequences))}")
         # A door that is open from a knock is prolonged where it is, and none beside it opened in another zone.
-        standing = (door.interface for door in self._doors if (door.address, door.sequence) == (address, sequence.name))
+        standing = (door.interface for door in self._doors_of(address, sequence) if door.ports)
         self._open(address, next(standing, ""), sequence, now())
         self._arm()
         await self._calm()
-        opened = [door for door in self._doors if (door.address, door.sequence) == (address, sequence.name)]
+        opened = self._doors_of(address, sequence)
         if sequence.opens and not any(door.ports for door in opened):
             raise DoorsError("not opened: as many doors are open as may be (max_open_doors), or it is closed again")
         return [self._insight.of_door(door) for door in opened]
+
+    def _doors_of(self, address: Address, sequence: Sequence) -> list[Door]:
+        """Its rules, and its command: each is a door of its own."""
+        return [door for door in self._doors if (door.address, door.sequence) == (address, sequence.name)]
 
     async def close(self, address: Address | None) -> Closing:
         doors = [door for door in self._doors if address in (None, door.address)]
