@@ -1,5 +1,5 @@
 """`python -m port_knocking_doors` is `port-knocking-doors`."""
 
-from .cli import main
+from port_knocking_doors.cli import main
 
 main()

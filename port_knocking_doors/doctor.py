@@ -15,15 +15,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from . import control, firewalld, ways
-from .clock import now, run
-from .config.loader import Loaded
-from .errors import DoorsError, FirewallError, NoDaemonError
-from .links import Links
-from .model import Port, Protocol, Sequence, Settings
-from .served import served_ports
-from .status import Presence, Snapshot
-from .zones import Zones
+from port_knocking_doors.config.loader import Loaded
+from port_knocking_doors.control import server
+from port_knocking_doors.control.status import Snapshot
+from port_knocking_doors.errors import DoorsError, FirewallError, NoDaemonError
+from port_knocking_doors.firewall import exposure, firewalld
+from port_knocking_doors.firewall.zones import Zones
+from port_knocking_doors.model import FirewalldState, Port, Protocol, Sequence, Settings
+from port_knocking_doors.system.clock import now, run
+from port_knocking_doors.system.interfaces import Links
+from port_knocking_doors.system.listening_ports import served_ports
 
 PROC = Path("/proc")
 NFT_TIME = 10.0
@@ -90,7 +91,7 @@ def _findings(load: Callable[[], Loaded], priority: int | None) -> Iterator[Find
     yield from (_warning(f"configuration: {text}") for text in loaded.warnings)
     snapshot: Snapshot | None = None
     try:
-        snapshot = control.snapshot(mark)
+        snapshot = server.snapshot(mark)
     except NoDaemonError as error:
         # Who may not ask cannot know whether it runs.
         yield (_warning if error.forbidden else _problem)(f"daemon: {error}")
@@ -122,9 +123,9 @@ def _about_daemon(snapshot: Snapshot, loaded: Loaded) -> Iterator[Finding]:
             f"daemon: it listens on {snapshot.listeners} UDP ports, the configuration has {wanted}: "
             "`port-knocking-doors reload` lets it read the configuration again"
         )
-    if snapshot.firewalld is Presence.HUNG:
+    if snapshot.firewalld is FirewalldState.HUNG:
         yield _problem("daemon: it gets no answer from firewalld: systemctl restart firewalld")
-    if snapshot.firewalld is Presence.REFUSING:
+    if snapshot.firewalld is FirewalldState.REFUSING:
         yield _problem(
             "daemon: firewalld does not let it do anything: its log says why; mostly the polkit rule is missing that "
             "allows the daemon's user the action org.fedoraproject.FirewallD1.config"
@@ -222,7 +223,7 @@ def _opened_by(settings: Settings) -> dict[Port, str]:
 
 
 def about_guarded(
-    settings: Settings, mark: int, zones: Zones, rules: Iterable[ways.Rules], services: dict[str, ways.Service]
+    settings: Settings, mark: int, zones: Zones, rules: Iterable[exposure.Rules], services: dict[str, exposure.Service]
 ) -> Iterator[Finding]:
     """Whether guarded ports are closed to those who have not knocked, and can be opened for those who have."""
     loud = {*zones.outward(), settings.zone}
@@ -230,18 +231,19 @@ def about_guarded(
     found = False
     for one in rules:
         for port in guarded:
-            seen = ways.look(port, one, services, mark)
+            seen = exposure.look(port, one, services, mark)
             for way in seen.ways:
                 found = True
                 if way.limited:
                     yield _warning(f"{one}: port {port} is open to some without a knock: {way.what}")
                 elif one.is_policy or one.name in loud:
-                    yield _problem(ways.complaint(port, one, way))
+                    yield _problem(exposure.complaint(port, one, way))
                 else:
-                    yield _warning(ways.complaint(port, one, way))
+                    yield _warning(exposure.complaint(port, one, way))
             for way in seen.denials:
                 yield _problem(
-                    f"{one}: port {port} is denied to everybody ahead of any door: {way.what}; {ways.remedy(one, way)}"
+                    f"{one}: port {port} is denied to everybody ahead of any door: {way.what}; "
+                    f"{exposure.remedy(one, way)}"
                 )
     if guarded and not found:
         yield _ok(f"guarded ports: closed without a knock ({', '.join(map(str, guarded))})")
@@ -250,8 +252,8 @@ def about_guarded(
 def about_knocks_let_through(
     settings: Settings,
     zones: Zones,
-    rules: Iterable[ways.Rules],
-    services: dict[str, ways.Service],
+    rules: Iterable[exposure.Rules],
+    services: dict[str, exposure.Service],
     snapshot: Snapshot | None,
 ) -> Iterator[Finding]:
     """Whether the UDP knocks of the opening sequence reach their sockets."""
@@ -270,7 +272,9 @@ def about_knocks_let_through(
         through = [
             port
             for port in ports
-            if any(not way.limited for each in (one, *policies) for way in ways.look(port, each, services, None).ways)
+            if any(
+                not way.limited for each in (one, *policies) for way in exposure.look(port, each, services, None).ways
+            )
         ]
         if len(through) == len(ports):
             yield _ok(f"zone {one.name}: the {len(ports)} knock ports are let through")
@@ -302,7 +306,7 @@ def about_redirections(settings: Settings) -> Iterator[Finding]:
     except (OSError, subprocess.SubprocessError):
         yield _warning("redirections: `nft list ruleset` cannot be read here (as root, with nftables, it can)")
         return
-    redirected = [port for port in ways.redirected(ruleset, guarded) if port not in proxied]
+    redirected = [port for port in exposure.redirected(ruleset, guarded) if port not in proxied]
     for port in redirected:
         yield _problem(
             f"port {port}: a rule sends its packets elsewhere, past the zone: a container publishes it, or the "
@@ -432,7 +436,7 @@ def listened(mark: int, seconds: float) -> Iterator[str]:
     yield f"Listening for {seconds:g} s: knock now. Each knock shows here, and what it was judged; never its port."
     heard = 0
     end = now() + seconds
-    for event in control.watch(mark, seconds):
+    for event in server.watch(mark, seconds):
         heard += "address" in event
         missed = f" ({event['missed']} more were too fast to be shown)" if "missed" in event else ""
         yield f"{_clean(event.get('time'))} {_clean(event.get('message'))}{_which(event)}{missed}"

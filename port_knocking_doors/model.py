@@ -68,6 +68,16 @@ class Dialect(Enum):
     TPORTKNOCKD = "tportknockd"
 
 
+class FirewalldState(str, Enum):
+    """How firewalld does."""
+
+    PRESENT = "present"
+    ABSENT = "absent"
+    HUNG = "hung"  # on the bus, and does not answer
+    REFUSING = "refusing"  # it answers with errors: mostly polkit does not let this user change it
+    UNUSED = "unused"  # the daemon only runs commands, and does not look whether it is there
+
+
 @dataclass(frozen=True, order=True)
 class Step:
     """What one packet of a sequence must be. Of TCP's flags those in `mask` are as in `flags`; UDP has none."""

@@ -6,7 +6,7 @@ import roff
 from commands import Command, Option
 
 from port_knocking_doors import __version__
-from port_knocking_doors.config import writing
+from port_knocking_doors.config import render
 
 _SOURCE = f"port-knocking-doors {__version__}"
 _BRIEF = "port knocking for servers with firewalld"
@@ -54,7 +54,7 @@ def program_page(program: Command, date: str) -> str:
 
 def configuration_page(date: str) -> str:
     """port_knocker.toml(5)."""
-    head = writing.help_text().partition(f"\n{next(writing.explained()).line}\n")[0]
+    head = render.help_text().partition(f"\n{next(render.explained()).line}\n")[0]
     _, _, about = head.partition("\n\n")
     return roff.page(
         "port_knocker.toml",
@@ -64,14 +64,14 @@ def configuration_page(date: str) -> str:
         _CONFIGURATION_BRIEF,
         {
             "DESCRIPTION": [_kept(paragraph) for paragraph in about.strip("\n").split("\n\n")],
-            "KEYS": [_key(one) for one in writing.explained()],
+            "KEYS": [_key(one) for one in render.explained()],
             "FILES": _list({name: about for name, about in _FILES.items() if name.endswith(".toml")}),
             "SEE ALSO": [roff.plain("port-knocking-doors(1), firewalld.zones(5)")],
         },
     )
 
 
-def _key(key: writing.Explained) -> str:
+def _key(key: render.Explained) -> str:
     if key.line.startswith("[["):  # a table: its keys follow
         return f".SS {roff.plain(key.line)}\n.PP\n{roff.prose(key.need)}\n.PP\n{roff.prose(key.about)}"
     return roff.entry(roff.bold(key.line), key.need, key.about)

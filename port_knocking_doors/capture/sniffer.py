@@ -19,13 +19,13 @@ from contextlib import suppress
 
 from port_knocking_doors.capture import bpf, ring
 from port_knocking_doors.capture.block import packets
-from port_knocking_doors.clock import now
 from port_knocking_doors.errors import CaptureError
-from port_knocking_doors.knockers import Act, Judge
-from port_knocking_doors.log import logger
+from port_knocking_doors.knocks.table import Act, Judge
 from port_knocking_doors.model import Address
-from port_knocking_doors.scoped import Scoped
-from port_knocking_doors.throttle import Spell
+from port_knocking_doors.system.clock import now
+from port_knocking_doors.system.log import logger
+from port_knocking_doors.system.rate_limit import Spell
+from port_knocking_doors.system.resource import Scoped
 
 GEOMETRY = ring.Geometry(block_size=1 << 15, blocks=256, frame_size=1 << 11, retire_after=5)
 """8 MiB: some 60,000 knocks of a burst. A lone knock waits up to `retire_after` milliseconds, and the kernel's timer

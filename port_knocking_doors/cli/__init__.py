@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from port_knocking_doors.errors import ConfigError, DoorsError, in_words
 
 if TYPE_CHECKING:
-    from .options import app
+    from port_knocking_doors.cli.options import app
 
 __all__ = ["PROGRAM", "app", "main"]
 
@@ -58,7 +58,7 @@ def _app(names: Iterable[str]) -> Any:
     """The application with no command but these; a daemon does without any, and so with a tenth less memory."""
     for module in ("run", *(COMMANDS[name] for name in names)):
         import_module(f".{module}", __name__)  # it tells `app` of its command
-    from .options import app
+    from port_knocking_doors.cli.options import app
 
     return app
 
@@ -91,9 +91,9 @@ def main() -> NoReturn:
 def _status() -> int:
     try:
         if sys.argv[1:2] == [_CLIENT]:
-            from . import knocking
+            from port_knocking_doors.cli import knock_parser
 
-            knocking.run(sys.argv[2:])
+            knock_parser.run(sys.argv[2:])
             return 0
         return _other_status()
     except SystemExit as end:  # the client's help; and who is told to end

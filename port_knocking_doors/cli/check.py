@@ -6,13 +6,12 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors.config import loader, migration, writing
-from port_knocking_doors.config.words import in_words
+from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
+from port_knocking_doors.config import knockd_to_toml, loader, render
+from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Sequence
-from port_knocking_doors.served import served_ports
-
-from .options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
+from port_knocking_doors.system.listening_ports import served_ports
 
 _KNOCKD = typer.Option(None, "--knockd", metavar="FILE", readable=False, help="Check this file of knockd's instead.")
 _TPORTKNOCKD = typer.Option(
@@ -56,7 +55,7 @@ def check(
 def _check_own(source: Source) -> None:
     loaded = source.load()
     print(f"Configuration: {loaded.path or 'none found, built-in defaults'}")
-    print(writing.summary(loaded.settings))
+    print(render.summary(loaded.settings))
     if loaded.settings.sequences:
         print(f"Sniffed on: {', '.join(loaded.settings.interfaces) or 'every interface'}")
     _warn(loaded.warnings)
@@ -65,7 +64,7 @@ def _check_own(source: Source) -> None:
 def _check_knockd(path: Path, as_toml: bool) -> None:
     loaded = loader.load_knockd(path, None, False)
     if as_toml:
-        print(migration.as_toml(loaded.settings.sequences), end="")
+        print(knockd_to_toml.as_toml(loaded.settings.sequences), end="")
         return
     options = loaded.options
     print(f"Configuration: {path}, as knockd has it")

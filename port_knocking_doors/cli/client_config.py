@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
-from .knocking import in_force, steps_of
-from .options import CONF, SEQUENCE, PlainUsage, Source, app, refuse_misplaced
+from port_knocking_doors.cli.knock_parser import in_force, steps_of
+from port_knocking_doors.cli.options import CONF, SEQUENCE, PlainUsage, Source, app, refuse_misplaced
 
 if TYPE_CHECKING:
     from port_knocking_doors.model import Settings
@@ -31,12 +31,12 @@ def client_config(
     lines, for other users can see what a process was started with.
     """
     refuse_misplaced(context, "client-config", "conf", "magic_seq", "ports")
-    from port_knocking_doors import recipes
-    from port_knocking_doors.config import steps
+    from port_knocking_doors.client import snippets
+    from port_knocking_doors.config import step_syntax
 
     settings = in_force(Source(conf, magic_seq, None, None, None).over(context.obj).load(served=tuple))
-    known = recipes.HOST if host is None else steps.host(host)
-    print(recipes.Recipe(steps_of(settings, name), known, _port(settings, name)).text())
+    known = snippets.HOST if host is None else step_syntax.host(host)
+    print(snippets.Recipe(steps_of(settings, name), known, _port(settings, name)).text())
 
 
 def _port(settings: "Settings", name: Optional[str]) -> Optional[int]:

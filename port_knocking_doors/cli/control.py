@@ -5,11 +5,10 @@ from typing import Any, Optional
 
 import typer
 
+from port_knocking_doors.cli.options import CONF, PRIORITY, PlainUsage, app, mark_of
+from port_knocking_doors.control.protocol import Request, Verb, read_address
+from port_knocking_doors.control.status import Standing, doors_from_data
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.requests import Request, Verb, read_address
-from port_knocking_doors.status import Standing, doors_from_data
-
-from .options import CONF, PRIORITY, PlainUsage, app, mark_of
 
 ADDRESS = typer.Argument(..., metavar="ADDRESS", show_default=False, help="An address, IPv4 or IPv6.")
 
@@ -85,9 +84,9 @@ def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Option
 
 
 def _ask(context: typer.Context, conf: Path | None, priority: int | None, request: Request) -> Any:
-    from port_knocking_doors import control
+    from port_knocking_doors.control import server
 
-    return control.ask(mark_of(context, conf, priority), request)
+    return server.ask(mark_of(context, conf, priority), request)
 
 
 def _read(text: str) -> Any:

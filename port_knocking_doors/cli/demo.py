@@ -2,7 +2,7 @@
 
 import typer
 
-from .options import app, number, refuse_misplaced
+from port_knocking_doors.cli.options import app, number, refuse_misplaced
 
 
 @app.command(short_help="Show the whole story on throw-away hosts.")
@@ -22,6 +22,6 @@ def demo(
     Needs no root where ordinary users may make namespaces, and sudo elsewhere.
     """
     refuse_misplaced(context, "demo")
-    from port_knocking_doors import demo as story
+    from port_knocking_doors.sandbox import demo as story
 
     story.tell(pause)

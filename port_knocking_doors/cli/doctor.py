@@ -5,7 +5,7 @@ from typing import Optional
 
 import typer
 
-from .options import CONF, PRIORITY, Source, app, number
+from port_knocking_doors.cli.options import CONF, PRIORITY, Source, app, number
 
 
 @app.command(short_help="Find out why a knock opens nothing.")

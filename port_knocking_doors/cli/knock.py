@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from . import knocking
-from .options import Source, app, refuse_misplaced
+from port_knocking_doors.cli import knock_parser
+from port_knocking_doors.cli.options import Source, app, refuse_misplaced
 
 if TYPE_CHECKING:
     from port_knocking_doors.config.loader import Loaded
@@ -24,4 +24,4 @@ def knock(context: typer.Context) -> None:
     def load(conf: Path | None) -> "Loaded":
         return Source(conf, None, None, None, None).over(context.obj).load(served=tuple)
 
-    knocking.run(context.args, load, configured=context.obj != Source(None, None, None, None, None))
+    knock_parser.run(context.args, load, configured=context.obj != Source(None, None, None, None, None))

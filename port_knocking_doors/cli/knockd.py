@@ -6,12 +6,12 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors import __version__, clock, log, runtime
-from port_knocking_doors import background as detached
+from port_knocking_doors import __version__
+from port_knocking_doors.cli.options import PROGRAM, app, refuse_misplaced
 from port_knocking_doors.config import knockd, loader
-from port_knocking_doors.knockd_log import KnockdLog
-
-from .options import PROGRAM, app, refuse_misplaced
+from port_knocking_doors.daemon.knockd_log import KnockdLog
+from port_knocking_doors.system import clock, instance, log
+from port_knocking_doors.system import daemonize as detached
 
 COMMAND = "knockd"
 CONFIG = Path("/etc/knockd.conf")
@@ -100,7 +100,7 @@ def run(
         return replace(again, settings=replace(again.settings, rule_priority=loaded.settings.rule_priority))
 
     def serve() -> None:
-        from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
+        from port_knocking_doors.daemon.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
 
         if background:
             log.to_syslog(COMMAND)
@@ -126,5 +126,5 @@ def _load(path: Path, interface: str | None, folder: Path, *, ipv4_only: bool) -
     loaded = loader.load_knockd(path, interface, ipv4_only, folder)
     for warning in loaded.warnings:
         log.logger.warning("%s", warning)
-    mark = runtime.mark_of(COMMAND, str(path), loaded.options.interface)
+    mark = instance.mark_of(COMMAND, str(path), loaded.options.interface)
     return replace(loaded, settings=replace(loaded.settings, rule_priority=mark))

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperCommand
 
+from port_knocking_doors.cli import PROGRAM
 from port_knocking_doors.errors import ConfigError
-
-from . import PROGRAM
 
 if TYPE_CHECKING:  # no command waits for what it does not use
     from collections.abc import Callable, Collection
@@ -111,7 +110,7 @@ class Source:
     def load(self, served: "Callable[[], Collection[Port]] | None" = None) -> "loader.Loaded":
         """The configuration in force. `served` stands for a look at the ports that this machine's programs serve."""
         from port_knocking_doors.config import loader
-        from port_knocking_doors.served import served_ports
+        from port_knocking_doors.system.listening_ports import served_ports
 
         return loader.load(
             self.conf,

@@ -5,11 +5,11 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors import __version__, log
+from port_knocking_doors import __version__
+from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
 from port_knocking_doors.config import loader
 from port_knocking_doors.errors import ConfigError, DoorsError, in_words
-
-from .options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
+from port_knocking_doors.system import log
 
 
 @app.callback(invoke_without_command=True)
@@ -60,9 +60,9 @@ def run(
     elif version:
         print(f"{PROGRAM} {__version__}")
     elif show_help:
-        from port_knocking_doors.config import writing
+        from port_knocking_doors.config import render
 
-        print(writing.help_text())
+        print(render.help_text())
     elif write_home:
         if source != Source(None, None, None, None, None):
             raise ConfigError("this option needs no other, expected it alone", "--set-configuration-file-in-home")
@@ -80,8 +80,8 @@ def run(
 
 
 def _run_daemon(source: Source) -> None:
-    from port_knocking_doors import clock
-    from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
+    from port_knocking_doors.daemon.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
+    from port_knocking_doors.system import clock
 
     def load() -> loader.Loaded:
         loaded = source.load()
@@ -93,7 +93,9 @@ def _run_daemon(source: Source) -> None:
 
 
 def _write_home_file() -> None:
+    from port_knocking_doors.client import snippets
+
     written = loader.write_home_file(loader.find_home())
     print(f"Wrote {written.path}: a fresh random sequence, and port 22 to guard.")
     print("To knock from another machine, with HOST for this one:")
-    print(f"  {written.client_line}")
+    print(f"  {snippets.shell_line(written.sequence)}")

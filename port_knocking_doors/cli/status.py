@@ -12,10 +12,9 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors import status as values
+from port_knocking_doors.cli.options import CONF, PRIORITY, app, mark_of, number
+from port_knocking_doors.control import status as values
 from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError
-
-from .options import CONF, PRIORITY, app, mark_of, number
 
 _HIDE, _SHOW = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # another screen without a cursor, and back (xterm)
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -44,9 +43,9 @@ def status(
     mark = mark_of(context, conf, priority)
 
     def look() -> values.Snapshot:
-        from port_knocking_doors import control
+        from port_knocking_doors.control import server
 
-        return control.snapshot(mark)
+        return server.snapshot(mark)
 
     if prometheus:
         _print_metrics(look)

@@ -2,9 +2,8 @@
 
 import typer
 
-from port_knocking_doors import log, runtime
-
-from .options import app, number, refuse_misplaced
+from port_knocking_doors.cli.options import app, number, refuse_misplaced
+from port_knocking_doors.system import instance, log
 
 
 @app.command(short_help="Close what a killed daemon left open.")
@@ -27,8 +26,8 @@ def sweep(
     """
     refuse_misplaced(context, "sweep")
     log.set_up(verbose=False, as_json=log_json)
-    if not runtime.left_behind():
+    if not instance.left_behind():
         return
-    from port_knocking_doors import sweep as closer  # with D-Bus, most of the time that this takes
+    from port_knocking_doors.daemon import sweep as closer  # with D-Bus, most of the time that this takes
 
     closer.close_all(patience)

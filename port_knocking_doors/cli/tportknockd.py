@@ -9,18 +9,17 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors import background as detached
-from port_knocking_doors import clock, links, log, runtime
-from port_knocking_doors.config import loader, values
-from port_knocking_doors.config.words import in_words
+from port_knocking_doors.cli.options import PROGRAM, app, refuse_misplaced
+from port_knocking_doors.config import loader, readers
+from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Reach, Settings
-from port_knocking_doors.served import served_ports
-
-from .options import PROGRAM, app, refuse_misplaced
+from port_knocking_doors.system import clock, instance, interfaces, log
+from port_knocking_doors.system import daemonize as detached
+from port_knocking_doors.system.listening_ports import served_ports
 
 COMMAND = "tportknockd"
-_PERIOD = values.Whole(1, 10**6, "number of seconds")
+_PERIOD = readers.Whole(1, 10**6, "number of seconds")
 _HEADINGS = ("INTERFACE", "STATE", "ADDRESSES")
 
 _CONF = typer.Option(
@@ -78,7 +77,7 @@ def run(
     if refresh is not None:
         _placed("-r", lambda: _PERIOD.from_text(refresh))
     if device is not None:
-        _placed("-i", lambda: values.interface_name(device))
+        _placed("-i", lambda: readers.interface_name(device))
     if listed:
         print(_table())
     elif checked is not None:
@@ -103,7 +102,7 @@ def load(path: Path, device: str | None) -> loader.Loaded:
         opening_sequence=(),
         open_knock_ports=False,
         sequences=tuple(replace(sequence, reach=reach) for sequence in found.sequences),
-        rule_priority=runtime.mark_of(COMMAND, str(path.absolute()), device or ""),
+        rule_priority=instance.mark_of(COMMAND, str(path.absolute()), device or ""),
     )
     return loader.Loaded(settings, path, _doubts(found), {})
 
@@ -138,7 +137,7 @@ def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool
     if background:
         detached.require_library()
 
-    from port_knocking_doors.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
+    from port_knocking_doors.daemon.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
 
     if not background:
         clock.run(Daemon(loaded, read).run())
@@ -149,12 +148,12 @@ def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool
         clock.run(Daemon(loaded, read).run())
 
     name = COMMAND if device is None else f"{COMMAND}-{device}"
-    detached.run(serve, runtime.directory() / f"{name}.pid")
+    detached.run(serve, instance.directory() / f"{name}.pid")
 
 
 def _table() -> str:
     """The interfaces, each with its state and its addresses."""
-    with links.Links() as known:
+    with interfaces.Links() as known:
         rows = [_HEADINGS]
         for _, link in sorted(known.links.items()):
             # IPv4 first: its packed addresses are the shorter ones.

@@ -1,0 +1,1 @@
+"""Text to checked settings and back; nothing here knows a running daemon."""

@@ -15,14 +15,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from port_knocking_doors import recipes
+from port_knocking_doors.config import knockd, native, readers, tportknockd
+from port_knocking_doors.config.render import render
+from port_knocking_doors.config.schema import EXAMPLE_STEPS
 from port_knocking_doors.errors import ConfigError, DoorsError
 from port_knocking_doors.model import DEFAULT_SEQUENCE, Dialect, Import, Port, Protocol, Sequence, Settings
-from port_knocking_doors.served import served_ports
-
-from . import knockd, native, tportknockd, values
-from .keys import EXAMPLE_STEPS
-from .writing import render
+from port_knocking_doors.system.listening_ports import served_ports
 
 HOME_NAME = ".port_knocker.toml"
 SYSTEM_FILE = Path("/etc/port_knocker.toml")
@@ -103,11 +101,10 @@ class Foreign:
 
 @dataclass(frozen=True)
 class Written:
-    """A new configuration file, and how to knock where it is in force."""
+    """A new configuration file, and its sequence."""
 
     path: Path
-    client_line: str = field(repr=False)
-    """For a POSIX shell with any netcat; HOST stands for the server. It shows the sequence."""
+    sequence: tuple[int, ...] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -120,9 +117,9 @@ class _Override:
     read: Callable[[str], Any]
 
 
-_SEQUENCE = _Override("--magic-seq", "KNOCKER_SEQ", "opening_sequence", values.sequence.from_text)
-_PORTS = _Override("--ports", "KNOCKER_PORTS", "guarded_ports", values.guarded_ports.from_text)
-_ZONE = _Override("--zone", None, "zone", values.zone_name)
+_SEQUENCE = _Override("--magic-seq", "KNOCKER_SEQ", "opening_sequence", readers.sequence.from_text)
+_PORTS = _Override("--ports", "KNOCKER_PORTS", "guarded_ports", readers.guarded_ports.from_text)
+_ZONE = _Override("--zone", None, "zone", readers.zone_name)
 _INTERFACE = "--interface"
 
 
@@ -173,7 +170,7 @@ def load(
     except ConfigError as wrong:
         raise wrong.at(sources.get(wrong.field, file)) from None
     with _placed(_INTERFACE):
-        settings = replace(settings, interfaces=tuple(dict.fromkeys(map(values.interface_name, interfaces))))
+        settings = replace(settings, interfaces=tuple(dict.fromkeys(map(readers.interface_name, interfaces))))
 
     warnings += _doubts(settings, sources.get(_SEQUENCE.field, file))
     if settings.sequences:
@@ -199,7 +196,7 @@ def load_knockd(
     """
     if interface is not None:
         with _placed(_INTERFACE):
-            interface = values.interface_name(interface)
+            interface = readers.interface_name(interface)
     foreign = _read_knockd(path, folder)
     options = replace(foreign.options, interface=interface or foreign.options.interface or KNOCKD_INTERFACE)
     sequences = tuple(
@@ -252,7 +249,7 @@ def write_home_file(home: Path | None) -> Written:
     except OSError as error:
         raise DoorsError(f"{_shown(path)}: cannot be written ({error.strerror})") from None
     _sync_folder(home)
-    return Written(path, recipes.shell_line(sequence))
+    return Written(path, sequence)
 
 
 def fresh_sequence() -> tuple[int, ...]:
@@ -323,7 +320,7 @@ def _with_imports(settings: Settings, path: Path, home: Path | None) -> tuple[Se
 
     A name stands for the sequences of one file: in the log nobody could tell two files' sequences of one name apart.
     """
-    taken = {values.RESERVED_NAME: "is the opening sequence's name"}
+    taken = {readers.RESERVED_NAME: "is the opening sequence's name"}
     taken |= {one.name: f"is the name of a sequence of {_shown(path)}" for one in settings.sequences}
     sequences = list(settings.sequences)
     warnings: list[str] = []

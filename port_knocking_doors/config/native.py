@@ -7,11 +7,10 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from port_knocking_doors.config import readers, toml
+from port_knocking_doors.config.schema import IMPORT_KEYS, KEYS, RULES_MAX, SEQUENCE_KEYS, Entry, Key
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Dialect, Import, Protocol, Sequence, Settings, Step
-
-from . import toml, values
-from .keys import IMPORT_KEYS, KEYS, RULES_MAX, SEQUENCE_KEYS, Entry, Key
 
 
 def parse(text: str, path: str) -> Settings:
@@ -89,7 +88,7 @@ def _fields(keys: tuple[Key, ...], table: dict[str, Any], place: _Place) -> dict
 
 
 def _main(ports: tuple[int, ...]) -> Sequence:
-    return Sequence(values.RESERVED_NAME, tuple(Step(Protocol.UDP, port) for port in ports))
+    return Sequence(readers.RESERVED_NAME, tuple(Step(Protocol.UDP, port) for port in ports))
 
 
 def _sequences(tables: tuple[dict[str, Any], ...], main: Sequence, place: _Place) -> tuple[Sequence, ...]:

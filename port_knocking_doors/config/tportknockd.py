@@ -17,28 +17,27 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from port_knocking_doors.config import readers
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Command, Dialect, Sequence
-
-from . import values
 
 DELAY = 30.0
 """Seconds from `start_command` to `stop_command` where the file does not say."""
 
-steps = values.KnockSteps(fewest=1, most=64, step=values.KnockStep(bare=0, takes_any=True))
-_delay = values.Seconds(low=0)
+steps = readers.KnockSteps(fewest=1, most=64, step=readers.KnockStep(bare=0, takes_any=True))
+_delay = readers.Seconds(low=0)
 
 _KEYS: dict[str, Callable[[str], Any]] = {
     "sequence": steps.from_text,
-    "timeout": values.seconds.from_text,
-    "start_command": values.shell_command,
-    "stop_command": values.shell_command,
+    "timeout": readers.seconds.from_text,
+    "start_command": readers.shell_command,
+    "stop_command": readers.shell_command,
     "command_delay": _delay.from_text,
 }
 _REQUIRED = {
     "sequence": "frames with spaces between them, such as tcp:PORT:FLAGS or udp:PORT",
-    "timeout": values.seconds.expects,
-    "start_command": values.shell_command.expects,
+    "timeout": readers.seconds.expects,
+    "start_command": readers.shell_command.expects,
 }
 _COMMANDS = frozenset({"start_command", "stop_command"})
 MOST_PROBLEMS = 1000
@@ -143,7 +142,7 @@ class _Reading:
         block = _Block(name, line)
         self.blocks.append(block)
         try:
-            values.sequence_name(name)
+            readers.sequence_name(name)
         except ConfigError as wrong:
             block.name = ""
             self._blame(line, wrong.problem, block)
@@ -187,7 +186,7 @@ class _Reading:
         block = self._open[-1] if self._open else None
         if key not in _KEYS:
             nearest = difflib.get_close_matches(key[:_LONG], _KEYS, n=1, cutoff=0)[0]
-            shown = values.shown(key)
+            shown = readers.shown(key)
             what = shown if shown.startswith('"') else "a key"
             self._blame(line, f"{what} is unknown, the nearest known key is {nearest}", block)
             return

@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewalld import Onlooker
+from port_knocking_doors.firewall.firewalld import Onlooker
 from port_knocking_doors.sandbox.channel import Channel, Message
 
 _OUTCOMES = {

@@ -13,7 +13,7 @@ from port_knocking_doors.sandbox import launch
 from port_knocking_doors.sandbox.host import ClientHost, Host, Link
 from port_knocking_doors.sandbox.inside import BUS_SOCKET, RUNTIME_DIRECTORY
 from port_knocking_doors.sandbox.process import AgentLink, Process, RequestError
-from port_knocking_doors.scoped import Scoped
+from port_knocking_doors.system.resource import Scoped
 
 READY_WITHIN = 30.0
 """Seconds until the bus or firewalld must have come up."""

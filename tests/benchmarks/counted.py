@@ -10,9 +10,10 @@ import os
 import signal
 from typing import Any
 
-from port_knocking_doors import cli, clock
+from port_knocking_doors import cli
 from port_knocking_doors.capture.sniffer import Sniffer
-from port_knocking_doors.knockers import Knockers
+from port_knocking_doors.knocks.table import Knockers
+from port_knocking_doors.system import clock
 
 _latest: dict[type[Any], Any] = {}
 

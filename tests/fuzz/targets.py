@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from port_knocking_doors.config import writing
+from port_knocking_doors.config import render
 from port_knocking_doors.errors import ConfigError, DoorsError
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -97,8 +97,8 @@ def check_toml(module: ModuleType, data: bytes) -> None:
         _check_error(error, _TOML_NAMES.findall(text))
         return
     module.places(text, "F")
-    writing.summary(settings)
-    assert module.parse(writing.render(settings), "F") == settings
+    render.summary(settings)
+    assert module.parse(render.render(settings), "F") == settings
 
 
 def check_foreign(module: ModuleType, data: bytes) -> None:
@@ -198,7 +198,7 @@ TARGETS = (
     ),
     Target(
         "control",
-        "port_knocking_doors.requests",
+        "port_knocking_doors.control.protocol",
         check_control,
         """
         "do" "status" "open" "close" "forget" "reload" "watch" "address" "all" true "sequence" "seconds" "ok" "problem"

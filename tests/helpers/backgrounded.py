@@ -12,9 +12,9 @@ import sys
 import time
 from pathlib import Path
 
-from port_knocking_doors import background
 from port_knocking_doors.errors import ConfigError, DoorsError
-from port_knocking_doors.notify import notify
+from port_knocking_doors.system import daemonize
+from port_knocking_doors.system.sd_notify import notify
 
 with open(os.devnull) as _nothing:  # noqa: PTH123
     _opened = fcntl.fcntl(_nothing, fcntl.F_DUPFD_CLOEXEC, 10)  # beyond where closed standard streams leave a gap
@@ -88,11 +88,11 @@ def blunder(folder: Path) -> None:
 def main() -> None:
     payload, pid_file, folder = globals()[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
     if payload is stay:
-        background.UMASK = -1 << 40
+        daemonize.UMASK = -1 << 40
     if payload is dawdle:
-        background.PATIENCE = 0.1
+        daemonize.PATIENCE = 0.1
     try:
-        print(background.run(lambda: payload(folder), pid_file))
+        print(daemonize.run(lambda: payload(folder), pid_file))
     except DoorsError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_status)

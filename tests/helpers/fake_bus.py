@@ -1,8 +1,8 @@
 """A D-Bus daemon with a firewalld on it, in the test's own event loop: for what the real ones can't be made to do.
 
-Speaks enough of the protocol for `port_knocking_doors.firewalld`: SASL EXTERNAL, then messages in the encoding of the
-library itself. What goes wrong is set on the object: `greeting` for the connection, `errors`, `replies` and `silent`
-for the calls.
+Speaks enough of the protocol for `port_knocking_doors.firewall.firewalld`: SASL EXTERNAL, then messages in the encoding
+of the library itself. What goes wrong is set on the object: `greeting` for the connection, `errors`, `replies` and
+`silent` for the calls.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ from dbus_next.constants import MessageType
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
-from port_knocking_doors import firewalld
+from port_knocking_doors.firewall import firewalld
 
 NAME = "org.fedoraproject.FirewallD1"
 PATH = "/org/fedoraproject/FirewallD1"

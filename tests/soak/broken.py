@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from port_knocking_doors import clock
+from port_knocking_doors.system import clock
 
 
 def deaf_to_reloads() -> None:
     """A doorkeeper that does not restore what a reload of firewalld took."""
-    from port_knocking_doors.doorkeeper import Doorkeeper
-    from port_knocking_doors.firewalld import Event
+    from port_knocking_doors.firewall.firewalld import Event
+    from port_knocking_doors.firewall.reconciler import Doorkeeper
 
     heed = Doorkeeper._on_event
     Doorkeeper._on_event = lambda self, event: None if event is Event.RELOADED else heed(self, event)  # type: ignore[method-assign]
@@ -20,14 +20,14 @@ def deaf_to_reloads() -> None:
 
 def never_closes() -> None:
     """Doors whose time is over stay open."""
-    from port_knocking_doors.daemon import Daemon
+    from port_knocking_doors.daemon.daemon import Daemon
 
     Daemon._shut = lambda *_: None  # type: ignore[method-assign]
 
 
 def never_ignores() -> None:
     """Who erred is heard all the same."""
-    from port_knocking_doors.knockers import Knockers
+    from port_knocking_doors.knocks.table import Knockers
 
     err: Any = Knockers._err
 
@@ -41,21 +41,21 @@ def never_ignores() -> None:
 
 def leaves_commands() -> None:
     """Stop commands do not run before the daemon's end."""
-    from port_knocking_doors.commands import Commands
+    from port_knocking_doors.doors.commands import Commands
 
     Commands.stop = lambda *_: None  # type: ignore[method-assign]
 
 
 def no_guardian() -> None:
     """Nobody closes the doors of a daemon that is killed."""
-    from port_knocking_doors import guardian
+    from port_knocking_doors.system import crash_guard
 
-    guardian._SCRIPT = "read -r word"
+    crash_guard._SCRIPT = "read -r word"
 
 
 def leaks() -> None:
     """Memory for each knock that is never given back."""
-    from port_knocking_doors.knockers import Knockers
+    from port_knocking_doors.knocks.table import Knockers
 
     kept: list[bytes] = []
     judge: Any = Knockers.on_knock
@@ -69,7 +69,7 @@ def leaks() -> None:
 
 def tells() -> None:
     """A sequence's port in the log."""
-    from port_knocking_doors.daemon import Daemon
+    from port_knocking_doors.daemon.daemon import Daemon
 
     admit: Any = Daemon._admit
 

@@ -244,7 +244,7 @@ class Stage:
     def ours(self) -> list[str]:
         """Processes of the daemon's on the server, guardians and closers too."""
         lines = self.box.server.run(["ps", "-ww", "-eo", "pid=,args="]).stdout.splitlines()
-        known = ("-m port_knocking_doors", "port_knocking_doors.sweep", "-guardian", "tests.soak.broken")
+        known = ("-m port_knocking_doors", "port_knocking_doors.daemon.sweep", "-guardian", "tests.soak.broken")
         return [line.strip() for line in lines if any(word in line for word in known)]
 
     def left_files(self) -> list[str]:

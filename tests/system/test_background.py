@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from port_knocking_doors import background
-from port_knocking_doors.background import PidFile
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError
 from port_knocking_doors.sandbox import ClientHost, Sandbox
+from port_knocking_doors.system import daemonize
+from port_knocking_doors.system.daemonize import PidFile
 from tests.helpers import backgrounded
 from tests.helpers.running import GUARDED, doors, knock, wait_open, wait_shut, write_configuration
 from tests.helpers.waiting import wait_until
@@ -140,7 +140,7 @@ def test_an_interruption_before_the_number_was_read_takes_the_daemon_along(monke
             with monkeypatch.context() as patch:
                 patch.setattr("select.poll", Interrupted)
                 with pytest.raises(KeyboardInterrupt):
-                    background._await(ear, reading, NOT_A_CHILD)
+                    daemonize._await(ear, reading, NOT_A_CHILD)
             assert daemon.wait(LONG) == -signal.SIGTERM
         finally:
             daemon.kill()
@@ -320,13 +320,13 @@ def test_the_file_is_locked_while_it_is_ours(tmp_path: Path) -> None:
 REAL = """\
 import asyncio, sys
 from pathlib import Path
-from port_knocking_doors import background
 from port_knocking_doors.config import loader
-from port_knocking_doors.daemon import Daemon
+from port_knocking_doors.daemon.daemon import Daemon
+from port_knocking_doors.system import daemonize
 def load():
     return loader.load(Path(sys.argv[1]), magic_seq=None, ports=None, environ={}, home=Path("/"))
 loaded = load()
-background.run(lambda: asyncio.run(Daemon(loaded, load).run()), Path(sys.argv[2]))
+daemonize.run(lambda: asyncio.run(Daemon(loaded, load).run()), Path(sys.argv[2]))
 """
 
 

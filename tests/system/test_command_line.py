@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors import __version__
-from port_knocking_doors.config.keys import KEYS
+from port_knocking_doors.config.schema import KEYS
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 from tests.helpers.running import (
     GUARDED,
@@ -211,7 +211,8 @@ def test_a_lack_of_descriptors_is_no_error_of_the_configuration(
 
 def test_what_the_system_refuses_a_task_of_the_daemon_is_no_end_in_peace(bare: Sandbox, tmp_path: Path) -> None:
     script = """
-from port_knocking_doors import cli, daemon
+from port_knocking_doors import cli
+from port_knocking_doors.daemon import daemon
 async def check(self):
     raise OSError(24, "Too many open files")
 daemon.Daemon._check = check

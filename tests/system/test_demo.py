@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from port_knocking_doors import cli, demo
+from port_knocking_doors import cli
 from port_knocking_doors.errors import DoorsError, SandboxError
-from port_knocking_doors.sandbox import ClientHost, Sandbox, launch
+from port_knocking_doors.sandbox import ClientHost, Sandbox, demo, launch
 from tests.helpers.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "port_knocking_doors", "demo", "--pause", "0"]

@@ -11,7 +11,7 @@ from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 
 WATCHER = """
 import asyncio, json, sys
-from port_knocking_doors.links import Links
+from port_knocking_doors.system.interfaces import Links
 
 def on_change(change, link):
     addresses = sorted(map(bytes.hex, link.addresses))
@@ -31,7 +31,7 @@ asyncio.run(main())
 ASKER = """
 import json, subprocess, sys
 from ipaddress import ip_address
-from port_knocking_doors.links import Links
+from port_knocking_doors.system.interfaces import Links
 
 def ip(command):
     subprocess.run(["ip", *command.split()], check=True)

@@ -85,7 +85,8 @@ ABOUT_TO = {
 }
 KILLED = """
 import os, signal, subprocess, sys
-from port_knocking_doors import commands, one_time
+from port_knocking_doors.doors import commands
+from port_knocking_doors.system import one_time_file
 when, what = sys.argv.pop(1), sys.argv.pop(1)
 armed = []
 
@@ -106,12 +107,12 @@ class Deadly:
         real = getattr(self.module, name)
         return deadly(name, real) if name in ("open", "pread", "pwrite", "fsync", "close", "Popen") else real
 
-one_time.os, commands.subprocess = Deadly(os), Deadly(subprocess)
-real_use = one_time.use
+one_time_file.os, commands.subprocess = Deadly(os), Deadly(subprocess)
+real_use = one_time_file.use
 def use(line):
     armed.append(line)  # and not when it only reads which line is in force
     real_use(line)
-one_time.use = use
+one_time_file.use = use
 from port_knocking_doors.cli import main
 sys.argv[0] = "port-knocking-doors"
 main()
@@ -153,11 +154,11 @@ def started(box: Sandbox, client: ClientHost, conf: Path, program: list[str]) ->
 
 FULL = """
 import errno, os, sys
-from port_knocking_doors import one_time
+from port_knocking_doors.system import one_time_file
 what = sys.argv.pop(1)
 def full(*_):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-one_time.os = type("Full", (), {"__getattr__": lambda _, name: full if name == what else getattr(os, name)})()
+one_time_file.os = type("Full", (), {"__getattr__": lambda _, name: full if name == what else getattr(os, name)})()
 from port_knocking_doors.cli import main
 sys.argv[0] = "port-knocking-doors"
 main()

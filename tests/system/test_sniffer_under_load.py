@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.capture.sniffer import DROPS_EVERY, GEOMETRY, Sniffer
-from port_knocking_doors.knockers import UNNAMED, Outcome
+from port_knocking_doors.knocks.table import UNNAMED, Outcome
 from port_knocking_doors.model import Flags, Protocol, Step
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 from tests.helpers.doorstep import said

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.cli import app
-from port_knocking_doors.config import keys, writing
+from port_knocking_doors.config import render, schema
 
 PROJECT = Path(__file__).resolve().parents[2]
 PAGES = ("port-knocking-doors.1", "port_knocker.toml.5")
@@ -78,8 +78,8 @@ def test_the_program_s_page_has_every_option_that_the_help_has(made: Path, comma
 
 def test_the_file_s_page_has_every_key_with_what_the_help_says_of_it(made: Path) -> None:
     text = shown(made / PAGES[1])
-    explained = list(writing.explained())
-    assert len(explained) > len(keys.KEYS)
+    explained = list(render.explained())
+    assert len(explained) > len(schema.KEYS)
     for key in explained:
         for part in (key.line, key.need, key.about):
             assert " ".join(part.split()) in text

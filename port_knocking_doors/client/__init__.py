@@ -1,0 +1,1 @@
+"""Sends knocks to a host; nothing here is needed by the daemon."""

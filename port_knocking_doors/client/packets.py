@@ -1,0 +1,77 @@
+"""Steps → what leaves for them: a datagram, an ordinary attempt to connect, or a TCP packet made by hand."""
+
+import struct
+from enum import Enum, auto
+
+from port_knocking_doors.model import ALL_FLAGS, Address, Flags, Protocol, Step
+
+TCP_HEADER = 20
+"""Bytes of a TCP header without options (RFC 9293, 3.1)."""
+CHECKSUM_AT = 16
+"""Where its checksum stands."""
+WINDOW = 64240
+"""What Linux offers in a first packet on Ethernet: one that is made by hand looks no different."""
+
+_IPPROTO_TCP = 6  # netinet/in.h
+_header = struct.Struct("!HHIIBBHHH")  # struct tcphdr (linux/tcp.h)
+
+
+class Means(Enum):
+    """What it takes to send a step."""
+
+    DATAGRAM = auto()
+    CONNECT = auto()  # a bare SYN: everybody may send one
+    RAW = auto()  # needs CAP_NET_RAW
+
+
+def means(step: Step) -> Means:
+    """What it takes to send this step."""
+    if step.protocol is Protocol.UDP:
+        return Means.DATAGRAM
+    return Means.CONNECT if flags(step) == Flags.SYN else Means.RAW
+
+
+def flags(step: Step) -> int:
+    """The TCP flags to send for a step: of those that its mask leaves free, none.
+
+    A bare SYN wherever that is right, too: it needs no privilege, and no firewall on the way takes it amiss.
+    """
+    wanted = step.flags & step.mask & ALL_FLAGS
+    return int(Flags.SYN) if Flags.SYN & step.mask == wanted else wanted
+
+
+def segment(source: Address, destination: Address, source_port: int, step: Step, number: int, answers: int) -> bytes:
+    """A whole TCP header for a step, to be sent from `source` to `destination`, which are of one family.
+
+    `number`: the sequence number; `answers`: the acknowledgement number, which counts only where ACK is set. Both are
+    of 32 bits.
+    """
+    bits = flags(step)
+    header = bytearray(
+        _header.pack(
+            source_port,
+            step.port,
+            number,
+            answers if bits & Flags.ACK else 0,
+            TCP_HEADER // 4 << 4,
+            bits,
+            WINDOW,
+            0,
+            0,
+        )
+    )
+    struct.pack_into("!H", header, CHECKSUM_AT, checksum(source, destination, bytes(header)))
+    return bytes(header)
+
+
+def checksum(source: Address, destination: Address, segment: bytes) -> int:
+    """TCP's checksum of a segment whose own is zero, or 0 if its own is right (RFC 9293, 3.1; RFC 8200, 8.1)."""
+    if source.version == 4:
+        pseudo = struct.pack("!4s4sBBH", source.packed, destination.packed, 0, _IPPROTO_TCP, len(segment))
+    else:
+        pseudo = struct.pack("!16s16sIxxxB", source.packed, destination.packed, len(segment), _IPPROTO_TCP)
+    data = pseudo + segment + bytes(len(segment) % 2)
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return total ^ 0xFFFF

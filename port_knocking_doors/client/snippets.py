@@ -1,0 +1,158 @@
+"""How to knock without this program, and how to make ssh do it: ready pieces of text for a sequence.
+
+Everything here shows the sequence. `HOST` stands for the server where no other name is given; names are quoted for
+whatever reads them.
+"""
+
+import base64
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from port_knocking_doors.client.packets import Means, flags, means
+from port_knocking_doors.config.readers import knock_step
+from port_knocking_doors.model import PAYLOAD, Flags, Step
+
+HOST = "HOST"
+PAUSE = 0.2
+"""Seconds between two knocks: enough that the net does not change their order."""
+
+_HPING_OPTIONS = {
+    Flags.FIN: "-F",
+    Flags.SYN: "-S",
+    Flags.RST: "-R",
+    Flags.PSH: "-P",
+    Flags.ACK: "-A",
+    Flags.URG: "-U",
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A sequence to knock at a host."""
+
+    steps: tuple[Step, ...] = field(repr=False)
+    host: str = HOST
+    port: int | None = None
+    """The guarded TCP port to connect to, where it is known."""
+
+    def text(self) -> str:
+        """All pieces, each below a line that says what it is."""
+        pieces = [
+            ("This program; the steps are needed where its configuration file is not", self.command()),
+            ("ssh, in ~/.ssh/config, with this program", self.ssh()),
+            ("A POSIX shell with any nc, without this program" + self._needs(), self.shell()),
+            ("Windows PowerShell", self.powershell()),
+            ("A phone app, such as Knock on Ports for Android", self.phone()),
+        ]
+        if self._all_datagrams:
+            pieces.insert(3, ("bash, without any program", self.bash()))
+        return "\n\n".join(f"## {title}\n\n{piece}" for title, piece in pieces)
+
+    def command(self) -> str:
+        """The client's own command lines."""
+        wait = f" --wait {self.port}" if self.port else ""
+        return f"port-knocking-doors knock {self._quoted} {self._words()}{wait}"
+
+    def ssh(self) -> str:
+        """For ssh's configuration."""
+        lines = [f"Host {self.host}"]
+        if self.port not in (None, 22):
+            lines.append(f"    Port {self.port}")
+        # A % begins a name of ssh's; no step has one.
+        lines.append(f"    ProxyCommand port-knocking-doors knock %h {self._words()} --connect %p")
+        return "\n".join(lines)
+
+    def shell(self) -> str:
+        """A line for a shell where all knocks are alike, else a line for each."""
+        if self._all_datagrams:
+            return shell_line((step.port for step in self.steps), self._quoted)
+        return "\n".join(f"{self._shell_knock(step)}; sleep {PAUSE}" for step in self.steps)
+
+    def bash(self) -> str:
+        """A line for bash, which sends datagrams by itself and needs a fraction of a second for each."""
+        ports = " ".join(str(step.port) for step in self.steps)
+        return f"for p in {ports}; do printf 'knock\\n' >/dev/udp/{self._quoted}/$p; sleep {PAUSE}; done"
+
+    def _shell_knock(self, step: Step) -> str:
+        how = means(step)
+        if how is Means.DATAGRAM:
+            return _shell_datagram(self._quoted, str(step.port))
+        if how is Means.CONNECT:
+            return f"nc -z -w 1 {self._quoted} {step.port}"
+        options = "".join(f" {option}" for flag, option in _HPING_OPTIONS.items() if flags(step) & flag)
+        return f"hping3 -q -c 1 -p {step.port}{options} {self._quoted} >/dev/null 2>&1"
+
+    def powershell(self) -> str:
+        """For Windows PowerShell 5.1 and PowerShell 7."""
+        lines = ["$knockHost = '" + self.host.replace("'", "''") + "'"]
+        if any(means(step) is Means.DATAGRAM for step in self.steps):
+            lines.append('$knock = [Text.Encoding]::ASCII.GetBytes("knock`n")')
+        lines += [line for step in self.steps for line in self._powershell_knock(step)]
+        return "\n".join(lines)
+
+    def _powershell_knock(self, step: Step) -> Iterator[str]:
+        pause = f"Start-Sleep -Milliseconds {PAUSE * 1000:g}"
+        how = means(step)
+        if how is Means.RAW:
+            yield f"# {_in_words(step)}: PowerShell has no way to send it"
+        elif how is Means.DATAGRAM:
+            yield f"$c = New-Object Net.Sockets.UdpClient $knockHost, {step.port}"
+            yield f"[void]$c.Send($knock, $knock.Length); {pause}; $c.Close()"
+        else:
+            # Closed before Windows repeats an attempt that was refused, which it does after half a second.
+            yield "$c = New-Object Net.Sockets.TcpClient"
+            yield f"[void]$c.ConnectAsync($knockHost, {step.port}); {pause}; $c.Close()"
+
+    def phone(self) -> str:
+        """What to enter by hand."""
+        lines = [f"Host {self.host}, {PAUSE * 1000:g} ms between the packets:"]
+        lines += [f"{position}. {_in_words(step)}" for position, step in enumerate(self.steps, start=1)]
+        if any(means(step) is Means.DATAGRAM for step in self.steps):
+            code = base64.b64encode(PAYLOAD).decode()
+            lines.append(
+                f'Content of each UDP packet: the word "knock" and a newline, {len(PAYLOAD)} bytes; '
+                f"in hexadecimal {PAYLOAD.hex()}, in Base64 {code}"
+            )
+        return "\n".join(lines)
+
+    def _needs(self) -> str:
+        raw = any(means(step) is Means.RAW for step in self.steps)
+        return "; hping3 needs root, and knows IPv4 only" if raw else ""
+
+    @property
+    def _all_datagrams(self) -> bool:
+        return all(means(step) is Means.DATAGRAM for step in self.steps)
+
+    @property
+    def _quoted(self) -> str:
+        return shlex.quote(self.host)
+
+    def _words(self) -> str:
+        return " ".join(knock_step.spell(_as_sent(step)) for step in self.steps)
+
+
+def shell_line(ports: Iterable[int], host: str = HOST) -> str:
+    """Knocks on UDP ports, as a line for a POSIX shell with any netcat; `host` is quoted already.
+
+    Without `-w` OpenBSD's netcat waits for an answer for ever, and `-q` is Debian's own. The pause keeps knocks from
+    overtaking each other where netcat (nmap's) does not wait at all.
+    """
+    return f"for p in {' '.join(map(str, ports))}; do {_shell_datagram(host, '$p')}; sleep {PAUSE}; done"
+
+
+def _shell_datagram(host: str, port: str) -> str:
+    return f"printf 'knock\\n' | nc -u -w 1 {host} {port}"
+
+
+def _as_sent(step: Step) -> Step:
+    return Step(step.protocol, step.port, flags(step)) if means(step) is not Means.DATAGRAM else step
+
+
+def _in_words(step: Step) -> str:
+    if means(step) is Means.DATAGRAM:
+        return f"UDP {step.port}"
+    if means(step) is Means.CONNECT:
+        return f"TCP {step.port}"
+    names = " ".join(str(flag.name) for flag in Flags if flag & flags(step)) or "no flag"
+    return f"TCP {step.port} with {names} alone"

@@ -1,0 +1,185 @@
+"""What may be asked over the control socket, and what is answered: one line of JSON each way, and nothing else.
+
+A request is an object with the verb under "do" and what the verb needs; a key that the verb does not know is an error.
+An answer is `{"ok": true, "result": …}`, or `{"ok": false, "problem": …, "status": N}` with the exit status that the
+command shall end with. `watch` is answered by such a line and then by one line for each event.
+"""
+
+import ipaddress
+import json
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from port_knocking_doors.errors import ConfigError, DoorsError, NotDoneError
+from port_knocking_doors.model import Address
+
+REQUEST_MAX = 4096
+"""Bytes of a request, its newline included."""
+
+REPLY_MAX = 1 << 20
+"""Bytes of an answer, or of one line of those that follow it, newline included."""
+
+WATCH_MAX = 3600.0
+"""Seconds that one `watch` lasts at the most."""
+
+NAME_MAX = 256
+"""Characters of a sequence's name."""
+
+
+class Verb(str, Enum):
+    """What can be asked for."""
+
+    STATUS = "status"
+    OPEN = "open"
+    CLOSE = "close"
+    FORGET = "forget"
+    RELOAD = "reload"
+    WATCH = "watch"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What somebody asks of the daemon."""
+
+    verb: Verb
+    address: Address | None = None
+    """Whose door or progress it is about; None with `CLOSE` for everybody's."""
+    sequence: str = ""
+    """With `OPEN`: whose door; empty for the opening sequence's."""
+    seconds: float = 0.0
+    """With `WATCH`: for how long."""
+
+
+_KEYS: dict[Verb, frozenset[str]] = {
+    Verb.STATUS: frozenset(),
+    Verb.OPEN: frozenset({"address", "sequence"}),
+    Verb.CLOSE: frozenset({"address", "all"}),
+    Verb.FORGET: frozenset({"address"}),
+    Verb.RELOAD: frozenset(),
+    Verb.WATCH: frozenset({"seconds"}),
+}
+
+
+def read_address(text: str) -> Address:
+    """The canonical address: one mapped from IPv4 is the IPv4 address, and an interface's name is left out.
+
+    Raises `ConfigError` for anything but an address that packets can come from.
+    """
+    try:
+        address = ipaddress.ip_address(text.strip().partition("%")[0])
+    except ValueError:
+        raise ConfigError("this is no address, expected one such as 192.0.2.7 or 2001:db8::7") from None
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    if address.is_unspecified or address.is_multicast:
+        raise ConfigError("no packet comes from this address, expected the address of a host")
+    return address
+
+
+def read_request(line: bytes) -> Request:
+    """The request in one line, with or without its newline. Raises `ConfigError`, which quotes nothing of it."""
+    if len(line) > REQUEST_MAX:
+        raise ConfigError(f"the request is too long, expected at most {REQUEST_MAX} bytes")
+    data = _object(line, "the request")
+    try:
+        verb = Verb(data.pop("do", None))
+    except (ValueError, TypeError):
+        raise ConfigError(f'"do" is wrong, expected one of: {", ".join(verb.value for verb in Verb)}') from None
+    if data.keys() - _KEYS[verb]:
+        known = ", ".join(sorted(_KEYS[verb])) or "nothing"
+        raise ConfigError(f"{verb.value}: there is a key that is not known, expected: {known}")
+    address = data.get("address")
+    if address is not None and not isinstance(address, str):
+        raise ConfigError('"address" is wrong, expected a text')
+    everybody = data.get("all", False)
+    if not isinstance(everybody, bool):
+        raise ConfigError('"all" is wrong, expected true or false')
+    if verb in (Verb.OPEN, Verb.FORGET) and address is None:
+        raise ConfigError(f'{verb.value}: "address" is missing')
+    if verb is Verb.CLOSE and (address is None) is not everybody:
+        raise ConfigError('close: expected either "address" or "all"')
+    return Request(
+        verb,
+        None if address is None else read_address(address),
+        _read_name(data.get("sequence", "")),
+        _read_seconds(data.get("seconds")) if verb is Verb.WATCH else 0.0,
+    )
+
+
+def write_request(request: Request) -> bytes:
+    """The line that `read_request` reads as this request."""
+    data: dict[str, Any] = {"do": request.verb.value}
+    if request.address is not None:
+        data["address"] = str(request.address)
+    elif request.verb is Verb.CLOSE:
+        data["all"] = True
+    if request.sequence:
+        data["sequence"] = request.sequence
+    if request.verb is Verb.WATCH:
+        data["seconds"] = request.seconds
+    return write_line(data)
+
+
+def write_result(result: object) -> bytes:
+    """The answer to a request that was carried out."""
+    return fitting_result(result) or write_failure(DoorsError("the answer is too long"))
+
+
+def fitting_result(result: object) -> bytes | None:
+    """The answer to a request that was carried out; None where it is too long for one."""
+    line = write_line({"ok": True, "result": result})
+    return line if len(line) <= REPLY_MAX else None
+
+
+def write_failure(error: DoorsError) -> bytes:
+    """The answer to a request that was not."""
+    return write_line({"ok": False, "problem": str(error)[:REQUEST_MAX], "status": error.exit_status})
+
+
+def write_line(data: object) -> bytes:
+    """One line of JSON; no character of it is a newline, nor any that a terminal obeys."""
+    return json.dumps(data, allow_nan=False, separators=(",", ":")).encode() + b"\n"
+
+
+def read_reply(line: bytes) -> Any:
+    """The result in an answer. Raises `NotDoneError` where there is none, `DoorsError` where this is no answer."""
+    try:
+        data = _object(line, "the answer")
+        if data["ok"] is True:
+            return data["result"]
+        problem, status = data["problem"], data["status"]
+    except (ConfigError, KeyError):
+        raise DoorsError("the daemon's answer cannot be understood; it may be of another version: restart it") from None
+    status = status if isinstance(status, int) and 1 <= status <= 125 else 1
+    raise NotDoneError("".join(letter if letter.isprintable() else "?" for letter in str(problem)), status)
+
+
+def read_event(line: bytes) -> dict[str, Any] | None:
+    """One of the lines that follow the answer to `watch`; None for one that cannot be understood."""
+    try:
+        return _object(line, "the event")
+    except ConfigError:
+        return None
+
+
+def _object(line: bytes, what: str) -> dict[str, Any]:
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError):  # of bytes that are no UTF-8, too
+        data = None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{what} is no JSON object on one line")
+    return data
+
+
+def _read_name(value: object) -> str:
+    if not isinstance(value, str) or len(value) > NAME_MAX:
+        raise ConfigError(f'"sequence" is wrong, expected a name of at most {NAME_MAX} characters')
+    return value
+
+
+def _read_seconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= WATCH_MAX:
+        raise ConfigError(f'"seconds" is wrong, expected a number above 0 and at most {WATCH_MAX:g}')
+    return float(value)

@@ -1,0 +1,195 @@
+"""knockd's log, line by line as its watchers know it: to a file, to syslog, and to standard output with `--verbose`.
+
+With `--lookup` the host's name follows an address, and a thread of its own looks it up and writes: a resolver that
+hangs delays lines of the log, and nothing else. A log that cannot be written is no reason not to open a door.
+"""
+
+import os
+import queue
+import socket
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
+
+from port_knocking_doors.daemon.observer import Herald
+from port_knocking_doors.model import Address
+from port_knocking_doors.system.log import LOG_NOTICE, LOG_USER, Syslog, logger
+
+_ODD = "backslashreplace"
+WAITING_MAX = 1000
+"""Lines that wait for a name; those beyond get none."""
+NAMES_MAX = 1024
+"""Addresses whose names are remembered."""
+FAREWELL = 2.0
+"""Seconds that the last lines wait for their names."""
+
+
+class KnockdLog(Herald):
+    """A context manager. `file`: the log file's path, empty for none. `config`: that of the configuration."""
+
+    def __init__(
+        self, file: str = "", *, config: str = "", syslog: bool = False, verbose: bool = False, lookup: bool = False
+    ) -> None:
+        self.path = file
+        """Of the log file that is opened next: at the start, and when the configuration is read again."""
+        self.uses_syslog = syslog
+        """Whether syslog gets the next line, too."""
+        self._config = config
+        self._file = -1
+        self._syslog = Syslog("knockd", LOG_USER)
+        self._verbose = verbose
+        self._lookup = _Lookup(self._write) if lookup else None
+
+    def __enter__(self) -> "KnockdLog":
+        self._open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._lookup is not None:
+            self._lookup.close()
+        self._close()
+        self._syslog.close()
+
+    def _close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def _open(self) -> None:
+        if not self.path:
+            return
+        try:
+            # Owner and group alone, as for everything that tells who knocked; knockd leaves it to the umask.
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
+            self._file = os.open(self.path, flags, 0o640)
+        except OSError as error:
+            why = f"({error.strerror}): it is tried again at SIGHUP"
+            logger.warning("%s: the log file cannot be opened %s", self.path, why)
+
+    # What is told. ---------------------------------------------------------------------------------------------------
+
+    def on_ready(self, interface: str) -> None:
+        self._say(
+            None, f"starting up, listening on {interface or 'any'}", shown=f"listening on {interface or 'any'}..."
+        )
+
+    def on_stage(self, address: Address, door: str, stage: int) -> None:
+        self._say(address, f"{door}: Stage {stage}")
+
+    def on_complete(self, address: Address, door: str) -> None:
+        self._say(address, f"{door}: OPEN SESAME")
+
+    def on_command(self, door: str, command: str) -> None:
+        self._say(None, f"{door}: running command: {command}")
+
+    def on_status(self, door: str, status: int) -> None:
+        self._say(None, f"{door}: command returned non-zero status code ({status})")
+
+    def on_stop(self, address: Address, door: str) -> None:
+        self._say(address, f"{door}: command timeout")
+
+    def on_timeout(self, address: Address, door: str, stage: int) -> None:
+        self._say(address, f"{door}: sequence timeout (stage {stage})")
+
+    def on_disabled(self, door: str) -> None:
+        self._say(None, f"no more sequences left in the one time sequences file for door {door} --> disabling the door")
+
+    def on_unmarked(self, door: str) -> None:
+        self._say(None, f"error while disabling used one time sequence for door {door} --> disabling the door")
+
+    def on_reload(self) -> None:
+        self._say(None, f"re-reading config file: {self._config}" if self._config else "re-reading config file")
+        self._close()
+        self._open()
+
+    def on_end(self) -> None:
+        self._say(None, "shutting down", shown="")
+
+    # Where it goes. --------------------------------------------------------------------------------------------------
+
+    def _say(self, address: Address | None, text: str, shown: str | None = None) -> None:
+        """`shown`: what standard output gets in place of the text."""
+        when = time.localtime()
+        if self._lookup is not None:
+            self._lookup.put(when, address, text, shown)
+        else:
+            self._write(when, f"{address}: {text}" if address is not None else text, shown)
+
+    def _write(self, when: time.struct_time, text: str, shown: str | None) -> None:
+        text = " ".join(text.splitlines())
+        if self._file >= 0:
+            with suppress(OSError):  # a full disk
+                os.write(self._file, f"[{time.strftime('%Y-%m-%d %H:%M', when)}] {text}\n".encode(errors=_ODD))
+        if self.uses_syslog:
+            self._syslog.send(LOG_NOTICE, text)
+        if self._verbose and shown != "":
+            try:
+                print(shown or text, flush=True)
+            except OSError:
+                self._verbose = False
+
+
+_Line = tuple[time.struct_time, Address | None, str, str | None]
+
+
+class _Lookup:
+    """Puts names behind addresses, in a thread of its own, so that lines stay in their order."""
+
+    def __init__(self, write: Callable[[time.struct_time, str, str | None], None]) -> None:
+        self._write_line = write
+        self._lines: queue.SimpleQueue[_Line | None] = queue.SimpleQueue()
+        self._names: OrderedDict[Address, str] = OrderedDict()
+        self._thread = threading.Thread(target=self._run, name="lookup", daemon=True)
+        self._started = False
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def put(self, when: time.struct_time, address: Address | None, text: str, shown: str | None) -> None:
+        if not self._started:  # here and not earlier: a daemon forks before it says anything
+            self._started = True
+            self._thread.start()
+        self._lines.put((when, address, text, shown))
+
+    def close(self) -> None:
+        """Write what is left, without names where those take too long."""
+        if not self._started:
+            return
+        self._lines.put(None)
+        self._thread.join(FAREWELL)
+        with self._lock:
+            self._closed = True
+            while not self._lines.empty():
+                if (line := self._lines.get()) is not None:
+                    self._write_out(line, "")
+
+    def _run(self) -> None:
+        while (line := self._lines.get()) is not None:
+            name = ""
+            if line[1] is not None and self._lines.qsize() < WAITING_MAX:
+                name = self._name_of(line[1])
+            with self._lock:
+                self._write_out(line, name)
+                if self._closed:
+                    return
+
+    def _write_out(self, line: _Line, name: str) -> None:
+        when, address, text, shown = line
+        if address is not None:
+            text = f"{address} ({name}): {text}" if name else f"{address}: {text}"
+        self._write_line(when, text, shown)
+
+    def _name_of(self, address: Address) -> str:
+        if address not in self._names:
+            try:
+                # Not getnameinfo: Debian 12's Python 3.11.2 holds its global lock meanwhile, and so the daemon.
+                name = socket.gethostbyaddr(str(address))[0]
+            except OSError:
+                name = ""
+            # It comes from whoever runs the name server of that address: only what a host name may be.
+            is_name = name.isascii() and name.replace("-", "").replace(".", "").replace("_", "").isalnum()
+            self._names[address] = name if is_name else ""
+            if len(self._names) > NAMES_MAX:
+                self._names.popitem(last=False)
+        return self._names[address]

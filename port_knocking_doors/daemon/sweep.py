@@ -1,0 +1,138 @@
+"""The closer: removes every rule that carries a mark, for a daemon that could not do it itself.
+
+The guardian runs it as `python -m port_knocking_doors.daemon.sweep PRIORITY [json]`; for people and for systemd's
+ExecStopPost there is the command `sweep`. Where a daemon with the mark is running, there is nothing to do: it removes
+them itself.
+"""
+
+import asyncio
+import sys
+import time
+from collections.abc import Hashable
+from contextlib import suppress
+
+from port_knocking_doors.doors.commands import pending_directory, run_pending
+from port_knocking_doors.errors import AlreadyRunningError, DoorsError, FirewallError
+from port_knocking_doors.firewall.firewalld import UNREACHABLE, Event, Firewalld
+from port_knocking_doors.firewall.reconciler import Doorkeeper
+from port_knocking_doors.system import log
+from port_knocking_doors.system.clock import now, run, within
+from port_knocking_doors.system.crash_guard import JSON
+from port_knocking_doors.system.instance import CLOSER, has_rules, hold_mark, left_behind
+from port_knocking_doors.system.log import logger
+
+ABSENCE = 5.0
+"""Seconds after which a firewalld that is not on the bus is taken for stopped: its runtime rules went with it."""
+TURN = 10.0
+"""Seconds for which the mark is held in one go; more than the removal of many doors takes."""
+PATIENCE = 600.0
+"""Seconds that a firewalld which hangs is waited for."""
+_PAUSE = 0.1
+
+
+class _Nobody:
+    """Owns nothing, and is never called."""
+
+    def on_standing(self, owner: Hashable, zones: tuple[str, ...]) -> None:  # noqa: ARG002 the protocol has it
+        raise AssertionError(owner)
+
+    def on_gone(self, owner: Hashable) -> None:
+        raise AssertionError(owner)
+
+
+async def sweep(priority: int, patience: float = PATIENCE) -> int:
+    """Run the stop commands that wait, then remove what carries the mark once firewalld answers; how many rules.
+
+    Raises `AlreadyRunningError` where a daemon has the mark, `FirewallError` where firewalld has not answered for
+    `patience` seconds, with the code `UNREACHABLE` where it is not running at all.
+    """
+    with hold_mark(priority, CLOSER, leaves_rules=has_rules(priority)):
+        run_pending(pending_directory(priority))
+    while has_rules(priority):
+        await _answering(patience)
+        # Where it stops answering, the mark is let go: a new daemon shall not wait for that.
+        with suppress(asyncio.TimeoutError), hold_mark(priority, CLOSER):
+            return await _remove_all(priority)
+    return 0
+
+
+async def _remove_all(priority: int) -> int:
+    """How many rules were removed. Raises `asyncio.TimeoutError` where firewalld stopped answering."""
+    keeper = Doorkeeper(priority, _Nobody())
+    worker = asyncio.create_task(keeper.run())
+    try:
+        await within(TURN, keeper.settled())
+    finally:
+        worker.cancel()
+        await asyncio.gather(worker, return_exceptions=True)
+    if keeper.standing:
+        raise FirewallError(f"firewalld refuses to remove {keeper.standing} rules of a daemon that was killed")
+    return keeper.removed
+
+
+async def _answering(patience: float) -> None:
+    """Return once firewalld answers. The mark is not held meanwhile: a daemon that starts now need not wait for us."""
+    came = asyncio.Event()
+    client = Firewalld(lambda event: came.set() if event is Event.CAME else None)
+    connection = asyncio.create_task(client.run())
+    try:
+        await within(patience, client.connected.wait())
+        await within(ABSENCE, came.wait())
+        await within(patience, client.answer())
+    except asyncio.TimeoutError:
+        if client.connected.is_set() and not client.present:
+            raise FirewallError("firewalld is not running", UNREACHABLE) from None
+        raise FirewallError(f"firewalld has not answered for {patience:g} s") from None
+    finally:
+        connection.cancel()
+        await asyncio.gather(connection, return_exceptions=True)
+
+
+def close(priority: int, patience: float = PATIENCE) -> DoorsError | None:
+    """`sweep`, with what came of it in the log; what went wrong if rules may be left."""
+    try:
+        removed = _sweep_after_others(priority, patience)
+    except DoorsError as error:
+        if isinstance(error, FirewallError) and error.code == UNREACHABLE:
+            logger.info("firewalld is not running: what was open went with it")
+            return None
+        return error
+    if removed is not None:
+        logger.warning("closed the doors of a daemon that ended without doing so: %d rules removed", removed)
+    return None
+
+
+def _sweep_after_others(priority: int, patience: float) -> int | None:
+    """`sweep`; None where somebody else did it, or does. Another closer is waited for: it may have less patience."""
+    deadline = now() + patience
+    while True:
+        try:
+            return run(sweep(priority, patience))
+        except AlreadyRunningError as error:
+            if error.by_daemon or now() > deadline:
+                return None
+        time.sleep(_PAUSE)
+        if priority not in left_behind():
+            return None
+
+
+def close_all(patience: float) -> None:
+    """`close` for every mark that somebody left behind. Raises `DoorsError` where rules may be left."""
+    failures = [failure for mark in left_behind() if (failure := close(mark, patience))]
+    if failures:
+        raise failures[0]
+
+
+def main() -> int:
+    """Run the closer with the command line's arguments."""
+    log.set_up(verbose=False, as_json=JSON in sys.argv[2:])
+    error = close(int(sys.argv[1]))
+    if error is None:
+        return 0
+    logger.error("closing the doors of a daemon that ended: %s", error)
+    return error.exit_status
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        sys.exit(main())

@@ -1,0 +1,330 @@
+"""Doors that are commands: a shell runs the one that opens at once, and the one that closes at the deadline.
+
+What will close a door is written into the runtime directory before it is opened, and forgotten once it was closed:
+whatever ends the daemon, a closer (`sweep`) or the next daemon finds there what is still to be run. So a stop command
+may run twice, where the daemon was killed while it ran, but never not at all.
+
+Nothing that a stranger chose enters the shell: %IP% becomes the text of an address. No command is ever ended by force,
+as with knockd: half a command may be worse than a slow one.
+"""
+
+import asyncio
+import fcntl
+import json
+import math
+import os
+import secrets
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from port_knocking_doors.model import Address, Door
+from port_knocking_doors.system import instance
+from port_knocking_doors.system.clock import now, readable
+from port_knocking_doors.system.log import LogEvent, about, logger
+from port_knocking_doors.system.rate_limit import Throttle
+
+PLACES = 16
+"""Start commands that run at the same time, and as many stop commands; more wait. Apart, so that start commands which
+hang keep no door from closing."""
+
+QUEUE = 1024
+"""Start commands that wait at the most; more are refused."""
+
+PATIENCE = 5.0
+"""Seconds that a closer gives the start commands that outlived their daemon, and then its own stop commands."""
+
+MOMENT = 1.0
+"""Seconds that the end of the daemon gives start commands that no stop command follows."""
+
+RETRY = 1.0
+"""Seconds until a stop command for which there was no process is tried again."""
+
+QUIET = 60.0
+"""Seconds between two lines of the log about start commands that wait for others to end."""
+
+_SHELL = "/bin/sh"
+_RECORD, _DRAFT = ".json", ".draft"
+_PAUSE = 0.02
+# What is the daemon's own business, or its secret.
+_WITHHELD = frozenset({"KNOCKER_SEQ", "KNOCKER_PORTS", "NOTIFY_SOCKET", "JOURNAL_STREAM"})
+
+
+class Witness(Protocol):
+    """Who is told what becomes of commands."""
+
+    def on_started(self, door: Door) -> None:
+        """The door's start command has ended; the log has its status."""
+
+    def on_refused(self, door: Door) -> None:
+        """The door's start command was not run; the log says why."""
+
+    def on_command(self, door: Door, line: str) -> None:
+        """A command of the door's begins to run."""
+
+    def on_status(self, door: Door, status: int) -> None:
+        """A command of the door's has ended."""
+
+
+def command_line(command: str, address: Address) -> str:
+    """The command with every %IP% replaced by the address."""
+    return command.replace("%IP%", str(address))
+
+
+def pending_directory(priority: int) -> Path:
+    """Where the stop commands of whoever has this mark are remembered. Raises `DoorsError`."""
+    return instance.directory() / f"pending-{priority}"
+
+
+def _has_stop(door: Door) -> bool:
+    return door.command is not None and door.command.stop_for(door.address) != ""
+
+
+class Commands:
+    """Runs the commands of doors. `directory` is used by whoever holds the mark, and by nobody else."""
+
+    def __init__(self, directory: Path, witness: Witness) -> None:
+        self._directory = directory
+        self._witness = witness
+        self._start_places = asyncio.Semaphore(PLACES)
+        self._stop_places = asyncio.Semaphore(PLACES)
+        self._waiting = 0
+        self._refused = Throttle(burst=5, period=10.0)
+        self._said_that_one_waits = -math.inf
+        # One task for each door, from its start command to the end of its stop command, and what tells it to stop.
+        self._lives: dict[Door, asyncio.Task[None]] = {}
+        self._closing: dict[Door, asyncio.Event] = {}
+
+    def start(self, door: Door) -> None:
+        """Run the door's start command, as soon as there is a place, and after all that ran for this door before."""
+        if self._waiting >= QUEUE:
+            if more := self._refused.summary(now()):
+                logger.error("%d more start commands not run", more)
+            if self._refused.admits(now()):
+                extra = _about(LogEvent.COMMAND_REFUSED, door, reason="too many commands wait")
+                text = "%s: %s: not started, %d commands wait already"
+                logger.error(text, door.address, door.sequence, QUEUE, extra=extra)
+            self._witness.on_refused(door)
+            return
+        self._waiting += 1
+        closing = asyncio.Event()
+        life = asyncio.create_task(self._live(door, closing, self._lives.get(door)))
+        self._lives[door] = life
+        self._closing[door] = closing
+        life.add_done_callback(lambda _: self._forget(door, life, closing))
+
+    def stop(self, door: Door) -> None:
+        """Run the door's stop command, once its start command has ended."""
+        if closing := self._closing.pop(door, None):
+            closing.set()
+
+    def _forget(self, door: Door, life: "asyncio.Task[None]", closing: asyncio.Event) -> None:
+        if self._lives.get(door) is life:
+            del self._lives[door]
+        if self._closing.get(door) is closing:
+            del self._closing[door]
+
+    async def close(self, timeout: float) -> int:
+        """Stop every door; how many had not ended `timeout` seconds later. Those are remembered.
+
+        A start command that nothing is to follow gets a moment, and then runs on by itself.
+        """
+        for door in list(self._closing):
+            self.stop(door)
+        lives = set(self._lives.values())
+        to_stop = {life for door, life in self._lives.items() if _has_stop(door)}
+        for those, moment in ((lives, min(timeout, MOMENT)), (to_stop, max(0.0, timeout - MOMENT))):
+            if those:
+                await asyncio.wait(those, timeout=moment)
+        unfinished = {life for life in lives if not life.done()}
+        for life in unfinished:
+            life.cancel()
+        await asyncio.gather(*unfinished, return_exceptions=True)
+        return len(unfinished & to_stop)
+
+    async def _live(self, door: Door, closing: asyncio.Event, before: "asyncio.Task[None] | None") -> None:
+        assert door.command is not None
+        start = command_line(door.command.start_for(door.address), door.address)
+        stop = command_line(door.command.stop_for(door.address), door.address)
+        record = None
+        try:
+            if before is not None:
+                await asyncio.wait({before})
+            if self._start_places.locked():
+                self._tell_that_one_waits(door)
+            async with self._start_places:
+                record = _remember(self._directory, door, stop) if stop else None
+                if start:
+                    await self._run(door, "start", start, record)
+        except (OSError, ValueError) as error:  # ValueError: a zero byte in it
+            # A door that could not be closed after a crash is not opened.
+            extra = _about(LogEvent.COMMAND_REFUSED, door, command="start", reason=error)
+            logger.error("%s: %s: start command not run: %s", door.address, door.sequence, error, extra=extra)
+            if record is not None:
+                record.unlink(missing_ok=True)
+            self._witness.on_refused(door)
+            return
+        finally:
+            self._waiting -= 1
+        if record is None:
+            return
+        self._witness.on_started(door)
+        await closing.wait()
+        async with self._stop_places:
+            if await self._run_stop(door, stop):
+                record.unlink(missing_ok=True)
+
+    def _tell_that_one_waits(self, door: Door) -> None:
+        if now() - self._said_that_one_waits >= QUIET:
+            self._said_that_one_waits = now()
+            text = "%s: %s: start command waits, %d run already and have not ended"
+            logger.warning(text, door.address, door.sequence, PLACES)
+
+    async def _run_stop(self, door: Door, line: str) -> bool:
+        """Run the stop command, as soon as there is a process for it; whether it can be run at all."""
+        told = False
+        while True:
+            is_hopeless = False
+            try:
+                await self._run(door, "stop", line)
+                return True
+            except (OSError, ValueError) as error:
+                is_hopeless = isinstance(error, ValueError)
+                if not told:
+                    extra = _about(LogEvent.COMMAND_REFUSED, door, command="stop", reason=error)
+                    text = "%s: %s: stop command not run%s: %s"
+                    again = "" if is_hopeless else f", it is tried again every {RETRY:g} s"
+                    logger.error(text, door.address, door.sequence, again, error, extra=extra)
+                    told = True
+            if is_hopeless:
+                return False
+            await asyncio.sleep(RETRY)
+
+    async def _run(self, door: Door, which: str, line: str, record: Path | None = None) -> None:
+        """Run one command to its end. Whoever has the record's lock still runs: a closer waits for that."""
+        lock = _lock(record) if record is not None else -1
+        try:
+            process = subprocess.Popen(
+                [_SHELL, "-c", line],
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # where the log goes
+                env=_environment(),
+                start_new_session=True,
+                pass_fds=(lock,) if lock >= 0 else (),
+            )
+        finally:
+            if lock >= 0:
+                os.close(lock)
+        extra = _about(LogEvent.COMMAND_STARTED, door, command=which)
+        logger.debug("%s: %s: running the %s command", door.address, door.sequence, which, extra=extra)
+        self._witness.on_command(door, line)
+        status = await _end_of(process)
+        self._witness.on_status(door, status)
+        report = logger.info if status == 0 else logger.warning
+        extra = _about(LogEvent.COMMAND_ENDED, door, command=which, status=status)
+        report("%s: %s: %s command ended with status %d", door.address, door.sequence, which, status, extra=extra)
+
+
+def _environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in _WITHHELD}
+
+
+def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
+    return about(event, address=door.address, sequence=door.sequence, **more)
+
+
+async def _end_of(process: "subprocess.Popen[bytes]") -> int:
+    """The exit status. asyncio's own subprocesses are killed when nobody waits for them any more; these work on."""
+    try:
+        with suppress(OSError), _handle_of(process) as handle:  # without a descriptor it runs all the same
+            await readable(handle)
+        while (status := process.poll()) is None:
+            await asyncio.sleep(_PAUSE)
+        return status
+    except asyncio.CancelledError:
+        process.returncode = 0  # no warning that nobody waited for it
+        raise
+
+
+@contextmanager
+def _handle_of(process: "subprocess.Popen[bytes]") -> Iterator[int]:
+    """What is readable once it has ended."""
+    handle = os.pidfd_open(process.pid)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def run_pending(directory: Path) -> int:
+    """Run every stop command that somebody left behind, all at once; how many those were.
+
+    The caller holds the mark, so nobody else does the same. A command that takes longer than `PATIENCE` works on.
+    """
+    if not directory.is_dir():
+        return 0
+    for path in directory.glob(f"*{_DRAFT}"):
+        path.unlink(missing_ok=True)  # its door was not opened
+    deadline = now() + PATIENCE
+    begun = (_begin_pending(path, deadline) for path in sorted(directory.glob(f"*{_RECORD}")))
+    running = [stop for stop in begun if stop is not None]
+    deadline = now() + PATIENCE
+    for path, what, process in running:
+        try:
+            status = process.wait(max(0.0, deadline - now()))
+            extra = about(LogEvent.COMMAND_ENDED, command="stop", status=status)
+            text = "%s: stop command, left behind by an earlier run, ended with status %d"
+            logger.warning(text, what, status, extra=extra)
+        except subprocess.TimeoutExpired:
+            logger.warning("%s: stop command, left behind by an earlier run, has not ended yet", what)
+            process.returncode = 0  # no warning that nobody waited for it
+        path.unlink(missing_ok=True)
+    return len(running)
+
+
+def _begin_pending(path: Path, deadline: float) -> "tuple[Path, str, subprocess.Popen[bytes]] | None":
+    try:
+        record = json.loads(path.read_bytes())
+        what, line = f"{record['address']}: {record['sequence']}", str(record["stop"])
+        _await_end_of_start(path, deadline)
+        process = subprocess.Popen(
+            [_SHELL, "-c", line], stdin=subprocess.DEVNULL, stdout=2, env=_environment(), start_new_session=True
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        logger.error("%s is no record of a stop command that can be run: left alone", path)
+        return None
+    return path, what, process
+
+
+def _remember(directory: Path, door: Door, stop: str) -> Path:
+    """Write down the door's stop command; it is there whole or not at all. Raises `OSError`."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    name = secrets.token_hex(8)
+    draft, path = directory / (name + _DRAFT), directory / (name + _RECORD)
+    record = {"sequence": door.sequence, "address": str(door.address), "stop": stop}
+    try:
+        draft.touch(mode=0o600, exist_ok=False)
+        draft.write_text(json.dumps(record))
+        return draft.rename(path)
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+
+
+def _lock(record: Path) -> int:
+    descriptor = os.open(record, os.O_RDWR | os.O_CLOEXEC)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def _await_end_of_start(record: Path, deadline: float) -> None:
+    with record.open("rb") as file:
+        while now() < deadline:
+            with suppress(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(_PAUSE)

@@ -1,0 +1,33 @@
+"""The text of firewalld's rich rules: what a door is in the firewall, and how one of ours is told from others'.
+
+The text is what firewalld itself makes of a rule (firewalld.richlanguage(5), and `getRichRules`), so that a rule that
+is read back can be compared letter by letter.
+"""
+
+import re
+
+from port_knocking_doors.model import Address, Door, Port
+
+
+def door_rules(door: Door, priority: int) -> tuple[str, ...]:
+    """One rule for each port of the door, for its address alone."""
+    return tuple(_accept(priority, _source(door.address), port) for port in door.ports)
+
+
+def knock_port_rule(port: Port, priority: int) -> str:
+    """Lets everybody's knocks through to a port that a listener serves."""
+    return _accept(priority, "", port)
+
+
+def is_marked(rule: str, priority: int) -> bool:
+    """Whether the rule carries the mark of ownership: its priority."""
+    found = re.match(r'\s*rule\b[^"]*?\bpriority\s*=\s*"?(-?\d+)\b', rule)
+    return found is not None and int(found[1]) == priority
+
+
+def _source(address: Address) -> str:
+    return f'family="ipv{address.version}" source address="{address}" '
+
+
+def _accept(priority: int, source: str, port: Port) -> str:
+    return f'rule priority="{priority}" {source}port port="{port.number}" protocol="{port.protocol}" accept'

@@ -1,0 +1,60 @@
+"""Which of firewalld's zones a packet falls into."""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from port_knocking_doors.model import Address
+
+INNER = frozenset({"docker", "libvirt", "libvirt-routed"})
+"""Zones that docker and libvirt make for their bridges, where nobody from outside comes in."""
+
+
+@dataclass(frozen=True)
+class Zones:
+    """firewalld's zones as they were when it was asked.
+
+    `sources` are what `getActiveZones` tells: addresses and networks, as text; `ipset:NAME` is looked up in `ipsets`
+    (name → entries). Hardware addresses can't be known from a knock and are passed over.
+    """
+
+    default: str
+    interfaces: Mapping[str, str] = field(default_factory=dict)
+    """Interface → zone, for those that were put into a zone by name."""
+    sources: Mapping[str, str] = field(default_factory=dict)
+    """Source → zone."""
+    ipsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    known: frozenset[str] = frozenset()
+    """Every zone that there is, active or not."""
+
+    def zone_of(self, address: Address, interface: str) -> str:
+        """The zone of a packet: of its source first, then of the interface it came by, then the default.
+
+        Where several zones have a source that fits, firewalld takes them in the order of their names
+        (firewalld.zones(5); its rules are laid so).
+        """
+        fitting = [zone for source, zone in self.sources.items() if self._holds(source, address)]
+        if fitting:
+            return min(fitting)
+        return self.interfaces.get(interface, self.default)
+
+    def active(self) -> tuple[str, ...]:
+        """The zones that packets can fall into: those with an interface or a source, and the default one."""
+        return tuple(sorted({self.default, *self.interfaces.values(), *self.sources.values()}))
+
+    def outward(self) -> tuple[str, ...]:
+        """The zones that strangers' packets fall into: the default one and those with an interface, but for those that
+        container and virtual machine software makes for its own bridges."""
+        return tuple(sorted({self.default, *self.interfaces.values()} - INNER))
+
+    def _holds(self, source: str, address: Address) -> bool:
+        if source.startswith("ipset:"):
+            return any(_in_network(entry, address) for entry in self.ipsets.get(source.removeprefix("ipset:"), ()))
+        return _in_network(source, address)
+
+
+def _in_network(text: str, address: Address) -> bool:
+    try:
+        return address in ipaddress.ip_network(text, strict=False)
+    except ValueError:  # a hardware address, or an entry of a set of another kind
+        return False

@@ -1,0 +1,444 @@
+"""The demo: the whole story of a door, told while it happens on throw-away hosts.
+
+`tell` is the table of contents, one function a chapter. A claim is printed only once it was seen to be true; where the
+truth differs, the story ends there with a `DoorsError` that says what was seen instead.
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+from port_knocking_doors.config import loader, native
+from port_knocking_doors.errors import DoorsError, SandboxError
+from port_knocking_doors.model import DEFAULT_SEQUENCE, PAYLOAD, Port, Protocol, Settings
+from port_knocking_doors.sandbox import Attempt, ClientHost, Host, Outcome, Output, Process, Sandbox
+from port_knocking_doors.system.clock import now
+
+GUARDED = Port(22)
+DOOR_SECONDS = 4
+HOME = Path("/run/admin")
+"""The administrator's home. /run is the sandbox's own: no file is left on this machine, however the demo ends."""
+CONF = HOME / loader.HOME_NAME
+
+_PROGRAM = "port-knocking-doors"
+_PACKAGE = "port_knocking_doors"
+_FOUND_IN = str(Path(__file__).resolve().parents[2])
+"""Where Python finds the program, installed or not."""
+
+_PATIENCE = 20.0
+"""Seconds, on a slow machine, for what takes a moment on others."""
+_MOMENT = 0.5
+"""Seconds in which a door that must not open would have opened."""
+
+_HELLO = """\
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as server:
+    server.sendall(b"hello\\n")
+    print(server.makefile().readline(), end="")
+"""
+_WORDS: dict[Outcome, str] = {
+    "open": "open",
+    "prohibited": "refused by the firewall",
+    "refused": "let through by the firewall, with nobody listening",
+    "timeout": "without an answer",
+    "unreachable": "without a way there",
+}
+
+
+def tell(pause: float) -> None:
+    """Tell the whole story, `pause` seconds between the knocks. Raises `DoorsError` where it goes otherwise."""
+    story = Narrator(sys.stdout)
+    story.say(
+        "Port knocking, told while it happens: real packets, a real firewalld, throw-away hosts. "
+        "Nothing on this machine is touched; Ctrl-C ends it."
+    )
+    with ExitStack() as stack:
+        box = _hosts(story, stack)
+        _port_is_closed(story, box)
+        settings = _configuration(story, box)
+        before = box.nft()
+        daemon, log = _daemon(story, box)
+        with _refused_throughout(story, box.hosts["stranger"]):
+            _stranger_guesses(story, box, settings, log)
+            last_knock = _knocks(story, box, settings, log, pause)
+            _door_is_open(story, box)
+            _door_closes(story, box, log, last_knock)
+            _sniffed_knocks(story, box, settings, log)
+        _daemon_ends(story, box, settings, daemon, log)
+        _nothing_is_left(story, box, before)
+    story.summary()
+
+
+# Chapters. -----------------------------------------------------------------------------------------------------------
+
+
+def _hosts(story: "Narrator", stack: ExitStack) -> Sandbox:
+    story.chapter("Three hosts appear: a server, a client, a stranger")
+    story.say("Waiting for firewalld to start on the server: some seconds on a slow machine.")
+    with story.step("The hosts are there, and firewalld answers.", summary="hosts and firewalld started"):
+        box = stack.enter_context(Sandbox(clients=("client", "stranger"), say=story.say))
+        stack.enter_context(box.server.listen(GUARDED.number, GUARDED.protocol))
+        box.server.run(["mkdir", "--mode=700", str(HOME)])
+    return box
+
+
+def _port_is_closed(story: "Narrator", box: Sandbox) -> None:
+    story.chapter(f"Port {GUARDED.number} is closed")
+    with story.step("As firewalld comes, it lets everybody in to ssh."):
+        _expect_connection(box.hosts["client"], "open")
+    _type(story, box.server, "firewall-cmd --remove-service=ssh")
+    for host in box.hosts.values():
+        with story.step(f"The {host.name} is refused by the firewall."):
+            _expect_connection(host, "prohibited")
+
+
+def _configuration(story: "Narrator", box: Sandbox) -> Settings:
+    story.chapter("The administrator writes a configuration")
+    _type(story, box.server, f"{_PROGRAM} --set-configuration-file-in-home")
+    _type(story, box.server, f"sed -i '$a max_opened_door_duration = {DOOR_SECONDS}' {CONF.name}")
+    low, middle, high, *_ = sorted(loader.fresh_sequence())
+    steps = f'"udp:{middle}", "tcp:{high}", "tcp:{low}"'
+    opens = f"open = [{GUARDED.number}]\\nduration = {DOOR_SECONDS}"
+    table = f'[[sequence]]\\nname = "closed-ports"\\nsteps = [{steps}]\\n{opens}'
+    _type(story, box.server, f"sed -i '$a {table}' {CONF.name}")
+    with story.step(f"Two fresh sequences; doors open port {GUARDED.number} for {DOOR_SECONDS} s."):
+        settings = native.parse(box.server.run(["cat", str(CONF)]).stdout, str(CONF))
+        _expect(settings.opening_sequence != DEFAULT_SEQUENCE, "the sequence is the documentation's example")
+        _expect(settings.guarded_ports == (GUARDED,), "the configuration guards another port")
+        _expect(settings.door_duration == DOOR_SECONDS, f"doors are to close after {settings.door_duration:g} s")
+    story.say("A sequence is a secret; this one dies with its host, so all may see it.")
+    return settings
+
+
+def _daemon(story: "Narrator", box: Sandbox) -> tuple[Process, "Log"]:
+    story.chapter("The daemon starts")
+    with story.step("It listens, and firewalld lets its knock ports through.", summary="daemon started and ready"):
+        daemon = _begin(story, box.server, f"{_PROGRAM} --conf ~/{CONF.name}")
+        log = Log(story, daemon.stderr)
+        log.until(" ready: ")
+    with story.step("The client, who has not knocked, is still refused."):
+        _expect_connection(box.hosts["client"], "prohibited")
+    return daemon, log
+
+
+def _stranger_guesses(story: "Narrator", box: Sandbox, settings: Settings, log: "Log") -> None:
+    stranger = box.hosts["stranger"]
+    first, _, third, *_ = settings.opening_sequence
+    story.chapter("A stranger knocks in the wrong order")
+    with story.step(f"UDP {first}, then {third} out of turn: not heard any more."):
+        _knock(stranger, [first, third])
+        log.until(f" {stranger.address4}: wrong knock")
+    with story.step("Now even the right sequence opens nothing."):
+        _knock(stranger, settings.opening_sequence)
+        time.sleep(_MOMENT)
+        _expect_connection(stranger, "prohibited")
+
+
+def _knocks(story: "Narrator", box: Sandbox, settings: Settings, log: "Log", pause: float) -> float:
+    """Returns when the last knock was sent."""
+    client = box.hosts["client"]
+    *knocks, last = settings.opening_sequence
+    count = len(settings.opening_sequence)
+    story.chapter("The client knocks")
+    for number, port in enumerate(knocks, 1):
+        with story.step(f"Knock {number} of {count}, UDP {port}: still refused."):
+            _knock(client, [port])
+            _expect_connection(client, "prohibited")
+        time.sleep(pause)
+    with story.step(f"Knock {count} of {count}, UDP {last}: the door opens.", summary="last knock to open door"):
+        last_knock = now()
+        _knock(client, [last])
+        _await_connection(client, "open")
+    log.until(f" {client.address4}: opened ")
+    return last_knock
+
+
+def _door_is_open(story: "Narrator", box: Sandbox) -> None:
+    client = box.hosts["client"]
+    story.chapter("The door is open, for the client only")
+    story.command(box.server, "nft list ruleset")
+    with story.step("firewalld has put in a rule for the client's address."):
+        story.output(f"... {_rule_for(client, box.nft())}")
+    with story.step('The client connects and says "hello"; the server says it back.'):
+        answer = client.run([sys.executable, "-I", "-c", _HELLO, str(client.server4), str(GUARDED.number)]).stdout
+        _expect(answer == "hello\n", f"the server answered {answer!r}")
+    with story.step("The stranger is refused."):
+        _expect_connection(box.hosts["stranger"], "prohibited")
+
+
+def _door_closes(story: "Narrator", box: Sandbox, log: "Log", last_knock: float) -> None:
+    client = box.hosts["client"]
+    deadline = last_knock + DOOR_SECONDS
+    story.chapter("The door closes by itself")
+    with client.watch_connect(client.server4, GUARDED.number, interval=0.01) as watch:
+        for left in range(DOOR_SECONDS - 1, 0, -1):
+            if _sleep_until(deadline - left):
+                story.say(f"{left} ...")
+        _sleep_until(deadline)
+        claim = f"{DOOR_SECONDS} s after the last knock the client is refused again."
+        with story.step(claim, summary="last knock to closed door") as step:
+            step.seconds = _await_connection(client, "prohibited") - last_knock
+    log.until(f" {client.address4}: closed ")
+    with story.step("Until then the client got in", timed=False) as step:
+        before = [attempt for attempt in watch.attempts if attempt.time < deadline]
+        step.claim += f" each time it tried: {_all(before, 'open', client)} times."
+
+
+def _sniffed_knocks(story: "Narrator", box: Sandbox, settings: Settings, log: "Log") -> None:
+    client = box.hosts["client"]
+    (sequence,) = settings.sequences
+    story.chapter("Another sequence, sniffed on ports that are closed")
+    for number, step in enumerate(sequence.steps, 1):
+        closed = "still refused" if number < len(sequence.steps) else "the door opens"
+        claim = (
+            f"Knock {number} of {len(sequence.steps)}, {step.protocol.upper()} {step.port}, itself closed: {closed}."
+        )
+        with story.step(claim):
+            if step.protocol is Protocol.UDP:
+                _knock(client, [step.port])
+            else:
+                seen = client.connect(client.server4, step.port)
+                _expect(seen == "prohibited", f"port {step.port} is {_WORDS[seen]}, expected {_WORDS['prohibited']}")
+            if number < len(sequence.steps):
+                _expect_connection(client, "prohibited")
+            else:
+                _await_connection(client, "open")
+    log.until(f" {client.address4}: opened ")
+    with story.step(f"{DOOR_SECONDS} s later the client is refused again."):
+        _await_connection(client, "prohibited", within=DOOR_SECONDS + 3.0)
+    log.until(f" {client.address4}: closed ")
+
+
+def _daemon_ends(story: "Narrator", box: Sandbox, settings: Settings, daemon: Process, log: "Log") -> None:
+    client = box.hosts["client"]
+    story.chapter("The daemon ends while a door is open")
+    with story.step("All five knocks at once: the door opens.", summary="five knocks to open door"):
+        _knock(client, settings.opening_sequence)
+        _await_connection(client, "open")
+    log.until(f" {client.address4}: opened ")
+    story.say("Sending SIGTERM to the daemon.")
+    with story.step("It closes the door and ends with exit status 0.", summary="SIGTERM to all closed"):
+        daemon.terminate()
+        _expect_exit(daemon, 0)
+        log.rest()
+
+
+def _nothing_is_left(story: "Narrator", box: Sandbox, before: str) -> None:
+    with story.step("nftables is, to the letter, as it was before the daemon."):
+        _expect(box.nft() == before, "the daemon has ended, and nftables is not as it was before")
+    for host in box.hosts.values():
+        with story.step(f"The {host.name} is refused by the firewall."):
+            _expect_connection(host, "prohibited")
+
+
+@contextmanager
+def _refused_throughout(story: "Narrator", stranger: ClientHost) -> Iterator[None]:
+    """Have the stranger try all along."""
+    with stranger.watch_connect(stranger.server4, GUARDED.number, interval=0.02, duration=600.0) as watch:
+        yield
+    with story.step("All along the stranger was refused", timed=False) as step:
+        step.claim += f" at each try: {_all(watch.attempts, 'prohibited', stranger)} times."
+
+
+# What is done, and what is seen. -------------------------------------------------------------------------------------
+
+
+def _begin(story: "Narrator", host: Host, line: str) -> Process:
+    """Start what an administrator would type, and show it."""
+    story.command(host, line)
+    program, *arguments = shlex.split(line)
+    argv = [sys.executable, "-m", _PACKAGE] if program == _PROGRAM else [program]
+    return host.popen([*argv, *arguments], env={"HOME": str(HOME), "PYTHONPATH": _FOUND_IN}, cwd=HOME)
+
+
+def _type(story: "Narrator", host: Host, line: str) -> None:
+    """The same, to its end and with what it says."""
+    process = _begin(story, host, line)
+    _expect_exit(process, 0)
+    story.output(process.stdout.text)
+
+
+def _knock(host: ClientHost, ports: Sequence[int]) -> None:
+    host.send([(host.server4, port, PAYLOAD) for port in ports])
+
+
+def _rule_for(client: ClientHost, ruleset: str) -> str:
+    parts = f"ip saddr {client.address4} ", f"{GUARDED.protocol} dport {GUARDED.number} ", "accept"
+    rules = [line.strip() for line in ruleset.splitlines() if all(part in line for part in parts)]
+    _expect(len(rules) == 1, f"nftables has {len(rules)} rules for the client, expected one")
+    return rules[0]
+
+
+def _all(attempts: Sequence[Attempt], wanted: Outcome, host: ClientHost) -> int:
+    """How many attempts there were, all of which went as wanted."""
+    _expect(len(attempts) > 0, f"the {host.name} had no time for a single try")
+    for attempt in attempts:
+        _expect(attempt.outcome == wanted, _differs(host, attempt.outcome, wanted))
+    return len(attempts)
+
+
+def _expect_connection(host: ClientHost, wanted: Outcome) -> None:
+    seen = host.connect(host.server4, GUARDED.number)
+    _expect(seen == wanted, _differs(host, seen, wanted))
+
+
+def _await_connection(host: ClientHost, wanted: Outcome, within: float = 3.0) -> float:
+    """Try until it goes as wanted; returns when that was."""
+    deadline = now() + within
+    while (seen := host.connect(host.server4, GUARDED.number)) != wanted:
+        _expect(now() < deadline, f"{_differs(host, seen, wanted)} within {within:g} s")
+    return now()
+
+
+def _differs(host: ClientHost, seen: Outcome, wanted: Outcome) -> str:
+    return f"port {GUARDED.number} is {_WORDS[seen]} for the {host.name}, expected {_WORDS[wanted]}"
+
+
+def _expect_exit(process: Process, wanted: int) -> None:
+    try:
+        status = process.wait(_PATIENCE)
+    except subprocess.TimeoutExpired:
+        raise _StoryError(f"{process} did not end within {_PATIENCE:g} s") from None
+    _expect(status == wanted, f"{process}, expected {wanted}: {process.stderr.tail()}")
+
+
+def _expect(truth: bool, otherwise: str) -> None:
+    if not truth:
+        raise _StoryError(otherwise)
+
+
+class _StoryError(DoorsError):
+    """The truth differs from the story."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(f"the demo went otherwise than its story: {what}")
+
+
+def _sleep_until(when: float) -> bool:
+    """Whether there was anything to wait for."""
+    left = when - now()
+    time.sleep(max(0.0, left))
+    return left > 0
+
+
+# How it is told. -----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Step:
+    """One claim of the story; `seconds` is set where something else than the step itself was timed."""
+
+    claim: str
+    seconds: float | None = None
+
+
+class Narrator:
+    """Tells the story line by line, as it happens; in colour on a terminal."""
+
+    _INDENT = "   "
+    _BOLD, _DIM, _RED, _GREEN, _CYAN = 1, 2, 31, 32, 36  # of ECMA-48, "select graphic rendition"
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._colour = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self._width = min(max(shutil.get_terminal_size().columns, 40), 100)
+        self._chapters = 0
+        self._began = now()
+        self._times: list[tuple[str, float]] = []
+
+    def chapter(self, title: str) -> None:
+        self._chapters += 1
+        self._print("")
+        self._print(f"{self._chapters}. {title}", self._BOLD)
+
+    def say(self, text: str) -> None:
+        self._wrapped("", text)
+
+    def command(self, host: Host, line: str) -> None:
+        """What is typed on a host."""
+        self._wrapped(f"{host.name}# ", line, self._CYAN)
+
+    def output(self, text: str) -> None:
+        """What a program says."""
+        for line in text.splitlines():
+            self._wrapped("| ", line, self._DIM)
+
+    @contextmanager
+    def step(self, claim: str, *, summary: str = "", timed: bool = True) -> Iterator[Step]:
+        """Do it, then claim it, with the seconds that it took; `summary` is its name in the closing table."""
+        step = Step(claim)
+        began = now()
+        try:
+            yield step
+        except DoorsError:
+            self._wrapped("NO  ", f"not seen: {step.claim}", self._RED)
+            raise
+        seconds = now() - began if step.seconds is None else step.seconds
+        self._wrapped("ok  ", step.claim, self._GREEN, f"{seconds:9.3f} s" if timed else "")
+        if summary:
+            self._times.append((summary, seconds))
+
+    def summary(self) -> None:
+        self._print("")
+        self._print("How long it took", self._BOLD)
+        for name, seconds in [*self._times, ("the whole story", now() - self._began)]:
+            self._print(f"{self._INDENT}{name:30}{seconds:9.3f} s")
+
+    def _wrapped(self, mark: str, text: str, colour: int = 0, end: str = "") -> None:
+        """One line, or as many as it takes, under each other; `end` stands at the right of the last."""
+        *lines, last = textwrap.wrap(
+            text,
+            self._width - len(end),
+            initial_indent=self._INDENT + mark,
+            subsequent_indent=self._INDENT + " " * len(mark),
+            break_long_words=False,
+            break_on_hyphens=False,
+        ) or [self._INDENT + mark]
+        lines.append(f"{last:{self._width - len(end)}}{end}" if end else last)
+        lines[0] = lines[0].replace(mark, self._painted(mark, colour), 1)
+        for line in lines:
+            self._print(line)
+
+    def _print(self, line: str, colour: int = 0) -> None:
+        print(self._painted(line, colour), file=self._stream, flush=True)
+
+    def _painted(self, text: str, colour: int) -> str:
+        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
+
+
+class Log:
+    """The daemon's log, shown line by line while the story waits for what it says."""
+
+    def __init__(self, story: Narrator, output: Output) -> None:
+        self._story = story
+        self._output = output
+        self._shown = 0
+
+    def until(self, text: str) -> None:
+        """Show it as it comes, up to the first line that holds the text."""
+        deadline = now() + _PATIENCE
+        line = ""
+        while text not in line:
+            try:
+                line = self._output.wait_for("", deadline - now(), start=self._shown)
+            except SandboxError:
+                raise _StoryError(f"the daemon did not log {text.strip()!r}: {self._output.tail()}") from None
+            self._show(line)
+
+    def rest(self) -> None:
+        """Show what it has said since."""
+        for line in self._output.lines[self._shown :]:
+            self._show(line)
+
+    def _show(self, line: str) -> None:
+        self._story.output(line)
+        self._shown += 1

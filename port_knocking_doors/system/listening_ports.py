@@ -1,0 +1,62 @@
+"""Ports that programs of this machine serve: no knock belongs there, and no trap."""
+
+import re
+import sys
+from pathlib import Path
+
+from port_knocking_doors.model import Port, Protocol
+
+PROC_NET = Path("/proc/net")
+LOCAL_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+
+# Protocol and state of the sockets that wait for anybody, by the kernel's file (include/net/tcp_states.h: TCP_LISTEN,
+# and TCP_CLOSE, which is what a UDP socket without a peer is in).
+_FILES = {
+    "tcp": (Protocol.TCP, "0A"),
+    "tcp6": (Protocol.TCP, "0A"),
+    "udp": (Protocol.UDP, "07"),
+    "udp6": (Protocol.UDP, "07"),
+}
+_LINE = re.compile(
+    r"\s*\d+: (?P<address>[0-9A-F]+):(?P<port>[0-9A-F]{4}) [0-9A-F]+:[0-9A-F]{4} (?P<state>[0-9A-F]{2}) "
+)
+
+
+# As the kernel writes them there: each word of 32 bits in the machine's order (%08X).
+_LOOPBACK4 = re.compile(r"[0-9A-F]{6}7F" if sys.byteorder == "little" else r"7F[0-9A-F]{6}")
+_MAPPED = f"{0:016X}" + ("FFFF0000" if sys.byteorder == "little" else "0000FFFF")
+_LOOPBACK6 = f"{0:024X}" + ("01000000" if sys.byteorder == "little" else "00000001")
+
+
+def served_ports(folder: Path = PROC_NET, *, from_outside: bool = False) -> frozenset[Port]:
+    """The ports that a socket of this network namespace listens on now; of a file that is not there, none.
+
+    `from_outside`: only those that listen on more than loopback.
+    """
+    ports: set[Port] = set()
+    for name, (protocol, state) in _FILES.items():
+        try:
+            lines = (folder / name).read_text("ascii", "replace").splitlines()
+        except OSError:
+            continue
+        found = filter(None, map(_LINE.match, lines))
+        ports.update(
+            Port(int(line["port"], 16), protocol)
+            for line in found
+            if line["state"] == state and not (from_outside and _is_loopback(line["address"]))
+        )
+    return frozenset(ports)
+
+
+def _is_loopback(address: str) -> bool:
+    is_ipv4 = len(address) == 8 or address[:-8] == _MAPPED
+    return address == _LOOPBACK6 or (is_ipv4 and _LOOPBACK4.fullmatch(address[-8:]) is not None)
+
+
+def outgoing_ports(file: Path = LOCAL_PORT_RANGE) -> range:
+    """The ports that this host's own datagrams leave from, and are answered at (ip(7), ip_local_port_range)."""
+    try:
+        low, high = map(int, file.read_text("ascii").split())
+    except (OSError, ValueError):
+        low, high = 32768, 60999  # the kernel's own default
+    return range(low, high + 1)

@@ -1,0 +1,188 @@
+"""`check`: what people see of a configuration with sniffed sequences, and how options before and behind it count."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from port_knocking_doors.cli import app
+from port_knocking_doors.config import native, render
+from port_knocking_doors.errors import ConfigError
+from port_knocking_doors.model import Port, Settings
+
+FILE = """\
+ports_to_controls = [80]
+opening_sequence = [20001, 20005, 20002, 20004, 20003]
+[[sequence]]
+name = "ssh"
+steps = ["udp:65431", "tcp:65433:frap", "tcp:65432"]
+open = [22]
+[[sequence]]
+name = "vpn"
+steps = ["udp:65433", "tcp:65431"]
+start_command = "true %IP%"
+"""
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    path = tmp_path / "conf.toml"
+    path.write_text(FILE)
+    path.chmod(0o600)
+    return path
+
+
+def check(*arguments: str) -> list[str]:
+    result = CliRunner().invoke(app, arguments)
+    if result.exception is not None:
+        raise result.exception
+    return result.output.splitlines()
+
+
+def test_check_shows_every_sniffed_sequence_in_words(conf: Path) -> None:
+    lines = check("check", "--conf", str(conf))
+    settings = native.parse(FILE, "F")
+    words = render.summary(settings).splitlines()
+    assert lines == [
+        f"Configuration: {conf}",
+        *words,
+        "Sniffed on: every interface",
+        f"Warning: {conf}: sequence vpn: it has 2 steps, which are soon found by chance; give it 3 or more",
+    ]
+    assert words[-11:] == [
+        "Sequence ssh, within 10 s:",
+        "  1. UDP 65431",
+        "  2. TCP 65433 with FIN RST PSH ACK",
+        "  3. TCP 65432 with SYN",
+        "  opens 22/tcp for 30 s",
+        "  512 traps",
+        "Sequence vpn, within 10 s:",
+        "  1. UDP 65433",
+        "  2. TCP 65431 with SYN",
+        "  runs: true %IP%",
+        "  512 traps",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("before", "behind", "shown"),
+    [
+        ([], ["-i", "ppp*", "--interface", "eth0"], "ppp*, eth0"),
+        (["-i", "ppp*", "-i", "eth0"], [], "ppp*, eth0"),
+        (["-i", "ppp*"], ["-i", "eth0"], "eth0"),
+    ],
+)
+def test_check_names_the_interfaces(conf: Path, before: list[str], behind: list[str], shown: str) -> None:
+    assert f"Sniffed on: {shown}" in check(*before, "check", "--conf", str(conf), *behind)
+
+
+def test_check_refuses_what_is_no_interface(conf: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^--interface: an interface's name has a character"):
+        check("check", "--conf", str(conf), "-i", "a/b")
+
+
+def test_check_of_a_file_without_sequences_is_as_it_was(conf: Path) -> None:
+    settings = Settings(opening_sequence=(20001, 20005, 20002, 20004, 20003))
+    conf.write_text(render.render(settings))
+    assert check("check", "--conf", str(conf)) == [
+        f"Configuration: {conf}",
+        *render.summary(settings).splitlines(),
+    ]
+
+
+# Other daemons' files
+
+KNOCKD = """\
+[options]
+UseSyslog
+LogFile = /var/log/knockd.log
+[open SSH]
+Sequence = 65431,65433:udp,65432
+TCPFlags = syn,!ack
+Command = iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
+Stop_Command = iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT
+"""
+
+
+def written(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(0o600)
+    return str(path)
+
+
+def test_check_shows_knockd_s_doors(tmp_path: Path) -> None:
+    path = written(tmp_path / "knockd.conf", KNOCKD)
+    assert check("check", "--knockd", path) == [
+        f"Configuration: {path}, as knockd has it",
+        "Interface: eth0",
+        "Log: /var/log/knockd.log and syslog",
+        "Pid file: -",
+        "Sequence open SSH, as knockd hears it, within 25 s:",
+        "  1. TCP 65431 with SYN, without ACK",
+        "  2. UDP 65433",
+        "  3. TCP 65432 with SYN, without ACK",
+        "  hears packets by eth0 alone",
+        "  runs: iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
+        "  10 s later: iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
+        "  no traps",
+    ]
+
+
+def test_check_says_what_is_wrong_with_knockd_s_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "knockd.conf", KNOCKD.replace("65432", "0"))
+    with pytest.raises(ConfigError, match=rf"^{path}:5: Sequence: position 3: port 0 is out of range") as wrong:
+        check("check", "--knockd", path)
+    assert wrong.value.exit_status == 2
+
+
+def test_what_check_prints_of_knockd_s_file_our_own_reader_takes(tmp_path: Path) -> None:
+    lines = check("check", "--knockd", written(tmp_path / "knockd.conf", KNOCKD), "--as-toml")
+    own = "ports_to_controls = [80]\nopening_sequence = [20001, 20005, 20002, 20004, 20003]\n"
+    (one,) = native.parse(own + "\n".join(lines), "F").sequences
+    assert (one.name, one.opens, one.duration, one.command) == ("open_SSH", (Port(22),), 10, None)
+    assert [step.port for step in one.steps] == [65431, 65433, 65432]
+    assert "# knockd hears them by eth0 alone: for the same, start the daemon with --interface eth0." in lines
+
+
+def test_check_shows_all_of_tportknockd_s_file_and_all_that_is_wrong(tmp_path: Path) -> None:
+    block = "<{name}>\nsequence = tcp:65431:s udp:65433 tcp:65432:i\ntimeout = 10\nstart_command = true\n</{name}>\n"
+    path = written(tmp_path / "t.conf", block.format(name="ssh") + "nonsense\n" + block.format(name="1"))
+    command = [sys.executable, "-m", "port_knocking_doors", "check", "--tportknockd", path]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 2
+    assert [line.split(": ")[:2] for line in ended.stderr.splitlines()] == [
+        ["port-knocking-doors", f"{path}:6"],
+        ["port-knocking-doors", f"{path}:7"],
+    ]
+    assert ended.stdout.splitlines()[:7] == [
+        f"Configuration: {path}, as tportknockd has it",
+        "Sequence ssh, as tportknockd hears it, within 10 s:",
+        "  1. TCP 65431 with SYN",
+        "  2. UDP 65433",
+        "  3. TCP 65432 with any flags",
+        "  runs: true",
+        "  no traps",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["check", "--as-toml"], "--as-toml: this is about a file of knockd's, expected --knockd FILE with it"),
+        (["check", "--as-toml", "--tportknockd", "x"], "--as-toml: this is about a file of knockd's"),
+        (["check", "--knockd", "x", "--tportknockd", "y"], "--knockd: another configuration is named beside this one"),
+        (["check", "--knockd", "x", "--conf", "y"], "--knockd: another configuration is named beside this one"),
+        (["--zone", "z", "check", "--tportknockd", "x"], "--tportknockd: another configuration is named beside this"),
+        (["check", "--knockd", "/nowhere"], r"/nowhere: this file cannot be read \(No such file or directory\)"),
+        (["check", "-c", ""], "--conf: this name is empty or means the current folder, expected a file"),
+        (["check", "--conf="], "--conf: this name is empty"),
+        (["check", "--knockd="], "this name is empty or means the current folder, expected a file of knockd's"),
+        (["check", "--tportknockd", ""], "this name is empty or means the current folder, expected a file of tport"),
+        (["check", "--tportknockd", "/nowhere"], r"/nowhere: this file cannot be read \(No such file or directory\)"),
+    ],
+)
+def test_check_of_more_than_one_configuration_or_of_none_is_refused(arguments: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^{message}"):
+        check(*arguments)

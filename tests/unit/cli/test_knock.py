@@ -1,0 +1,224 @@
+"""`knock` and `client-config` as commands: what they refuse, which sequence they take, and how little they load."""
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from port_knocking_doors.cli import app
+from port_knocking_doors.client import knock
+from port_knocking_doors.errors import ConfigError, DoorsError
+from port_knocking_doors.model import Flags, Protocol, Step
+
+FILE = """\
+ports_to_controls = ["1194/udp", 2222]
+opening_sequence = [20001, 20005, 20002, 20004, 20003]
+ignoring_period_after_knock_error = 7
+[[sequence]]
+name = "ssh"
+steps = ["udp:21431", "tcp:21433:frap", "tcp:21432"]
+open = [22]
+"""
+SECRETS = ("20001", "20005", "20002", "20004", "20003", "21431", "21433", "21432", "frap", "7117", "7228")
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    path = tmp_path / "conf.toml"
+    path.write_text(FILE)
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home without a configuration."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for variable in ("KNOCKER_SEQ", "KNOCKER_PORTS"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+class Sent:
+    """What the command asked to be sent."""
+
+    def __init__(self) -> None:
+        self.steps: tuple[Step, ...] = ()
+        self.delay = -1.0
+
+    def knock(self, _place: object, steps: tuple[Step, ...], delay: float, _detail: object) -> None:
+        self.steps, self.delay = steps, delay
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> Sent:
+    sent = Sent()
+    monkeypatch.setattr(knock, "knock", sent.knock)
+    return sent
+
+
+def call(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments)
+    if result.exception is not None:
+        raise result.exception
+    return result.output
+
+
+WRONG: dict[str, tuple[list[str], str]] = {
+    "a step for a host": (["7117", "7228"], "the first word is not a host"),
+    "a word that is no step": (["::1", "7117", "oops", "7228"], "step 2: this is not a step"),
+    "port 0": (["::1", "7117", "0", "7228"], "step 2: port 0 is out of range"),
+    "port 65536": (["::1", "7117", "7228", "65536:udp"], "step 3: port 65536 is out of range"),
+    "both families": (["-4", "-6", "::1", "7117"], "-4 and -6"),
+    "wait and connect": (["--wait", "22", "--connect", "22", "::1"], "--wait and --connect"),
+    "wait for UDP": (["--wait", "53/udp", "::1", "7117"], "--wait: whether a UDP port is open"),
+    "connect to UDP": (["--connect", "53/udp", "::1", "7117"], "--connect: whether a UDP port is open"),
+    "wait for port 0": (["--wait", "0", "::1", "7117"], "--wait: port 0 is out of range"),
+    "tries without wait": (["--tries", "2", "::1", "7117"], "--tries means nothing without"),
+    "no tries": (["--wait", "22", "--tries", "0", "::1", "7117"], "--tries: 0 tries are out of range, expected 1 to"),
+    "a negative delay": (
+        ["--delay=-1", "::1", "7117"],
+        "--delay: -1 milliseconds are out of range, expected 0 to 60000",
+    ),
+    "a long delay": (["-d", "60001", "::1", "7117"], "--delay: 60001 milliseconds are out of range"),
+    "no delay": (["-d", "7117", "x7228", "-d"], "-d/--delay: expected one argument"),
+    "a delay that is no number": (["-d", "x7117", "::1", "7228"], "invalid int value: 'x####'"),
+    "an unknown option": (["--7117", "::1", "7228"], "unrecognized arguments: --####; see `port-knocking-doors knock"),
+    "a family with a value": (["-4x7117", "::1"], "x####"),  # Python words it in another way since 3.12
+    "flags where they do not belong": (["-d", "tcp:7117:frap", "::1"], "invalid int value: 'tcp:####:####'"),
+    "nothing": ([], "the following arguments are required: HOST; see `port-knocking-doors knock --help`"),
+    "steps and a name": (["-s", "ssh", "::1", "7117"], "both steps and --sequence"),
+    "a name that is not there": (["-s", "7117", "::1"], "no sequence of this name, expected one of: ssh"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
+def test_wrong_usage_is_one_line_that_shows_no_step(conf: Path, sent: Sent, arguments: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        call("--conf", str(conf), "knock", *arguments)
+    assert caught.value.exit_status == 2
+    assert said in str(caught.value)
+    assert [secret for secret in SECRETS if secret in str(caught.value)] == []
+    assert sent.steps == ()
+
+
+def test_a_host_that_is_unknown_and_one_without_the_family() -> None:
+    for arguments, said in ((["-4", "::1"], "no IPv4 address"), (["-6", "127.0.0.1"], "no IPv6 address")):
+        with pytest.raises(DoorsError, match=said) as caught:
+            call("knock", *arguments, "7117")
+        assert caught.value.exit_status == 4
+
+
+OPENING = tuple(Step(Protocol.UDP, port) for port in (20001, 20005, 20002, 20004, 20003))
+CHOSEN: dict[str, tuple[list[str], tuple[Step, ...]]] = {
+    "the opening sequence": ([], OPENING),
+    "the opening sequence by its name": (["-s", "main"], OPENING),
+    "a sniffed one": (
+        ["--sequence", "ssh"],
+        (
+            Step(Protocol.UDP, 21431),
+            Step(Protocol.TCP, 21433, Flags.FIN | Flags.RST | Flags.ACK | Flags.PSH),
+            Step(Protocol.TCP, 21432, Flags.SYN),
+        ),
+    ),
+    "steps": (["7117", "7228:udp"], (Step(Protocol.TCP, 7117, Flags.SYN), Step(Protocol.UDP, 7228))),
+    "steps with -u": (["-u", "7117", "7228:tcp"], (Step(Protocol.UDP, 7117), Step(Protocol.TCP, 7228, Flags.SYN))),
+}
+
+
+@pytest.mark.parametrize(("arguments", "steps"), CHOSEN.values(), ids=CHOSEN)
+def test_what_is_knocked(conf: Path, sent: Sent, arguments: list[str], steps: tuple[Step, ...]) -> None:
+    named = [] if "7117" in arguments else ["--conf", str(conf)]
+    assert call(*named, "knock", "127.0.0.1", *arguments) == ""
+    assert sent.steps == steps
+    assert sent.delay == 0.2
+    call("knock", *named, "-d", "5", "127.0.0.1", *arguments)
+    assert sent.delay == 0.005
+
+
+def test_without_steps_and_without_a_file_everybody_knows_what_is_knocked_and_a_line_says_so(
+    home: Path, sent: Sent
+) -> None:
+    assert "PUBLIC SEQUENCE" in call("knock", "127.0.0.1")
+    assert [step.port for step in sent.steps] == [16001, 16002, 16003, 16004, 16005]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "steps", "port"),
+    [
+        ([], "udp:20001 udp:20005 udp:20002 udp:20004 udp:20003", 2222),
+        (["-s", "ssh"], "udp:21431 tcp:21433:frpa tcp:21432", 22),
+    ],
+)
+def test_client_config_has_the_sequence_in_force_and_its_port(
+    conf: Path, arguments: list[str], steps: str, port: int
+) -> None:
+    text = call("client-config", "--conf", str(conf), *arguments)
+    assert f"port-knocking-doors knock HOST {steps} --wait {port}\n" in text
+    assert ("    Port 2222\n" in text) is (port == 2222)
+    assert "Host my.host\n" in call("client-config", "--conf", str(conf), "my.host", *arguments)
+
+
+def test_client_config_refuses_a_host_that_is_none(conf: Path) -> None:
+    with pytest.raises(ConfigError, match="not a host"):
+        call("client-config", "--conf", str(conf), "a b")
+
+
+TOO_MUCH = ("typer", "click", "pydantic", "asyncio", "dbus_next", "tomli", "tomllib", "logging.handlers", "ssl")
+"""What costs a client time before its first packet, and is not its business."""
+
+LOADS = """
+import socket, sys
+sys.argv[1:] = {arguments}
+socket.socket.sendto = lambda *_: None
+from port_knocking_doors import cli
+try:
+    cli.main()
+except SystemExit as end:
+    assert not end.code, end.code
+found = [name for name in sys.modules if name.split(".")[0] in {too_much} or name in {too_much}]
+ours = [name for name in sys.modules if name.startswith("port_knocking_doors.")]
+print("found:", *sorted(found))
+print("ours:", *sorted(name.partition(".")[2] for name in ours))
+"""
+
+
+def loaded(*arguments: str) -> tuple[set[str], set[str]]:
+    """What a client that did its work had loaded: of what is too much, and of the project."""
+    program = LOADS.format(arguments=list(arguments), too_much=TOO_MUCH)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=os.environ)
+    found, ours = done.stdout.splitlines()
+    return set(found.split()[1:]), set(ours.split()[1:])
+
+
+def test_a_knock_loads_neither_d_bus_nor_asyncio_nor_the_daemon() -> None:
+    found, ours = loaded("knock", "-d", "0", "127.0.0.1", "9:udp", "udp:9")
+    assert found == set()
+    assert ours & {"daemon", "firewalld", "config.native", "config.loader", "knockers", "sandbox", "demo"} == set()
+    assert "client" in ours
+
+
+def test_a_configuration_brings_its_reader_and_nothing_of_the_daemon(conf: Path) -> None:
+    found, ours = loaded("knock", "-d", "0", "-c", str(conf), "127.0.0.1")
+    assert found == {name for name in found if name.startswith("tomli")}
+    assert ours & {"daemon", "firewalld", "knockers", "sandbox", "demo"} == set()
+    assert "config.native" in ours
+
+
+def test_started_without_standard_output_it_still_ends_in_one_line() -> None:
+    command = shlex.join([sys.executable, "-m", "port_knocking_doors", "knock", "7117"])
+    done = subprocess.run(["sh", "-c", f"{command} >&- <&-"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+    silent = subprocess.run(["sh", "-c", f"{command} >&- 2>&-"], capture_output=True, text=True, check=False)
+    assert silent.returncode == 2
+
+
+def test_the_help_into_a_pipe_that_nobody_reads_is_no_traceback() -> None:
+    command = shlex.join([sys.executable, "-m", "port_knocking_doors", "knock", "--help"])
+    done = subprocess.run(["sh", "-c", f"{command} | true"], capture_output=True, text=True, check=False)
+    assert done.stderr == ""

@@ -1,0 +1,182 @@
+"""`status` as a program: on terminals of every kind, and with a daemon that does not answer."""
+
+import asyncio
+import fcntl
+import os
+import pty
+import select
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from port_knocking_doors.control import server, status
+from port_knocking_doors.control.server import Control
+from port_knocking_doors.system import instance
+from tests.helpers.waiting import wait_until
+from tests.unit.control.test_server import PRIORITY, Host
+from tests.unit.control.test_status import AHEAD, SNAPSHOT
+
+REPOSITORY = Path(__file__).parents[3]
+PROGRAM = (sys.executable, "-m", "port_knocking_doors")
+STATUS = (*PROGRAM, "status", "--priority", str(PRIORITY))
+MANY = replace(SNAPSHOT, knockers=tuple(replace(AHEAD, address=f"10.0.1.{number}") for number in range(90)))
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runtime directory of the daemon and of the commands."""
+    made = tmp_path_factory.mktemp("run")
+    made.chmod(0o700)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(made))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    return made
+
+
+@pytest.fixture
+def daemon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What answers, from a thread of its own."""
+    monkeypatch.setattr(Host, "snapshot", lambda _: MANY)
+    loop = asyncio.new_event_loop()
+    with Control(PRIORITY, Host()) as socket_:
+        work = loop.create_task(socket_.run())
+        thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.gather(work, return_exceptions=True)))
+        thread.start()
+        yield
+        loop.call_soon_threadsafe(work.cancel)
+        thread.join()
+        loop.close()
+    assert instance.directory() == folder
+
+
+class Terminal:
+    """Our end of a terminal, and what was written to it."""
+
+    def __init__(self, ours: int) -> None:
+        self.ours = ours
+        self.seen = b""
+
+    def resize(self, lines: int, columns: int) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", lines, columns, 0, 0))
+
+    def read(self) -> bytes:
+        with suppress(OSError):  # the other end is closed
+            while select.select([self.ours], [], [], 0)[0]:
+                self.seen += os.read(self.ours, 65536)
+        return self.seen
+
+    def frame(self) -> list[str]:
+        """The last one that is whole; its lines."""
+        frames = self.read().split(b"\x1b[H")
+        whole = [one for one in frames[1:] if one.endswith(b"\x1b[J")]
+        return (
+            whole[-1].decode().removesuffix("\x1b[J").replace("\x1b[K", "").replace("\r", "").split("\n")
+            if whole
+            else []
+        )
+
+
+@contextmanager
+def watched(lines: int, columns: int, **environ: str) -> Iterator[tuple[Terminal, "subprocess.Popen[bytes]"]]:
+    """`status --watch` on a terminal of this size, as its session's leader."""
+    ours, theirs = pty.openpty()
+    terminal = Terminal(ours)
+    terminal.resize(lines, columns)
+    argv = ["setsid", "--ctty", *STATUS, "--watch", "--every", "0.1"]
+    env = {**os.environ, **environ}
+    with subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=subprocess.PIPE, env=env) as process:
+        os.close(theirs)
+        try:
+            yield terminal, process
+        finally:
+            process.kill()
+            with suppress(OSError):  # the test hung up
+                os.close(terminal.ours)
+
+
+def shows(terminal: Terminal, lines: int, columns: int) -> Callable[[], bool]:
+    def fits() -> bool:
+        frame = terminal.frame()
+        return len(frame) == lines and max(map(len, frame)) == columns
+
+    return fits
+
+
+def test_it_is_drawn_in_the_size_that_the_terminal_has_at_the_moment(daemon: None) -> None:
+    with watched(30, 70, COLUMNS="200", LINES="5") as (terminal, process):
+        # One line is left free: the cursor never has to go beyond the last one.
+        wait_until(shows(terminal, 29, 70), 30, lambda: str(terminal.frame()))
+        assert terminal.frame()[-1] == f"… and {len(status.table(MANY)) - 28} more lines"
+        for lines, columns in ((10, 40), (2, 20), (1, 10), (50, 80)):
+            terminal.resize(lines, columns)
+            wait_until(shows(terminal, max(lines - 1, 1), min(columns, 80)), 10, lambda: str(terminal.frame()))
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(10) == 128 + signal.SIGTERM
+        assert terminal.read().endswith(b"\x1b[?25h\x1b[?1049l")
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("prefix", [(), ("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")], ids=["told", "not told"])
+def test_it_ends_with_its_terminal(daemon: None, prefix: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], "STATUS", (*prefix, *STATUS))
+    with watched(30, 70) as (terminal, process):
+        wait_until(terminal.frame, 30, "it is drawn")
+        os.close(terminal.ours)
+        process.wait(10)
+        assert process.stderr is not None
+        assert b"Traceback" not in process.stderr.read()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("status", "--watch", "--every", "nan"),
+        ("doctor", "--listen", "nan"),
+        ("sweep", "--patience", "nan"),
+        ("demo", "--pause", "nan"),
+    ],
+    ids=" ".join,
+)
+def test_what_is_no_number_is_one_line(folder: Path, words: tuple[str, ...]) -> None:
+    done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert words[-2] in done.stderr
+
+
+def test_prometheus_is_told_of_a_daemon_that_hangs(folder: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / server.socket_name(PRIORITY)))
+        listener.listen()
+        command = (
+            "from port_knocking_doors import cli\nfrom port_knocking_doors.control import server\n"
+            "server.PATIENCE = 0.1\ncli.main()"
+        )
+        argv = [sys.executable, "-c", command, *STATUS[3:], "--prometheus"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "port-knocking-doors: the daemon does not answer\n"
+    (family,) = text_string_to_metric_families(done.stdout)
+    assert [(sample.name, sample.value) for sample in family.samples] == [("port_knocking_doors_up", 0)]
+
+
+def test_a_wrong_configuration_is_no_reason_not_to_reach_the_daemon(daemon: None, tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.toml"
+    wrong.write_text("bogus = 1\n")
+    argv = [*PROGRAM, "status", "--conf", str(wrong)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"port-knocking-doors: {wrong}:1: the key bogus is unknown")
+    assert done.stderr.endswith("by its mark, too: --priority N\n")
+    assert subprocess.run([*argv, "--priority", str(PRIORITY)], capture_output=True, check=False).returncode == 0

@@ -1,0 +1,93 @@
+"""What leaves for a step: by what means, with which flags, and a TCP header that is right to the last bit."""
+
+import struct
+from ipaddress import ip_address
+from itertools import product
+
+import pytest
+
+from port_knocking_doors.capture.packet import parse
+from port_knocking_doors.client.packets import Means, checksum, flags, means, segment
+from port_knocking_doors.model import ALL_FLAGS, Address, Flags, Protocol, Step
+from tests.helpers.frames import CLIENT4, CLIENT6, SERVER4, SERVER6
+
+F, S, R, P, A, U = Flags.FIN, Flags.SYN, Flags.RST, Flags.PSH, Flags.ACK, Flags.URG
+
+
+def tcp(flags: int, mask: int = ALL_FLAGS) -> Step:
+    return Step(Protocol.TCP, 7000, flags, mask)
+
+
+SENT = {
+    "a datagram": (Step(Protocol.UDP, 7000), Means.DATAGRAM, 0),
+    "a bare SYN": (tcp(S), Means.CONNECT, S),
+    "no flags at all": (tcp(0), Means.RAW, 0),
+    "all flags": (tcp(ALL_FLAGS), Means.RAW, ALL_FLAGS),
+    "SYN and ACK": (tcp(S | A), Means.RAW, S | A),
+    "knockd: any flags": (tcp(0, 0), Means.CONNECT, S),
+    "knockd: syn": (tcp(S, S), Means.CONNECT, S),
+    "knockd: syn, !ack": (tcp(S, S | A), Means.CONNECT, S),
+    "knockd: !ack": (tcp(0, A), Means.CONNECT, S),
+    "knockd: !syn": (tcp(0, S), Means.RAW, 0),
+    "knockd: fin, !ack": (tcp(F, F | A), Means.RAW, F),
+    "knockd: syn, ack": (tcp(S | A, S | A), Means.RAW, S | A),
+    "knockd: psh": (tcp(P, P), Means.RAW, P),
+    "a bit outside of the mask": (tcp(S | F, S), Means.CONNECT, S),
+}
+
+
+@pytest.mark.parametrize(("step", "how", "sent"), SENT.values(), ids=SENT)
+def test_what_is_sent_for_a_step(step: Step, how: Means, sent: int) -> None:
+    assert means(step) is how
+    if step.protocol is Protocol.TCP:
+        assert flags(step) == sent
+
+
+def test_what_is_sent_always_matches_its_step() -> None:
+    for mask, value in product(range(64), range(64)):
+        step = tcp(value & mask, mask)
+        assert flags(step) & mask == step.flags, step
+
+
+PAIRS: dict[str, tuple[Address, Address]] = {"IPv4": (CLIENT4, SERVER4), "IPv6": (CLIENT6, SERVER6)}
+
+
+@pytest.mark.parametrize("family", PAIRS)
+def test_our_own_parser_reads_the_step_back(family: str) -> None:
+    source, destination = PAIRS[family]
+    for bits in range(64):
+        header = segment(source, destination, 40000, tcp(bits), 0xDEADBEEF, 7)
+        if source.version == 4:
+            ip = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 40, 1, 0, 64, 6, 0, source.packed, destination.packed)
+        else:
+            ip = struct.pack("!IHBB16s16s", 6 << 28, 20, 6, 64, source.packed, destination.packed)
+        packet = ip + header
+        echo = 0xDEADBEEF << 16 | 40000
+        assert parse(packet, 0, len(packet)) == (source.packed, destination.packed, tcp(bits).code, echo)
+
+
+@pytest.mark.parametrize("family", PAIRS)
+def test_the_checksum_is_right_and_one_wrong_bit_is_seen(family: str) -> None:
+    source, destination = PAIRS[family]
+    header = segment(source, destination, 40000, tcp(F | R | A | P), 1, 2)
+    assert checksum(source, destination, header) == 0
+    for bit in range(len(header) * 8):
+        broken = bytearray(header)
+        broken[bit // 8] ^= 1 << bit % 8
+        assert checksum(source, destination, bytes(broken)) != 0
+
+
+def test_the_checksum_of_a_packet_that_somebody_else_made() -> None:
+    """A SYN from 192.0.2.1:1025 to 192.0.2.2:80, number 1, window 8192: summed up by hand."""
+    header = struct.pack("!HHIIBBHHH", 1025, 80, 1, 0, 0x50, 2, 8192, 0, 0)
+    words = (0xC000, 0x0201, 0xC000, 0x0202, 6, 20, 1025, 80, 0, 1, 0, 0, 0x5002, 8192)
+    total = sum(words)
+    assert checksum(ip_address("192.0.2.1"), ip_address("192.0.2.2"), header) == 0xFFFF - (
+        (total & 0xFFFF) + (total >> 16)
+    )
+
+
+def test_only_a_packet_with_ack_acknowledges_anything() -> None:
+    for bits in range(64):
+        answers = struct.unpack_from("!I", segment(CLIENT4, SERVER4, 1, tcp(bits), 5, 77), 8)[0]
+        assert answers == (77 if bits & A else 0)

@@ -1,0 +1,573 @@
+"""The control socket, against everything that its other end can do or leave undone."""
+
+import asyncio
+import gc
+import json
+import os
+import socket
+import stat
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from port_knocking_doors.control import protocol, server
+from port_knocking_doors.control.protocol import Request, Verb
+from port_knocking_doors.control.server import Closing, Control
+from port_knocking_doors.control.status import DoorStatus, Snapshot
+from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError, NotDoneError
+from port_knocking_doors.model import Address
+from port_knocking_doors.system import instance, log
+from tests.helpers.fake_bus import open_descriptors
+from tests.unit.control.test_status import DOOR, SNAPSHOT
+
+PRIORITY = 77
+ADDRESS = protocol.read_address("10.0.0.2")
+T = TypeVar("T")
+
+
+class Host:
+    """A daemon that notes what it was told."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+        self.failure: Exception | None = None
+
+    def snapshot(self) -> Snapshot:
+        return SNAPSHOT
+
+    async def open(self, address: Address, name: str) -> list[DoorStatus]:
+        self._note("open", address, name)
+        return [DOOR]
+
+    async def close(self, address: Address | None) -> Closing:
+        self._note("close", address)
+        return Closing(3, 1)
+
+    def forget(self, address: Address) -> bool:
+        self._note("forget", address)
+        return True
+
+    def reload(self) -> None:
+        self._note("reload")
+
+    def watch(self, is_watched: bool) -> None:
+        self._note("watch", is_watched)
+
+    def _note(self, *what: object) -> None:
+        self.told.append(what)
+        if self.failure is not None:
+            raise self.failure
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The runtime directory, by a name that is short enough for a socket (108 bytes, unix(7))."""
+    made = tmp_path_factory.mktemp("run")
+    monkeypatch.setattr(instance, "SYSTEM_DIRECTORY", made / "pkd")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    before = log.logger.level
+    yield made / "pkd"
+    assert log.logger.level == before
+
+
+@asynccontextmanager
+async def serving(host: Host) -> AsyncIterator[Path]:
+    with Control(PRIORITY, host) as control_:
+        work = asyncio.create_task(control_.run())
+        try:
+            yield instance.directory() / server.socket_name(PRIORITY)
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+
+def run(story: Callable[[Host, Path], Awaitable[T]]) -> T:
+    async def told() -> T:
+        host = Host()
+        async with serving(host) as path:
+            return await story(host, path)
+
+    return asyncio.run(asyncio.wait_for(told(), 30))
+
+
+async def ask(request: Request) -> Any:
+    """As a command does, from a thread, since the daemon has this one."""
+    return await asyncio.to_thread(server.ask, PRIORITY, request)
+
+
+async def raw(path: Path, data: bytes, *, end: bool = False) -> bytes:
+    """Send these bytes, and read until the daemon hangs up."""
+    reader, writer = await asyncio.open_unix_connection(str(path))
+    writer.write(data)
+    if end:
+        writer.write_eof()
+    answer = b""
+    with suppress(ConnectionError):  # it hung up on what it had not read
+        while chunk := await reader.read(1 << 16):
+            answer += chunk
+    writer.close()
+    return answer
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.005)
+
+
+def test_what_is_asked_is_done_and_answered() -> None:
+    async def story(host: Host, _: Path) -> None:
+        assert await asyncio.to_thread(server.snapshot, PRIORITY) == SNAPSHOT
+        assert (await ask(Request(Verb.OPEN, ADDRESS, "ssh")))[0]["address"] == DOOR.address
+        assert await ask(Request(Verb.CLOSE)) == {"closed": 3, "waiting": 1}
+        assert await ask(Request(Verb.FORGET, ADDRESS)) is True
+        assert await ask(Request(Verb.RELOAD)) is None
+        assert host.told == [("open", ADDRESS, "ssh"), ("close", None), ("forget", ADDRESS), ("reload",)]
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("failure", "text", "exit_status"),
+    [
+        (ConfigError("wrong", "FILE:1"), "FILE:1: wrong", 2),
+        (DoorsError("no room"), "no room", 1),
+        (ZeroDivisionError("secret"), "failed inside the daemon", 1),
+    ],
+)
+def test_what_goes_wrong_is_answered_and_ends_nothing(failure: Exception, text: str, exit_status: int) -> None:
+    async def story(host: Host, _: Path) -> None:
+        host.failure = failure
+        with pytest.raises(NotDoneError, match=text) as caught:
+            await ask(Request(Verb.RELOAD))
+        assert caught.value.exit_status == exit_status
+        assert "secret" not in str(caught.value)
+        host.failure = None
+        await ask(Request(Verb.RELOAD))
+
+    run(story)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"\xff\x00\n", "no JSON object"),
+        (b"GET / HTTP/1.1\r\n\r\n", "no JSON object"),
+        (b'{"do":"open"}\n', "missing"),
+        (b"x" * 5000, "too long"),
+        (b"[" * 4000 + b"\n", "no JSON object"),
+        (b'{"do":"reload"}\0\n', "no JSON object"),
+        (b'{"do":"open","address":"10.0.0.2\\u0000"}\n', "no address"),
+        (b'{"do":"watch","seconds":' + b"9" * 4000 + b"}\n", "seconds"),
+        (b'{"do":"open","address":"10.0.0.2","sequence":"' + b"s" * 4000 + b'"}\n', "a name of at most"),
+        (b'{"do":"reload"' + b" " * (1 << 20) + b"}\n", "too long"),
+    ],
+)
+def test_garbage_is_answered_with_what_is_wrong(data: bytes, said: str) -> None:
+    async def story(host: Host, path: Path) -> None:
+        answer = json.loads(await raw(path, data))
+        assert answer["ok"] is False
+        assert said in answer["problem"]
+        assert host.told == []
+
+    run(story)
+
+
+@pytest.mark.parametrize("data", [b"", b'{"do":"reload"'])
+def test_half_a_line_is_no_request(data: bytes) -> None:
+    async def story(host: Host, path: Path) -> None:
+        assert json.loads(await raw(path, data, end=True))["ok"] is False
+        assert host.told == []
+
+    run(story)
+
+
+def test_a_line_in_many_pieces_is_a_request() -> None:
+    async def story(host: Host, path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        for byte in b'{"do":"reload"}\n':
+            writer.write(bytes([byte]))
+            await writer.drain()
+            await asyncio.sleep(0)
+        assert json.loads(await reader.read())["ok"] is True
+        assert host.told == [("reload",)]
+        writer.close()
+
+    run(story)
+
+
+def test_who_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_TIME", 0.05)
+
+    async def story(_: Host, path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b'{"do":')
+        assert await reader.read() == b""
+        writer.close()
+        await ask(Request(Verb.RELOAD))
+
+    run(story)
+
+
+def test_who_says_a_byte_now_and_then_is_hung_up_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_TIME", 0.2)
+
+    async def story(host: Host, path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        with suppress(ConnectionError):
+            while not reader.at_eof():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+        await ask(Request(Verb.RELOAD))
+        assert host.told == [("reload",)]
+
+    run(story)
+
+
+def test_who_hangs_is_no_failure_of_ours(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    # What Python 3.10 has, where it is neither the built-in one nor an OSError.
+    monkeypatch.setattr(asyncio, "TimeoutError", type("TimeoutError", (Exception,), {}))
+    monkeypatch.setattr(server, "REQUEST_TIME", 0.05)
+
+    async def story(_: Host, path: Path) -> None:
+        assert await raw(path, b'{"do":') == b""
+
+    run(story)
+    assert caplog.text == ""
+
+
+def test_who_does_not_take_the_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_TIME", 0.05)
+    big = replace(SNAPSHOT, doors=tuple(replace(DOOR, sequence="s" * 500) for _ in range(1000)))
+    monkeypatch.setattr(Host, "snapshot", lambda _: big)
+
+    async def story(_: Host, path: Path) -> None:
+        idle = len(asyncio.all_tasks())
+        with socket.socket(socket.AF_UNIX) as lazy:
+            lazy.connect(str(path))
+            lazy.sendall(b'{"do":"status"}\n')
+            await until(lambda: len(asyncio.all_tasks()) > idle)  # it is being served …
+            await until(lambda: len(asyncio.all_tasks()) == idle)  # … and is not any more
+        assert await asyncio.to_thread(server.snapshot, PRIORITY) == big
+
+    run(story)
+
+
+def test_so_many_at_a_time_and_no_more() -> None:
+    async def story(_: Host, path: Path) -> None:
+        tasks = len(asyncio.all_tasks())
+        with ExitStack() as stack:
+            idle = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(server.CONNECTIONS)]
+            for one in idle:
+                one.setblocking(False)
+                await asyncio.get_running_loop().sock_connect(one, str(path))
+            with pytest.raises(NotDoneError, match="too many"):
+                await ask(Request(Verb.RELOAD))
+        await until(lambda: len(asyncio.all_tasks()) == tasks)
+        await ask(Request(Verb.RELOAD))
+
+    run(story)
+
+
+def test_a_hundred_at_a_time_leave_nothing_behind() -> None:
+    async def story(_: Host, path: Path) -> None:
+        before, tasks = open_descriptors(), len(asyncio.all_tasks())
+        answers = await asyncio.gather(*(raw(path, b'{"do":"status"}\n') for _ in range(100)), return_exceptions=True)
+        told = [json.loads(answer)["ok"] for answer in answers if isinstance(answer, bytes) and answer]
+        assert told.count(True) >= server.CONNECTIONS
+        await until(lambda: len(asyncio.all_tasks()) == tasks and open_descriptors() == before)
+        assert await asyncio.to_thread(server.snapshot, PRIORITY) == SNAPSHOT
+
+    run(story)
+
+
+def test_a_daemon_that_knows_too_much_for_one_answer_shows_less_of_it() -> None:
+    async def story(_: Host, path: Path) -> None:
+        seen = await asyncio.to_thread(server.snapshot, PRIORITY)
+        assert 0 < len(seen.doors) < len(crowd.doors)
+        assert seen == replace(crowd, doors=crowd.doors[: len(seen.doors)])
+        assert len(await raw(path, b'{"do":"status"}\n')) <= protocol.REPLY_MAX
+
+    ports = tuple(f"{port}/tcp" for port in range(10000, 10400))
+    crowd = replace(SNAPSHOT, doors_open=300, doors=(replace(DOOR, opens=ports),) * 300)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Host, "snapshot", lambda _: crowd)
+        run(story)
+
+
+def test_strangers_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_peer", lambda _: os.geteuid() + 4321)
+
+    async def story(host: Host, _: Path) -> None:
+        with pytest.raises(NotDoneError, match="only root"):
+            await ask(Request(Verb.RELOAD))
+        assert host.told == []
+
+    run(story)
+
+
+def test_the_other_end_is_who_it_is() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX)
+    with ours, theirs:
+        assert server._peer(ours) == os.geteuid()
+
+
+def test_the_socket_is_private_from_its_first_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    listen = socket.socket.listen
+
+    class Watched(socket.socket):
+        def bind(self, address: Any) -> None:
+            super().bind(address)
+            seen.append(stat.S_IMODE(Path(address).stat().st_mode))
+
+        def listen(self, *backlog: int) -> None:
+            seen.append(stat.S_IMODE(Path(self.getsockname()).stat().st_mode))
+            listen(self, *backlog)
+
+    monkeypatch.setattr(socket, "socket", Watched)
+    before = os.umask(0)
+    try:
+        with Control(PRIORITY, Host()):
+            pass
+    finally:
+        os.umask(before)
+    assert seen == [0o600, 0o600]
+
+
+def test_what_a_killed_daemon_left_is_replaced_and_what_ends_takes_its_own_along(folder: Path) -> None:
+    path = instance.directory() / server.socket_name(PRIORITY)
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with pytest.raises(NoDaemonError, match="no daemon runs with the mark rule_priority = 77"):
+        server.snapshot(PRIORITY)
+
+    async def story(_: Host, __: Path) -> None:
+        await ask(Request(Verb.RELOAD))
+
+    run(story)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("/etc/passwd")])
+def test_what_is_no_socket_is_left_alone_and_the_daemon_runs_on(
+    make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    path = instance.directory() / server.socket_name(PRIORITY)
+    make(path)
+    run(lambda _, __: asyncio.sleep(0))
+    assert "no control socket" in caplog.text
+    assert path.lstat()
+
+
+def test_what_takes_the_sockets_place_meanwhile_is_no_way_to_what_it_points_at(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("here")
+
+    async def story(_: Host, path: Path) -> None:
+        path.unlink()
+        path.symlink_to(precious)
+
+    run(story)
+    assert precious.read_text() == "here"
+
+
+def test_the_units_that_there_are_are_looked_for_each_in_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = Path(__file__).parents[3] / "packaging" / "systemd" / "port-knocking-doors-commands.service"
+    (named,) = [line for line in unit.read_text().splitlines() if line.startswith("RuntimeDirectory=")]
+    assert named == "RuntimeDirectory=port-knocking-doors-commands"
+    given = folder.with_name(f"{folder.name}-commands")
+    given.mkdir(mode=0o700)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(given))
+
+    async def story(_: Host, path: Path) -> None:
+        assert path.parent == given
+        monkeypatch.delenv("RUNTIME_DIRECTORY")
+        assert await asyncio.to_thread(server.snapshot, PRIORITY) == SNAPSHOT
+
+    run(story)
+
+
+def test_who_looks_for_another_mark_is_told_of_those_that_answer() -> None:
+    async def story(_: Host, path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(path.with_name(server.socket_name(5))))
+        with pytest.raises(NoDaemonError, match=r"mark rule_priority = 6 .*; start one, or name .*: --priority 77$"):
+            await asyncio.to_thread(server.snapshot, 6)
+
+    run(story)
+
+
+@pytest.mark.parametrize("rounds", range(8))
+def test_who_connects_while_the_daemon_ends_is_hung_up_on(rounds: int) -> None:
+    """Whatever the daemon was doing with the connection just then: each round of its loop is a moment to end at."""
+
+    async def story(_: Host, path: Path) -> None:
+        await asyncio.sleep(0)
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(str(path))
+        clients.append(client)
+        for _round in range(rounds):
+            await asyncio.sleep(0)
+
+    clients: list[socket.socket] = []
+    run(story)
+    gc.collect()  # a socket that was merely forgotten would be a ResourceWarning, which pytest makes an error
+    with clients[0] as client, suppress(ConnectionError):
+        client.settimeout(5)
+        assert client.recv(1) == b""
+
+
+def test_a_path_too_long_is_no_reason_to_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = tmp_path / ("d" * 120)
+    long.mkdir()
+    monkeypatch.setattr(instance, "SYSTEM_DIRECTORY", long / "pkd")
+    run(lambda _, __: asyncio.sleep(0))
+    assert "no control socket" in caplog.text
+
+
+def test_nobody_there_is_an_error_that_says_where_it_was_looked() -> None:
+    with pytest.raises(NoDaemonError, match=r"pkd/control-77\.sock.*--priority") as caught:
+        server.snapshot(PRIORITY)
+    assert not caught.value.forbidden
+
+
+def test_who_may_not_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forbidden(socket.socket):
+        def connect(self, _: Any) -> None:
+            raise PermissionError
+
+    monkeypatch.setattr(socket, "socket", Forbidden)
+    with pytest.raises(NoDaemonError, match="may not talk") as caught:
+        server.snapshot(PRIORITY)
+    assert caught.value.forbidden
+
+
+@pytest.mark.parametrize("says", [b"", b"what?\n", b'{"ok":true}\n', b"x" * (protocol.REPLY_MAX + 2)])
+def test_a_client_is_not_hurt_by_a_strange_daemon(says: bytes) -> None:
+    path = instance.directory() / server.socket_name(PRIORITY)
+
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            with suppress(BrokenPipeError):
+                connection.sendall(says)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        strange = threading.Thread(target=answer, args=(listener,))
+        strange.start()
+        with pytest.raises(DoorsError, match=r"another version|too long"):
+            server.snapshot(PRIORITY)
+        strange.join()
+
+
+def test_a_daemon_that_does_not_answer_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "PATIENCE", 0.05)
+    path = instance.directory() / server.socket_name(PRIORITY)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(DoorsError, match="does not answer"):
+            server.snapshot(PRIORITY)
+
+
+# Watching. -----------------------------------------------------------------------------------------------------------
+
+
+def test_who_watches_sees_what_is_logged_single_knocks_and_all() -> None:
+    log.logger.setLevel("INFO")
+
+    async def story(host: Host, _: Path) -> None:
+        watched = asyncio.create_task(asyncio.to_thread(lambda: list(server.watch(PRIORITY, 0.5))))
+        await until(lambda: host.told)
+        log.logger.debug("%s: knock", "10.0.0.2", extra=log.about(log.LogEvent.KNOCK, address="10.0.0.2", stage=2))
+        log.logger.info("something else")
+        events = await watched
+        assert [(event["event"], event["message"]) for event in events] == [
+            ("knock", "10.0.0.2: knock"),
+            ("message", "something else"),
+        ]
+        assert events[0]["stage"] == 2
+        await until(lambda: len(host.told) == 2)
+        assert host.told == [("watch", True), ("watch", False)]
+
+    try:
+        run(story)
+        assert log.logger.level == 20
+    finally:
+        log.logger.setLevel("NOTSET")
+
+
+def test_who_hangs_up_watches_no_longer() -> None:
+    async def story(host: Host, path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b'{"do":"watch","seconds":3600}\n')
+        assert json.loads(await reader.readline())["ok"] is True
+        writer.close()
+        await until(lambda: len(host.told) == 2)
+        assert host.told == [("watch", True), ("watch", False)]
+
+    run(story)
+
+
+def test_who_is_slow_is_told_how_much_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "EVENTS_WAITING", 3)
+
+    async def story(_: Host, path: Path) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        writer.write(b'{"do":"watch","seconds":0.3}\n')
+        assert json.loads(await reader.readline())["ok"] is True
+        await asyncio.sleep(0)  # it waits for events now
+        for number in range(10):
+            log.logger.warning("event %d", number)
+        events = [json.loads(line) for line in (await reader.read()).splitlines()]
+        assert len(events) < 10
+        assert len(events) + sum(event.get("missed", 0) for event in events) == 10
+        writer.close()
+
+    run(story)
+
+
+def test_so_many_watch_and_no_more() -> None:
+    async def story(host: Host, path: Path) -> None:
+        connections = [await asyncio.open_unix_connection(str(path)) for _ in range(server.WATCHERS)]
+        for reader, writer in connections:
+            writer.write(b'{"do":"watch","seconds":3600}\n')
+            assert json.loads(await reader.readline())["ok"] is True
+        with pytest.raises(NotDoneError, match="too many watch"):
+            await asyncio.to_thread(lambda: list(server.watch(PRIORITY, 1)))
+        assert await asyncio.to_thread(server.snapshot, PRIORITY) == SNAPSHOT
+        for _, writer in connections:
+            writer.close()
+        await until(lambda: host.told[-1] == ("watch", False))
+
+    run(story)
+
+
+def test_the_daemons_end_ends_what_is_watched_and_leaves_the_log_as_it_was() -> None:
+    async def told() -> None:
+        host = Host()
+        with ThreadPoolExecutor() as threads:
+            async with serving(host):
+                watched = threads.submit(lambda: list(server.watch(PRIORITY, 3600)))
+                await until(lambda: host.told)
+            assert await asyncio.wrap_future(watched) == []
+        assert host.told == [("watch", True), ("watch", False)]
+
+    asyncio.run(asyncio.wait_for(told(), 30))

@@ -1,0 +1,230 @@
+"""How the program ends, as its caller sees it: the exit status, and one line where something went wrong."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[3]
+PROGRAM = [sys.executable, "-m", "port_knocking_doors"]
+FILE = """\
+rule_priority = 7001
+ports_to_controls = [80]
+opening_sequence = [20001, 20005, 20002, 20004, 20003]
+"""
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runtime directory, and whatever else a daemon that ends at its start can touch."""
+    tmp_path.chmod(0o700)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    monkeypatch.setenv("PYTHONPATH", str(REPOSITORY))
+    for variable in ("PYTHONIOENCODING", "KNOCKER_SEQ", "KNOCKER_PORTS"):
+        monkeypatch.delenv(variable, raising=False)
+    return tmp_path
+
+
+@pytest.fixture
+def conf(tmp_path: Path) -> Path:
+    path = tmp_path / "conf.toml"
+    path.write_text(FILE)
+    path.chmod(0o600)
+    return path
+
+
+def shell(script: str, *words: object, **environ: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run a shell's line, where "$@" is the program with these words."""
+    argv = ["sh", "-c", script, "sh", *PROGRAM, *map(str, words)]
+    return subprocess.run(argv, capture_output=True, check=False, timeout=60, env={**os.environ, **environ})
+
+
+def one_line(done: "subprocess.CompletedProcess[bytes]") -> str:
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("port-knocking-doors: ")
+    return line
+
+
+# What the system refuses
+
+
+def test_a_lock_that_cannot_be_taken_is_a_failure(conf: Path, folder: Path) -> None:
+    (folder / "7001.lock").mkdir()
+    done = shell('exec "$@"', "-c", conf)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert one_line(done).endswith("/7001.lock: the mark's lock cannot be taken (Is a directory)")
+
+
+@pytest.mark.parametrize("number", [6, 7])
+def test_a_lack_of_descriptors_is_a_failure(conf: Path, number: int) -> None:
+    done = shell(f'ulimit -n {number}; exec "$@"', "-c", conf)
+    assert (done.returncode, done.stdout) == (1, b"")
+    assert "Too many open files" in one_line(done)
+
+
+FAILS = """
+import sys
+from port_knocking_doors import cli
+from port_knocking_doors.daemon import daemon
+async def run(self):
+    raise {error}
+daemon.Daemon.run = run
+cli.main()
+"""
+ERRORS = {
+    "with a file": ("OSError(28, 'No space left on device', '/a/file')", "/a/file: No space left on device"),
+    "without a file": ("OSError(11, 'Resource temporarily unavailable')", "Resource temporarily unavailable"),
+    "with a text alone": ("OSError('the text')", "the text"),
+    "with nothing": ("TimeoutError()", "TimeoutError"),
+}
+
+
+@pytest.mark.parametrize("options", [[], ["--log-json"]], ids=["plain", "JSON"])
+@pytest.mark.parametrize(("error", "said"), ERRORS.values(), ids=ERRORS)
+def test_whatever_else_the_system_refuses_the_daemon_is_a_failure(
+    conf: Path, error: str, said: str, options: list[str]
+) -> None:
+    argv = [sys.executable, "-c", FAILS.format(error=error), "-c", str(conf), *options]
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (1, b"")
+    line = done.stderr.decode() if options else one_line(done)
+    text = json.loads(line)["message"] if options else line.partition(": ")[2].rstrip("\n")
+    assert text == f"the system refused: {said}"
+
+
+# What cannot be written
+
+
+@pytest.mark.parametrize(
+    ("words", "redirection", "status"),
+    [
+        pytest.param(["knock", "1", "2"], "2>/dev/full", 2, id="a refused knock"),
+        pytest.param(["--bogus"], "2>/dev/full", 2, id="a refused option"),
+        pytest.param(["status", "--priority", "7001"], "2>/dev/full", 1, id="no daemon"),
+        pytest.param(["knock", "1", "2"], "2>&-", 2, id="closed"),
+    ],
+)
+def test_a_complaint_that_nobody_can_read_does_not_change_the_status(
+    words: list[str], redirection: str, status: int
+) -> None:
+    done = shell(f'exec "$@" {redirection}', *words)
+    assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
+
+
+@pytest.mark.parametrize("words", [["check", "-c"], ["--version"], ["--help"], ["knock", "--help"]], ids=" ".join)
+def test_output_that_is_lost_is_a_failure(conf: Path, words: list[str]) -> None:
+    done = shell('exec "$@" >/dev/full', *words, *([conf] if words[-1] == "-c" else []))
+    assert done.returncode == 1
+    assert os.strerror(errno.ENOSPC) in one_line(done)
+
+
+# No home
+
+HOMELESS = """
+import os, pwd
+def nobody(_):
+    raise KeyError
+pwd.getpwuid = nobody
+os.environ.pop("HOME", None)
+from port_knocking_doors import cli
+cli.main()
+"""
+
+
+def homeless(*words: object) -> "subprocess.CompletedProcess[bytes]":
+    """Run the program as a user whom the system does not know, as in many containers."""
+    argv = [sys.executable, "-c", HOMELESS, *map(str, words)]
+    return subprocess.run(argv, capture_output=True, check=False, timeout=60)
+
+
+def test_who_has_no_home_can_name_a_file(conf: Path, folder: Path) -> None:
+    checked = homeless("check", "-c", conf)
+    assert (checked.returncode, checked.stderr) == (0, b"")
+    assert checked.stdout.startswith(f"Configuration: {conf}\n".encode())
+    knocked = homeless("knock", "-c", conf, "-d", "0", "127.0.0.1")
+    assert (knocked.returncode, knocked.stdout, knocked.stderr) == (0, b"", b"")
+    (folder / "7001.lock").mkdir()  # whoever comes as far as that has read the file
+    daemon = homeless("-c", conf)
+    assert daemon.returncode == 1
+    assert "the mark's lock" in one_line(daemon)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        pytest.param(["--set-configuration-file-in-home"], "~/.port_knocker.toml: this user has no", id="write"),
+        pytest.param(
+            ["check", "--conf=~/file"], "~/file: this user has no home directory, expected", id="a file there"
+        ),
+    ],
+)
+def test_who_has_no_home_hears_of_it_where_one_is_needed(words: list[str], said: str) -> None:
+    done = homeless(*words)
+    assert (done.returncode, done.stdout) == (2, b"")
+    assert said in one_line(done)
+
+
+# Encodings
+
+
+def test_a_help_that_the_locale_has_no_characters_for_is_shown_all_the_same() -> None:
+    done = shell('exec "$@"', "tportknockd", "--help", PYTHONIOENCODING="latin-1")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert rb"<NAME> \u2026 </NAME>" in done.stdout
+
+
+def test_a_file_s_name_in_no_encoding_is_shown_all_the_same(conf: Path) -> None:
+    odd = bytes(conf.parent) + b"/\xff.toml"
+    Path(os.fsdecode(odd)).write_text(FILE)
+    done = shell('exec "$@"', "check", "-c", os.fsdecode(odd), PYTHONIOENCODING="utf-8:strict")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.splitlines()[0].endswith(rb"\udcff.toml")
+
+
+def test_an_exit_status_that_a_signal_s_handler_asks_for_is_the_program_s(conf: Path) -> None:
+    script = f"""
+from port_knocking_doors import cli
+from port_knocking_doors.client import snippets
+def end(*_):
+    raise SystemExit({128 + signal.SIGTERM})
+snippets.Recipe = end
+cli.main()
+"""
+    argv = [sys.executable, "-c", script, "client-config", "-c", str(conf)]
+    done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGTERM, b"")
+
+
+# Wrong usage
+
+
+USAGE: dict[str, tuple[list[str], list[str], str]] = {
+    "below a bound": (["status", "--every", "0"], ["--every", "0.1"], " status"),
+    "above a bound": (["sweep", "--patience=7117"], ["--patience", "3600"], " sweep"),
+    "right behind the letter": (["doctor", "-l7117"], ["--listen", "3600"], " doctor"),
+    "in a spelling of its own": (["demo", "--pause", "7_117"], ["--pause", "10"], " demo"),
+    "no number": (["demo", "--pause", "x7117\n"], ["--pause"], " demo"),
+    "a step for a command": (["tcp:7117:frap"], ["No such command 'tcp:####:####'"], ""),
+    "a step for an option": (["--7117"], ["No such option: --####"], ""),
+    "an option of a command": (["close", "--everybody"], ["No such option: --everybody"], " close"),
+    "no value": (["tportknockd", "-C"], ["'-C' requires an argument"], " tportknockd"),
+    "one word too many": (["open", "::1", "7117"], ["unexpected extra argument", "(####)"], " open"),
+}
+
+
+@pytest.mark.parametrize(("words", "said", "command"), USAGE.values(), ids=USAGE)
+def test_wrong_usage_tells_what_was_expected_and_not_what_was_typed(
+    words: list[str], said: list[str], command: str
+) -> None:
+    done = subprocess.run([*PROGRAM, *words], capture_output=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (2, b"")
+    line = one_line(done)
+    assert [text for text in said if text not in line] == []
+    assert line.endswith(f"; see `port-knocking-doors{command} --help`")
+    assert "7117" not in line
+    assert "frap" not in line

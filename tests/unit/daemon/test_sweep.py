@@ -1,0 +1,153 @@
+"""The closer: what it closes, when it gives up, and that what it did not close is not forgotten."""
+
+import asyncio
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from port_knocking_doors.daemon import sweep
+from port_knocking_doors.errors import FirewallError
+from port_knocking_doors.firewall.firewalld import UNREACHABLE
+from port_knocking_doors.system import instance
+from port_knocking_doors.system.instance import CLOSER, DAEMON, hold_mark, left_behind
+from tests.helpers.fake_bus import FakeBus, shorten_calls
+
+REPOSITORY = Path(__file__).parents[3]
+MARK = 31313
+RULE = f'rule priority="{MARK}" port port="1" protocol="udp" accept'
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runtime directory, with the mark of a daemon that was killed."""
+    path = tmp_path / "runtime"
+    path.mkdir()
+    (path / f"{MARK}.lock").write_text(f"{DAEMON} 99999999\n")
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(path))
+    monkeypatch.setattr(sweep, "ABSENCE", 0.2)
+    monkeypatch.setattr(instance, "_PATIENCE", 0.5)
+    return path
+
+
+@pytest.fixture
+def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBus:
+    fake = FakeBus(tmp_path)
+    fake.zones["public"].append(RULE)
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", fake.address)
+    shorten_calls(monkeypatch)
+    return fake
+
+
+def test_it_removes_what_carries_the_mark_and_then_nothing_is_left_behind(bus: FakeBus) -> None:
+    async def story() -> None:
+        async with bus:
+            assert await sweep.sweep(MARK) == 1
+
+    assert left_behind() == [MARK]
+    asyncio.run(story())
+    assert bus.zones["public"] == []
+    assert left_behind() == []
+
+
+def test_of_a_firewalld_that_hangs_it_gives_up_in_time_and_says_what_is_left(bus: FakeBus) -> None:
+    bus.silent.add("getDefaultZone")
+
+    async def story() -> None:
+        async with bus:
+            with pytest.raises(FirewallError, match=r"has not answered for 0\.3 s"):
+                await sweep.sweep(MARK, patience=0.3)
+
+    asyncio.run(story())
+    assert left_behind() == [MARK]
+
+
+def test_a_firewalld_that_hangs_while_it_closes_is_waited_for(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "TURN", 0.3)
+    bus.silent.add("getRichRules")
+
+    async def story() -> None:
+        async with bus:
+            work = asyncio.create_task(sweep.sweep(MARK))
+            while not bus.called("getRichRules"):
+                await asyncio.sleep(0.01)
+            before = bus.connections
+            while bus.connections < before + 2:  # the turn is over, and it looks again
+                await asyncio.sleep(0.01)
+            assert left_behind() == [MARK]
+            bus.silent.clear()
+            assert await asyncio.wait_for(work, 10) == 1
+
+    asyncio.run(story())
+    assert left_behind() == []
+
+
+def test_a_firewalld_that_is_stopped_took_everything_along(bus: FakeBus) -> None:
+    bus.owned = False
+
+    async def story() -> None:
+        async with bus:
+            with pytest.raises(FirewallError) as raised:
+                await sweep.sweep(MARK)
+        assert raised.value.code == UNREACHABLE
+
+    asyncio.run(story())
+
+
+def test_one_that_gives_up_leaves_the_work_to_one_with_more_patience(bus: FakeBus) -> None:
+    """As after every end under systemd: the guardian's closer and ExecStopPost's begin in the same moment."""
+
+    async def story() -> None:
+        async with bus:
+            with hold_mark(MARK, CLOSER, leaves_rules=True):
+                waiting = asyncio.create_task(asyncio.to_thread(sweep.close, MARK, 10.0))
+                await asyncio.sleep(0.3)
+                assert not waiting.done()
+            assert await asyncio.wait_for(waiting, 10) is None
+
+    asyncio.run(story())
+    assert bus.zones["public"] == []
+    assert left_behind() == []
+
+
+def test_one_that_comes_to_its_end_leaves_nothing_to_the_other(bus: FakeBus) -> None:
+    async def story() -> None:
+        async with bus:
+            with hold_mark(MARK, CLOSER):
+                waiting = asyncio.create_task(asyncio.to_thread(sweep.close, MARK, 10.0))
+                await asyncio.sleep(0.3)
+            assert await asyncio.wait_for(waiting, 10) is None
+
+    asyncio.run(story())
+    assert bus.connections == 0
+
+
+def the_command(**env: str) -> subprocess.CompletedProcess[str]:
+    """`sweep` as people run it, with a list of the modules that it needed."""
+    argv = [sys.executable, "-X", "importtime", "-m", "port_knocking_doors", "sweep", "--patience", "1"]
+    environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), **env}
+    return subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
+
+
+def test_where_nothing_is_left_the_command_ends_at_once(folder: Path) -> None:
+    (folder / f"{MARK}.lock").write_text("")
+    done = the_command(RUNTIME_DIRECTORY=str(folder))
+    assert done.returncode == 0
+    assert "port_knocking_doors.system.instance" in done.stderr
+    assert "dbus_next" not in done.stderr, "a third of a second for nothing"
+
+
+def test_a_daemon_that_runs_is_left_alone(folder: Path) -> None:
+    with hold_mark(MARK):
+        done = the_command(RUNTIME_DIRECTORY=str(folder), DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nowhere")
+    assert done.returncode == 0
+    assert "firewalld" not in done.stderr.replace("port_knocking_doors.firewall.firewalld", "")
+
+
+def test_without_a_bus_the_command_says_in_one_line_what_is_left(folder: Path) -> None:
+    done = the_command(RUNTIME_DIRECTORY=str(folder), DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nowhere")
+    assert done.returncode == 1
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert said == ["port-knocking-doors: firewalld has not answered for 1 s"]
+    assert left_behind() == [MARK]

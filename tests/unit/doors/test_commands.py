@@ -1,0 +1,390 @@
+"""Commands of doors, with real shells."""
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from port_knocking_doors.doors import commands
+from port_knocking_doors.doors.commands import Commands, command_line, run_pending
+from port_knocking_doors.model import Command, Door
+from tests.helpers.waiting import wait_until
+
+SOON = 10.0
+
+
+class Witness:
+    def __init__(self) -> None:
+        self.started: list[Door] = []
+        self.refused: list[Door] = []
+        self.ran: list[str] = []
+        self.ended: list[int] = []
+
+    def on_started(self, door: Door) -> None:
+        self.started.append(door)
+
+    def on_refused(self, door: Door) -> None:
+        self.refused.append(door)
+
+    def on_command(self, _: Door, line: str) -> None:
+        self.ran.append(line)
+
+    def on_status(self, _: Door, status: int) -> None:
+        self.ended.append(status)
+
+
+def door(start: str, stop: str = "", address: str = "10.0.0.2") -> Door:
+    return Door(ip_address(address), "", "ssh", command=Command(start, stop))
+
+
+def run(folder: Path, story: Callable[[Commands, Witness], Awaitable[None]]) -> None:
+    async def main() -> None:
+        witness = Witness()
+        await asyncio.wait_for(story(Commands(folder / "pending", witness), witness), SOON)
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def records(folder: Path) -> list[Path]:
+    return list((folder / "pending").glob("*"))
+
+
+@pytest.mark.parametrize(
+    ("command", "address", "line"),
+    [
+        ("iptables -A INPUT -s %IP% -j ACCEPT", "10.0.0.2", "iptables -A INPUT -s 10.0.0.2 -j ACCEPT"),
+        ("echo %IP% %IP%", "fd00:0::2", "echo fd00::2 fd00::2"),
+        ("echo %ip% 100%", "10.0.0.2", "echo %ip% 100%"),
+        ("", "10.0.0.2", ""),
+    ],
+)
+def test_the_address_takes_the_place_of_every_ip(command: str, address: str, line: str) -> None:
+    assert command_line(command, ip_address(address)) == line
+
+
+def test_start_runs_at_once_and_stop_when_it_is_told(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    async def story(ran: Commands, _: Witness) -> None:
+        it = door(f"echo start %IP% >>{log}", f"echo stop %IP% >>{log}")
+        ran.start(it)
+        await until(lambda: log.exists() and log.read_text())
+        assert len(records(tmp_path)) == 1
+        ran.stop(it)
+        await until(lambda: not records(tmp_path))
+        assert log.read_text() == "start 10.0.0.2\nstop 10.0.0.2\n"
+        assert await ran.close(SOON) == 0
+
+    run(tmp_path, story)
+
+
+def test_a_stop_command_is_remembered_ahead_of_the_start_command_and_for_its_owner_only(tmp_path: Path) -> None:
+    seen = tmp_path / "seen"
+
+    async def story(ran: Commands, _: Witness) -> None:
+        ran.start(door(f"cat {tmp_path}/pending/*.json >{seen}.draft; mv {seen}.draft {seen}", "echo %IP%"))
+        await until(seen.exists)
+        assert '"stop": "echo 10.0.0.2"' in seen.read_text()
+        (record,) = records(tmp_path)
+        assert (record.stat().st_mode & 0o777, record.parent.stat().st_mode & 0o777) == (0o600, 0o700)
+        await ran.close(SOON)
+
+    run(tmp_path, story)
+
+
+def test_a_stop_waits_for_the_end_of_its_start_and_the_next_start_for_the_end_of_the_stop(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    async def story(ran: Commands, _: Witness) -> None:
+        it = door(f"sleep 0.2; echo start >>{log}", f"sleep 0.2; echo stop >>{log}")
+        ran.start(it)
+        ran.stop(it)
+        ran.start(it)
+        assert await ran.close(SOON) == 0
+        assert log.read_text().split() == ["start", "stop", "start", "stop"]
+
+    run(tmp_path, story)
+
+
+def test_without_a_stop_command_nothing_is_remembered(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    async def story(ran: Commands, _: Witness) -> None:
+        for _again in range(3):
+            ran.start(door(f"echo start >>{log}"))
+        await until(lambda: log.exists() and log.read_text().count("start") == 3)
+        assert records(tmp_path) == []
+        assert await ran.close(SOON) == 0
+        assert not ran._lives
+        assert not ran._closing
+
+    run(tmp_path, story)
+
+
+def test_where_a_stop_command_cannot_be_remembered_the_start_command_does_not_run(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "pending").write_text("in the way")
+
+    async def story(ran: Commands, witness: Witness) -> None:
+        it = door(f"touch {tmp_path}/started", "true")
+        ran.start(it)
+        await until(lambda: witness.refused == [it])
+        assert await ran.close(SOON) == 0
+
+    run(tmp_path, story)
+    assert not (tmp_path / "started").exists()
+    assert "start command not run" in caplog.text
+
+
+def test_so_many_run_at_once_and_more_wait(tmp_path: Path) -> None:
+    async def story(ran: Commands, _: Witness) -> None:
+        for number in range(3 * commands.PLACES):
+            address = f"10.0.1.{number}"
+            ran.start(door(f"touch {tmp_path}/%IP%; until [ -e {tmp_path}/go ]; do sleep 0.02; done", address=address))
+        await until(lambda: len(list(tmp_path.glob("10.*"))) == commands.PLACES)
+        await asyncio.sleep(0.2)  # for others that must not come
+        assert len(list(tmp_path.glob("10.*"))) == commands.PLACES
+        (tmp_path / "go").touch()
+        await until(lambda: len(list(tmp_path.glob("10.*"))) == 3 * commands.PLACES)
+        assert await ran.close(SOON) == 0
+
+    run(tmp_path, story)
+
+
+def test_start_commands_that_hang_keep_no_door_from_closing(tmp_path: Path) -> None:
+    async def story(ran: Commands, witness: Witness) -> None:
+        it = door("true", f"touch {tmp_path}/stopped")
+        ran.start(it)
+        await until(lambda: witness.started == [it])
+        for number in range(2 * commands.PLACES):
+            ran.start(door(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done", address=f"10.0.1.{number}"))
+        ran.stop(it)
+        await until((tmp_path / "stopped").exists)
+        (tmp_path / "go").touch()
+        assert await ran.close(SOON) == 0
+
+    run(tmp_path, story)
+
+
+def test_more_than_can_wait_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "QUEUE", 2)
+
+    async def story(ran: Commands, witness: Witness) -> None:
+        doors = [door("true", address=f"10.0.1.{number}") for number in range(4)]
+        for it in doors:
+            ran.start(it)
+        assert witness.refused == doors[2:]
+        assert await ran.close(SOON) == 0
+
+    run(tmp_path, story)
+
+
+@pytest.mark.parametrize("error", [OSError(24, "Too many open files"), OSError(38, "Function not implemented")])
+def test_without_a_descriptor_of_the_process_its_end_is_noticed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
+) -> None:
+    def fail(*_: int) -> int:
+        raise error
+
+    monkeypatch.setattr(os, "pidfd_open", fail)
+
+    async def story(ran: Commands, witness: Witness) -> None:
+        it = door("exit 3", "exit 4")
+        ran.start(it)
+        await until(lambda: witness.started == [it])
+        ran.stop(it)
+        await until(lambda: witness.ended == [3, 4])
+        assert (witness.refused, records(tmp_path)) == ([], [])
+
+    run(tmp_path, story)
+
+
+def test_a_stop_command_that_nobody_can_ever_run_is_told_of_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(ran: Commands, witness: Witness) -> None:
+        it = door("true", "a\0b")
+        ran.start(it)
+        await until(lambda: witness.started == [it])
+        assert await ran.close(SOON) == 0
+
+    run(tmp_path, story)
+    assert caplog.text.count("stop command not run: ") == 1
+
+
+def test_the_status_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def story(ran: Commands, _: Witness) -> None:
+        ran.start(door("exit 3", "true"))
+        await until(lambda: "status 3" in caplog.text)
+        assert await ran.close(SOON) == 0
+
+    run(tmp_path, story)
+    assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
+        ("WARNING", "10.0.0.2: ssh: start command ended with status 3"),
+        ("INFO", "10.0.0.2: ssh: stop command ended with status 0"),
+    ]
+
+
+def test_at_the_end_every_door_is_stopped_and_what_takes_too_long_stays_remembered(tmp_path: Path) -> None:
+    async def story(ran: Commands, _: Witness) -> None:
+        ran.start(door("true", f"touch {tmp_path}/quick", "10.0.0.2"))
+        ran.start(door("true", f"touch {tmp_path}/slow; sleep 2", "10.0.0.3"))
+        await until(lambda: len(records(tmp_path)) == 2)
+        assert await ran.close(1.0) == 1
+        assert (tmp_path / "quick").exists()
+        assert len(records(tmp_path)) == 1
+
+    run(tmp_path, story)
+    assert run_pending(tmp_path / "pending") == 1
+    assert records(tmp_path) == []
+
+
+def test_after_a_crash_the_closer_waits_for_the_start_command_and_then_runs_the_stop_command(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    script = f"""
+import asyncio
+from ipaddress import ip_address
+from pathlib import Path
+from unittest.mock import Mock
+from port_knocking_doors.doors.commands import Commands
+from port_knocking_doors.model import Command, Door
+async def main():
+    command = Command("echo started; sleep 1; echo start >>{log}", "echo stop >>{log}")
+    Commands(Path("{tmp_path}/pending"), Mock()).start(Door(ip_address("10.0.0.2"), "", "ssh", command=command))
+    await asyncio.sleep(60)
+asyncio.run(main())
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as crashing:
+        assert crashing.stderr is not None
+        assert crashing.stderr.readline() == "started\n"
+        crashing.send_signal(signal.SIGKILL)
+        crashing.wait(SOON)
+        assert run_pending(tmp_path / "pending") == 1
+        assert log.read_text().split() == ["start", "stop"]
+        assert records(tmp_path) == []
+
+
+def test_what_is_no_record_is_left_alone_and_a_draft_is_thrown_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pending = tmp_path / "pending"
+    pending.mkdir()
+    for name, content in {"a.json": "nonsense", "b.json": "[]", "c.json": '{"stop": "true"}', "d.draft": "{"}.items():
+        (pending / name).write_text(content)
+    assert run_pending(pending) == 0
+    assert sorted(path.name for path in records(tmp_path)) == ["a.json", "b.json", "c.json"]
+    assert caplog.text.count("no record of a stop command") == 3
+
+
+def test_without_a_folder_nothing_is_pending(tmp_path: Path) -> None:
+    assert run_pending(tmp_path / "pending") == 0
+
+
+def test_the_daemons_secrets_do_not_reach_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KNOCKER_SEQ", "1,2,3,4,5")
+    seen = tmp_path / "seen"
+
+    async def story(ran: Commands, _: Witness) -> None:
+        ran.start(door(f'echo "seq=$KNOCKER_SEQ" >{seen}'))
+        await ran.close(SOON)
+
+    run(tmp_path, story)
+    wait_until(lambda: seen.exists() and seen.read_text() == "seq=\n", SOON, "the command's output")
+
+
+def _no_descriptor(_: int, __: int = 0) -> int:
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def test_a_command_whose_end_cannot_be_watched_has_run_and_its_door_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(os, "pidfd_open", _no_descriptor)
+    log = tmp_path / "log"
+
+    async def story(ran: Commands, witness: Witness) -> None:
+        it = door(f"echo start >>{log}; exit 3", f"echo stop >>{log}")
+        ran.start(it)
+        await until(lambda: witness.started == [it])
+        assert len(records(tmp_path)) == 1
+        ran.stop(it)
+        await until(lambda: not records(tmp_path))
+        assert log.read_text() == "start\nstop\n"
+        assert (witness.refused, witness.ended) == ([], [3, 0])
+
+    run(tmp_path, story)
+    assert "not run" not in caplog.text
+
+
+def test_a_command_whose_end_cannot_be_watched_works_on_where_nobody_waits_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "pidfd_open", _no_descriptor)
+    seen = tmp_path / "seen"
+
+    async def story(ran: Commands, witness: Witness) -> None:
+        ran.start(door(f"sleep 0.2; echo done >{seen}", "true"))
+        await until(lambda: witness.ran)
+        assert await ran.close(0) == 1
+
+    run(tmp_path, story)
+    wait_until(lambda: seen.exists() and seen.read_text() == "done\n", SOON, "the end of the command")
+
+
+def test_the_daemons_secrets_do_not_reach_stop_commands_that_were_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("KNOCKER_SEQ", "NOTIFY_SOCKET"):
+        monkeypatch.setenv(name, "secret")
+    pending = tmp_path / "pending"
+    pending.mkdir()
+    seen = tmp_path / "seen"
+    stop = f'echo "of the caller: $KNOCKER_SEQ$NOTIFY_SOCKET, $PATH" >{seen}'
+    (pending / "a.json").write_text(json.dumps({"address": "10.0.0.2", "sequence": "ssh", "stop": stop}))
+    assert run_pending(pending) == 1
+    assert seen.read_text() == f"of the caller: , {os.environ['PATH']}\n"
+
+
+def test_an_ipv6_knocker_has_commands_of_its_own(tmp_path: Path) -> None:
+    async def story(commands: Commands, witness: Witness) -> None:
+        own = Command("exit 4", "exit 40", start6="exit 6", stop6="")
+        for address in ("10.0.0.2", "2001:db8::2"):
+            opened = Door(ip_address(address), "", "ssh", command=own)
+            begun = len(witness.ended)
+            commands.start(opened)
+            await until(lambda begun=begun: len(witness.ended) > begun)  # type: ignore[misc]
+            commands.stop(opened)
+            await commands.close(SOON)
+        assert witness.ended == [4, 40, 6]
+
+    run(tmp_path, story)
+
+
+def test_an_empty_start_command_runs_nothing_and_the_stop_command_runs_all_the_same(tmp_path: Path) -> None:
+    async def story(commands: Commands, witness: Witness) -> None:
+        opened = door("", "exit 5")
+        commands.start(opened)
+        await until(lambda: witness.started == [opened])
+        commands.stop(opened)
+        await commands.close(SOON)
+        assert witness.ran == ["exit 5"]
+
+    run(tmp_path, story)

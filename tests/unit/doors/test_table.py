@@ -1,0 +1,94 @@
+"""The table of open doors: its answers, and a slow model of its deadlines."""
+
+from ipaddress import ip_address
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from port_knocking_doors.doors.table import Answer, Doors
+from port_knocking_doors.model import Door, Port
+
+
+def door(number: int = 2, interface: str = "eth0") -> Door:
+    return Door(ip_address(f"10.0.0.{number}"), interface, "main", (Port(22),))
+
+
+def test_a_door_opens_is_prolonged_and_is_due_once() -> None:
+    doors = Doors(10)
+    assert doors.open(door(), 10) is Answer.OPEN
+    assert doors.open(door(), 15) is Answer.PROLONG
+    assert doors.next_deadline() == 15
+    assert doors.due(14.9) == []
+    assert doors.due(15) == [door()]
+    assert (doors.due(99), doors.next_deadline(), len(doors)) == ([], None, 0)
+
+
+def test_a_shorter_time_never_shortens_an_open_door() -> None:
+    doors = Doors(10)
+    doors.open(door(), 100)
+    assert doors.open(door(), 50) is Answer.PROLONG
+    assert doors.until(door()) == 100
+
+
+def test_doors_are_due_in_the_order_of_their_deadlines() -> None:
+    doors = Doors(10)
+    for number, until in ((2, 30), (3, 10), (4, 20)):
+        doors.open(door(number), until)
+    assert doors.due(99) == [door(3), door(4), door(2)]
+
+
+def test_the_same_address_by_another_interface_is_another_door() -> None:
+    doors = Doors(10)
+    assert doors.open(door(), 10) is doors.open(door(interface="eth1"), 10) is Answer.OPEN
+
+
+def test_a_full_house_refuses_newcomers_and_prolongs_the_others() -> None:
+    doors = Doors(2)
+    doors.open(door(2), 10)
+    doors.open(door(3), 10)
+    assert doors.open(door(4), 10) is Answer.REFUSE
+    assert doors.open(door(3), 20) is Answer.PROLONG
+    assert set(doors) == {door(2), door(3)}
+    doors.due(10)
+    assert doors.open(door(4), 30) is Answer.OPEN
+
+
+def test_a_door_closed_ahead_of_its_time_is_never_due() -> None:
+    doors = Doors(10)
+    doors.open(door(), 10)
+    assert doors.close(door())
+    assert not doors.close(door())
+    assert doors.due(99) == []
+    doors.open(door(), 200)
+    assert doors.due(199) == []
+
+
+def test_prolonging_without_end_does_not_fill_the_memory() -> None:
+    doors = Doors(10)
+    for until in range(10_000):
+        doors.open(door(), until)
+    assert len(doors._queue) < 100  # the queue is the only thing in there that could grow
+    assert doors.due(9_998) == []
+    assert doors.due(9_999) == [door()]
+
+
+@settings(max_examples=500, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from("ocd"), st.integers(1, 5), st.integers(0, 20)), max_size=80))
+def test_agrees_with_a_dictionary(actions: list[tuple[str, int, int]]) -> None:
+    doors, model, now = Doors(3), dict[Door, float](), 0.0
+    for action, number, amount in actions:
+        if action == "o":
+            expected = Answer.PROLONG if door(number) in model else Answer.OPEN if len(model) < 3 else Answer.REFUSE
+            assert doors.open(door(number), now + amount) is expected
+            if expected is not Answer.REFUSE:
+                model[door(number)] = max(now + amount, model.get(door(number), 0))
+        elif action == "c":
+            assert doors.close(door(number)) is (model.pop(door(number), None) is not None)
+        else:
+            now += amount
+            due = {key for key, until in model.items() if until <= now}
+            assert set(doors.due(now)) == due
+            for key in due:
+                del model[key]
+        assert set(doors) == set(model)
+        assert doors.next_deadline() == min(model.values(), default=None)

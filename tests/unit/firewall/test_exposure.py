@@ -1,0 +1,168 @@
+"""What lets a port through: a zone's settings and a port → ways. `tests/system/test_doctor.py` asks real firewalld."""
+
+import pytest
+
+from port_knocking_doors.firewall import exposure
+from port_knocking_doors.firewall.exposure import Rules, Service
+from port_knocking_doors.model import Port, Protocol
+
+PORT = Port(2222)
+MARK = 31313
+SERVICES = {
+    "ssh": Service(ports=(("22", "tcp"),)),
+    "many": Service(ports=(("2000-3000", "tcp"),)),
+    "other": Service(ports=(("2222", "udp"),)),
+    "outer": Service(includes=("ssh", "many")),
+    "circle": Service(includes=("circle", "missing")),
+    "somewhere": Service(ports=(("2222", "tcp"),), limited=True),
+    "all-of-tcp": Service(protocols=("tcp",)),
+    "from-port": Service(source_ports=(("53", "tcp"),)),
+}
+
+
+def zone(**settings: object) -> Rules:
+    return Rules("public", **settings)  # type: ignore[arg-type]
+
+
+def found(rules: Rules, port: Port = PORT, mark: int | None = MARK) -> list[str]:
+    return [way.what + (" (some)" if way.limited else "") for way in exposure.look(port, rules, SERVICES, mark).ways]
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({}, []),
+        ({"target": "DROP"}, []),
+        ({"target": "ACCEPT"}, ["target ACCEPT, which lets everything through"]),
+        ({"services": ("ssh", "other")}, []),
+        ({"services": ("many",)}, ["service many"]),
+        ({"services": ("outer",)}, ["service outer"]),
+        ({"services": ("circle", "unknown")}, []),
+        ({"services": ("somewhere",)}, ["service somewhere (some)"]),
+        ({"services": ("all-of-tcp",)}, ["service all-of-tcp"]),
+        ({"services": ("from-port",)}, ["service from-port"]),
+        ({"ports": (("2222", "tcp"),)}, ["port 2222/tcp"]),
+        ({"ports": (("2222", "udp"), ("2223", "tcp"), ("22", "tcp"))}, []),
+        ({"ports": (("2222-2222", "tcp"), ("1-2221", "tcp"))}, ["port 2222-2222/tcp"]),
+        ({"ports": (("", "tcp"),)}, ["port /tcp"]),
+        ({"ports": (("ssh", "tcp"), ("2-x", "tcp"))}, []),
+        ({"protocols": ("tcp", "udp")}, ["protocol tcp"]),
+        ({"source_ports": (("1-65535", "tcp"), ("1", "udp"))}, ["source port 1-65535/tcp"]),
+    ],
+)
+def test_plain_settings(settings: dict[str, object], what: list[str]) -> None:
+    assert found(zone(**settings)) == what
+
+
+YES, SOME, NO = "yes", "some", "no"
+
+
+@pytest.mark.parametrize(
+    ("rule", "answer"),
+    [
+        ('rule port port="2222" protocol="tcp" accept', YES),
+        ('rule port port="2000-3000" protocol="tcp" accept limit value="1/m"', YES),
+        ('rule port port="2222" protocol="tcp" log prefix="reject drop" level="info" limit value="1/m" accept', YES),
+        ('rule family="ipv4" port port="2222" protocol="tcp" audit accept', YES),
+        ('rule port port="2222" protocol="udp" accept', NO),
+        ('rule port port="2222" protocol="tcp" reject type="icmp-port-unreachable"', NO),
+        ('rule port port="2222" protocol="tcp" drop', NO),
+        ('rule port port="2222" protocol="tcp" mark set="0x1"', NO),
+        ('rule port port="2222" protocol="tcp" log', NO),
+        ('rule family="ipv4" source address="10.0.0.0/8" port port="2222" protocol="tcp" accept', SOME),
+        ('rule family="ipv4" source NOT address="10.0.0.0/8" accept', SOME),
+        ('rule source ipset="admins" accept', SOME),
+        ('rule family="ipv4" destination address="10.0.0.1" port port="2222" protocol="tcp" accept', SOME),
+        ('rule service name="many" accept', YES),
+        ('rule service name="outer" accept', YES),
+        ('rule service name="ssh" accept', NO),
+        ('rule protocol value="tcp" accept', YES),
+        ('rule protocol value="esp" accept', NO),
+        ('rule source-port port="53" protocol="tcp" accept', YES),
+        ('rule icmp-type name="echo-request" accept', NO),
+        ('rule family="ipv4" forward-port port="2222" protocol="tcp" to-port="22"', NO),
+        ("rule masquerade", NO),
+        ('rule priority="-5" port port="2222" protocol="tcp" accept', YES),
+        ('rule priority="many" port port="2222" protocol="tcp" accept', YES),
+        ('rule priority="31313" port port="2222" protocol="tcp" accept', NO),
+        ("nonsense", NO),
+        ("", NO),
+    ],
+)
+def test_rich_rules(rule: str, answer: str) -> None:
+    expected = {YES: [f"rich rule `{rule}`"], SOME: [f"rich rule `{rule}` (some)"], NO: []}[answer]
+    assert found(zone(rich_rules=(rule,))) == expected
+
+
+def test_our_own_rules_count_where_they_are_asked_for() -> None:
+    rule = 'rule priority="31313" port port="2222" protocol="tcp" accept'
+    assert found(zone(rich_rules=(rule,)), mark=None) == [f"rich rule `{rule}`"]
+
+
+ACCEPT, REJECT = 'port port="2222" protocol="tcp" accept', 'port port="2222" protocol="tcp" reject'
+
+
+@pytest.mark.parametrize(
+    ("settings", "is_open", "is_denied"),
+    [
+        ({"ports": (("2222", "tcp"),), "rich_rules": (f"rule {REJECT}",)}, False, True),
+        ({"ports": (("2222", "tcp"),), "rich_rules": ('rule priority="-1" protocol value="tcp" drop',)}, False, True),
+        ({"ports": (("2222", "tcp"),), "rich_rules": (f'rule priority="5" {REJECT}',)}, True, True),
+        ({"rich_rules": (f"rule {ACCEPT}", f"rule {REJECT}")}, False, True),
+        ({"rich_rules": (f'rule priority="-2" {ACCEPT}', f'rule priority="-1" {REJECT}')}, True, True),
+        ({"rich_rules": (f'rule priority="2" {ACCEPT}', f'rule priority="1" {REJECT}')}, False, True),
+        ({"target": "ACCEPT", "rich_rules": ('rule priority="32767" reject',)}, False, False),
+        ({"ports": (("2222", "tcp"),), "rich_rules": (f'rule family="ipv4" {REJECT}',)}, True, True),
+        ({"target": "ACCEPT", "rich_rules": (f'rule family="ipv4" source address="10.0.0.9" {REJECT}',)}, True, False),
+    ],
+)
+def test_a_denial_for_everybody_shuts_what_is_behind_it(
+    settings: dict[str, object], is_open: bool, is_denied: bool
+) -> None:
+    seen = exposure.look(PORT, zone(**settings), SERVICES, MARK)
+    assert (bool(seen.ways), bool(seen.denials)) == (is_open, is_denied)
+
+
+def test_what_to_do_is_a_command() -> None:
+    rules = zone(services=("many",), target="ACCEPT")
+    service, target = exposure.look(PORT, rules, SERVICES, MARK).ways
+    assert exposure.complaint(PORT, rules, service) == (
+        "zone public: port 2222/tcp is OPEN WITHOUT A KNOCK: service many lets it through; "
+        "firewall-cmd --zone=public --remove-service=many, and the same with --permanent"
+    )
+    assert exposure.remedy(rules, target) == (
+        "firewall-cmd --zone=public --permanent --set-target=default, then firewall-cmd --reload"
+    )
+    policy = Rules("in", target="ACCEPT", is_policy=True)
+    (way,) = exposure.look(PORT, policy, SERVICES, MARK).ways
+    assert exposure.remedy(policy, way).startswith("firewall-cmd --policy=in --permanent --set-target=CONTINUE")
+
+
+TCP, UDP = Protocol.TCP, Protocol.UDP
+
+
+@pytest.mark.parametrize(
+    ("line", "ports"),
+    [
+        ("tcp dport 8080 dnat to 172.17.0.2:80", [Port(8080)]),
+        ("meta l4proto tcp tcp dport 8080 counter packets 0 bytes 0 dnat ip to 10.88.0.2:80", [Port(8080)]),
+        (
+            'iifname != "docker0" meta l4proto tcp tcp dport 8080 counter packets 3 bytes 9 dnat to 172.17.0.2:80',
+            [Port(8080)],
+        ),
+        ('meta l4proto tcp tcp dport 8080 counter packets 0 bytes 0 xt target "DNAT"', [Port(8080)]),
+        ("udp dport 53 redirect to :5353", [Port(53, UDP)]),
+        ("tcp dport { 80, 8000-8100 } dnat ip to 10.0.0.2", [Port(8080), Port(80)]),
+        ("th dport 8080 meta l4proto { tcp, udp } dnat to 10.0.0.2", [Port(8080), Port(8080, UDP)]),
+        ("dnat ip to tcp dport map { 80 : 10.0.0.2, 8080 : 10.0.0.3 }", [Port(8080), Port(80)]),
+        ("ip daddr 127.0.0.1 tcp dport 8080 dnat to 172.17.0.2:80", []),
+        ("tcp dport 8080 accept", []),
+        ("tcp dport != 8080 dnat to 10.0.0.2", []),
+        ("tcp sport 8080 dnat to 10.0.0.2", []),
+        ("ip daddr 192.0.2.1 dnat to 10.0.0.2", []),
+    ],
+)
+def test_ports_that_are_sent_elsewhere(line: str, ports: list[Port]) -> None:
+    guarded = [Port(8080), Port(80), Port(8080, UDP), Port(53, UDP), Port(53)]
+    ruleset = f"table ip nat {{\n\tchain PREROUTING {{\n\t\t{line}\n\t}}\n}}\n"
+    assert list(exposure.redirected(ruleset, guarded)) == sorted(ports, key=guarded.index)

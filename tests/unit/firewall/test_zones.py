@@ -1,0 +1,51 @@
+"""Which zone a packet falls into."""
+
+from ipaddress import ip_address
+
+import pytest
+
+from port_knocking_doors.firewall.zones import Zones
+
+ZONES = Zones(
+    default="public",
+    interfaces={"eth1": "external", "eth2": "internal"},
+    sources={
+        "10.0.0.0/24": "work",
+        "10.0.0.7": "home",
+        "fd00::/64": "dmz",
+        "ipset:friends": "trusted",
+        "52:54:00:12:34:56": "block",
+    },
+    ipsets={"friends": ("192.0.2.1", "198.51.100.0/24", "203.0.113.1,tcp:80")},
+)
+
+CASES = {
+    "no source, no interface of a zone: the default": ("192.0.2.9", "eth0", "public"),
+    "an interface that is not known": ("192.0.2.9", "", "public"),
+    "the interface's zone": ("192.0.2.9", "eth1", "external"),
+    "a source beats the interface": ("10.0.0.2", "eth1", "work"),
+    "of several sources' zones, the first by name": ("10.0.0.7", "eth1", "home"),
+    "an IPv6 network": ("fd00::5", "eth0", "dmz"),
+    "an address of a set": ("192.0.2.1", "eth0", "trusted"),
+    "a network of a set": ("198.51.100.77", "eth2", "trusted"),
+    "an entry of another kind of set fits nobody": ("203.0.113.1", "eth2", "internal"),
+}
+
+
+@pytest.mark.parametrize(("address", "interface", "zone"), CASES.values(), ids=CASES.keys())
+def test_the_zone_of_a_packet(address: str, interface: str, zone: str) -> None:
+    assert ZONES.zone_of(ip_address(address), interface) == zone
+
+
+def test_the_active_zones_are_those_that_packets_can_fall_into() -> None:
+    assert ZONES.active() == ("block", "dmz", "external", "home", "internal", "public", "trusted", "work")
+    assert Zones(default="public").active() == ("public",)
+
+
+def test_strangers_fall_into_the_default_zone_and_those_of_interfaces_but_for_containers() -> None:
+    zones = Zones(
+        "public",
+        interfaces={"eth0": "external", "docker0": "docker", "virbr0": "libvirt"},
+        sources={"10.88.0.0/16": "trusted"},
+    )
+    assert zones.outward() == ("external", "public")

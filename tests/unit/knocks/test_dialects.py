@@ -1,0 +1,316 @@
+"""The dialects of knockd and tportknockd in the one table: cases for each rule, and an obvious model of knockd's."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from port_knocking_doors.knocks import dialects
+from port_knocking_doors.knocks.table import Knockers, Verdict
+from port_knocking_doors.model import Dialect, Flags, Protocol, Reach, Sequence, Step
+
+ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
+S, A, F = Flags.SYN, Flags.ACK, Flags.FIN
+Packet = tuple[str, float, str, int]
+"""Source, seconds, step such as `t7000:s` or `u7000`, and what tells it from another with the same step."""
+
+
+def code(word: str) -> int:
+    port, _, letters = word[1:].partition(":")
+    flags = sum({"s": S, "a": A, "f": F, "r": Flags.RST, "p": Flags.PSH, "u": Flags.URG}[letter] for letter in letters)
+    return Step(Protocol.TCP if word[0] == "t" else Protocol.UDP, int(port), flags).code
+
+
+def knockd(name: str, words: str, flags: tuple[int, int] = (0, 0), timeout: float = 10) -> Sequence:
+    mask, value = flags
+    steps = tuple(
+        Step(Protocol.TCP, int(word[1:]), value, mask) if word[0] == "t" else Step(Protocol.UDP, int(word[1:]))
+        for word in words.split()
+    )
+    return Sequence(name, steps, timeout=timeout, dialect=Dialect.KNOCKD, group="knockd.conf", flags=flags)
+
+
+def tport(name: str, *steps: tuple[int, int, int], timeout: float = 10) -> Sequence:
+    return Sequence(
+        name,
+        tuple(Step(Protocol.TCP, port, flags, mask) for port, flags, mask in steps),
+        timeout=timeout,
+        dialect=Dialect.TPORTKNOCKD,
+    )
+
+
+def completed(sequences: list[Sequence], packets: list[Packet]) -> list[tuple[int, str]]:
+    """Which packet, by its position, opened which door."""
+    knockers = Knockers(sequences, 5.0, 100)
+    found = []
+    for position, (source, when, word, echo) in enumerate(packets):
+        outcome = knockers.on_knock(ALICE if source == "a" else BOB, code(word), echo, when)
+        assert outcome.verdict in (Verdict.ADVANCED, Verdict.COMPLETE, Verdict.REPEATED, Verdict.UNNAMED)
+        if outcome.verdict is Verdict.COMPLETE:
+            found += [(position, sequence.name) for sequence in outcome.sequences]
+    return found
+
+
+def knocks(words: str, source: str = "a", when: float = 0) -> list[Packet]:
+    return [(source, when, word, number) for number, word in enumerate(words.split())]
+
+
+OPEN, CLOSE = knockd("open", "t7 t8 t9", (S, S)), knockd("close", "t9 t8 t7", (S, S))
+MIXED = knockd("mixed", "u2 t3 u4", (S | A, S))
+
+KNOCKD = {
+    "in order": ([OPEN], knocks("t7:s t8:s t9:s"), [(2, "open")]),
+    "again and again": ([OPEN], knocks("t7:s t8:s t9:s t7:s t8:s t9:s"), [(2, "open"), (5, "open")]),
+    "flags that nobody listed are free": ([OPEN], knocks("t7:sa t8:sp t9:s"), [(2, "open")]),
+    "other flags on a step's port are not heard": ([OPEN], knocks("t7:s t7:a t9:f t8:s t8:a t9:s"), [(5, "open")]),
+    "a flag that must be clear": ([MIXED], knocks("u2 t3:sa u4 u2 t3:s u4"), [(5, "mixed")]),
+    "a door with udp steps, and flags for what is tcp": ([MIXED], knocks("u2 t3:sa t3:s u4"), [(3, "mixed")]),
+    "a wrong step ends it, and counts as no first step": ([OPEN], knocks("t7:s t9:s t7:s t8:s t9:s"), [(4, "open")]),
+    "a repeated first knock ends it and begins none": ([OPEN], knocks("t7:s t7:s t8:s t9:s"), []),
+    "after that it may begin": ([OPEN], knocks("t7:s t7:s t7:s t8:s t9:s"), [(4, "open")]),
+    "the very packet once more is no knock": (
+        [OPEN],
+        [("a", 0, "t7:s", 1), ("a", 0, "t7:s", 1), ("a", 0, "t8:s", 2), ("a", 0, "t8:s", 2), ("a", 0, "t9:s", 3)],
+        [(4, "open")],
+    ),
+    "a port of another door of the file ends it": ([OPEN, MIXED], knocks("t7:s u2 t8:s t9:s"), []),
+    "a port of another door with flags that are not this one's": (
+        [OPEN, knockd("fin", "t5 t6", (F, F))],
+        knocks("t7:s t5:f t8:s t9:s"),
+        [(3, "open")],
+    ),
+    "who is on the way through one door begins no other": ([OPEN, CLOSE], knocks("t9:s t7:s t8:s t9:s"), []),
+    "two doors with the same first step advance side by side": (
+        [OPEN, knockd("other", "t7 t8 t6", (S, S))],
+        knocks("t7:s t8:s t6:s"),
+        [(2, "other")],
+    ),
+    "two doors complete at once": ([OPEN, knockd("b", "t7 t8 t9")], knocks("t7:s t8:s t9:s"), [(2, "open"), (2, "b")]),
+    "a single step": ([knockd("one", "t7")], knocks("t7:s t7:s"), [(0, "one"), (1, "one")]),
+    "the time limit counts from the first knock": (
+        [OPEN],
+        [("a", 0, "t7:s", 1), ("a", 9.9, "t8:s", 2), ("a", 10, "t9:s", 3)],
+        [],
+    ),
+    "what is too late is as if nothing was": (
+        [OPEN],
+        [("a", 0, "t7:s", 1), ("a", 10, "t7:s", 2), ("a", 10, "t8:s", 3), ("a", 10, "t9:s", 4)],
+        [(3, "open")],
+    ),
+    "sources do not mix": ([OPEN], [*knocks("t7:s t8:s"), *knocks("t9:s", "b")], []),
+}
+
+
+@pytest.mark.parametrize(("doors", "packets", "opened"), KNOCKD.values(), ids=KNOCKD.keys())
+def test_knockd(doors: list[Sequence], packets: list[Packet], opened: list[tuple[int, str]]) -> None:
+    assert completed(doors, packets) == opened
+
+
+FLAGGED = tport(
+    "flags", (110, 63, 63), (110, Flags.URG | Flags.PSH, 63), (110, Flags.URG | Flags.PSH, 63), (110, 0, 63)
+)
+ANY = tport("any", (12, A, 63), (27, 0, 0), (83, 0, 63))
+
+TPORTKNOCKD = {
+    "flags on one port": ([FLAGGED], knocks("t110:fsrpau t110:up t110:up t110:"), [(3, "flags")]),
+    "any flags": ([ANY], knocks("t12:a t27:fa t83:"), [(2, "any")]),
+    "flags are exact": ([ANY], knocks("t12:a t27:s t83:s"), []),
+    "other flags take it back to its start": ([FLAGGED], knocks("t110:fsrpau t110:up t110:up t110:s t110:"), []),
+    "a wrong knock counts as a first step if it is one": (
+        [FLAGGED],
+        knocks("t110:fsrpau t110:up t110:fsrpau t110:up t110:up t110:"),
+        [(5, "flags")],
+    ),
+    "nobody is ignored": ([ANY], knocks("t83: t27:s t12:a t27: t83:"), [(4, "any")]),
+    "other ports are no knocks": ([ANY], knocks("t12:a t99:s t27:s u83 t83:"), [(4, "any")]),
+    "the time limit counts from the first knock": (
+        [ANY],
+        [("a", 0, "t12:a", 1), ("a", 9, "t27:", 2), ("a", 10, "t83:", 3)],
+        [],
+    ),
+}
+
+
+@pytest.mark.parametrize(("doors", "packets", "opened"), TPORTKNOCKD.values(), ids=TPORTKNOCKD.keys())
+def test_tportknockd(doors: list[Sequence], packets: list[Packet], opened: list[tuple[int, str]]) -> None:
+    assert completed(doors, packets) == opened
+
+
+def test_who_tries_all_combinations_of_flags_in_turn_does_not_get_in() -> None:
+    knockers = Knockers([FLAGGED], 5.0, 100)
+    for turn in range(20):
+        for flags in range(64):
+            outcome = knockers.on_knock(ALICE, Step(Protocol.TCP, 110, flags).code, turn << 6 | flags, turn)
+            assert outcome.verdict is not Verdict.COMPLETE
+
+
+class TestTogether:
+    NATIVE = Sequence("native", (Step(Protocol.UDP, 1), Step(Protocol.UDP, 2)), lifetime=30)
+
+    def test_who_is_ignored_for_a_native_sequence_is_heard_in_the_other_dialects(self) -> None:
+        knockers = Knockers([self.NATIVE, OPEN, ANY], 5.0, 100)
+        assert knockers.on_knock(ALICE, code("u2"), 1, 0).verdict is Verdict.WRONG
+        assert knockers.on_knock(ALICE, code("u1"), 1, 0).verdict is Verdict.IGNORED
+        verdicts = [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in ("t7:s", "t8:s", "t9:s")]
+        assert verdicts[-1] is Verdict.COMPLETE
+
+    def test_a_native_error_leaves_another_dialects_progress(self) -> None:
+        knockers = Knockers([self.NATIVE, OPEN], 5.0, 100)
+        words = ("t7:s", "u2", "t8:s", "t9:s")
+        verdicts = [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in words]
+        assert verdicts == [Verdict.ADVANCED, Verdict.WRONG, Verdict.ADVANCED, Verdict.COMPLETE]
+
+    def test_a_knock_that_is_right_in_one_dialect_is_no_error_in_another(self) -> None:
+        knockers = Knockers([self.NATIVE, knockd("b", "u2 u1")], 5.0, 100)
+        assert [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in ("u2", "u1")] == [
+            Verdict.ADVANCED,
+            Verdict.COMPLETE,
+        ]
+
+    def test_a_trap_of_a_foreign_sequence_takes_it_back_and_ignores_nobody(self) -> None:
+        knockers = Knockers([OPEN], 5.0, 100, {code("t70:s"): frozenset({OPEN})})
+        words = ("t7:s", "t70:s", "t8:s", "t9:s", "t7:s", "t8:s", "t9:s")
+        verdicts = [knockers.on_knock(ALICE, code(word), number, 0).verdict for number, word in enumerate(words)]
+        assert Verdict.COMPLETE not in verdicts[:4]
+        assert Verdict.WRONG not in verdicts
+
+
+class TestReach:
+    """A sequence hears only what comes by its links to its address."""
+
+    HERE, ELSEWHERE = Reach(interfaces=("ppp0",)), Reach(interfaces=("eth*",))
+    ONE = Sequence("one", (Step(Protocol.UDP, 1), Step(Protocol.UDP, 2)), reach=HERE)
+    TWO = Sequence("two", (Step(Protocol.UDP, 1), Step(Protocol.UDP, 2)), reach=ELSEWHERE)
+
+    @pytest.mark.parametrize(
+        ("reaches", "opened"),
+        [({HERE}, {"one"}), ({ELSEWHERE}, {"two"}), ({HERE, ELSEWHERE}, {"one", "two"})],
+    )
+    def test_who_hears(self, reaches: set[Reach], opened: set[str]) -> None:
+        knockers = Knockers([self.ONE, self.TWO], 5.0, 100)
+        added = knockers.within(frozenset(reaches))
+        assert added is not None
+        outcomes = [knockers.on_knock(ALICE, code(word) | added, 1, 0) for word in ("u1", "u2")]
+        assert {sequence.name for sequence in outcomes[-1].sequences} == opened
+
+    def test_what_is_within_no_reach_is_for_nobody(self) -> None:
+        assert Knockers([self.ONE], 5.0, 100).within(frozenset()) is None
+
+    def test_one_reach_for_all_costs_nothing(self) -> None:
+        assert Knockers([self.ONE], 5.0, 100).within(frozenset({self.HERE})) == 0
+
+    def test_a_trap_is_one_only_within_reach(self) -> None:
+        knockers = Knockers([self.ONE, self.TWO], 5.0, 100, {code("u9"): frozenset({self.ONE})})
+        one, two = knockers.within(frozenset({self.HERE})), knockers.within(frozenset({self.ELSEWHERE}))
+        assert one is not None
+        assert two is not None
+        knockers.on_knock(ALICE, code("u1") | one, 1, 0)
+        assert knockers.on_knock(ALICE, code("u9") | two, 1, 0).verdict is Verdict.UNNAMED
+        assert knockers.on_knock(ALICE, code("u9") | one, 1, 0).verdict is Verdict.WRONG
+
+
+class TestAdopt:
+    """A new table, for a new configuration, goes on where the old one was."""
+
+    def test_who_is_on_the_way_through_a_sequence_that_stays_goes_on(self) -> None:
+        old = Knockers([OPEN, ANY], 5.0, 100)
+        for source, words in ((ALICE, "t7:s t8:s"), (BOB, "t7:s")):
+            for number, word in enumerate(words.split()):
+                old.on_knock(source, code(word), number, 0)
+        new = Knockers([OPEN], 5.0, 100)
+        new.adopt(old)
+        assert len(new) == 2
+        assert new.on_knock(ALICE, code("t9:s"), 9, 1).verdict is Verdict.COMPLETE
+        assert new.on_knock(BOB, code("t8:s"), 9, 1).verdict is Verdict.ADVANCED
+        assert new.on_knock(BOB, code("t9:s"), 10, 10).verdict is Verdict.UNNAMED, "its time counts from the first"
+
+    def test_a_sequence_whose_steps_changed_starts_anew(self) -> None:
+        old = Knockers([OPEN], 5.0, 100)
+        old.on_knock(ALICE, code("t7:s"), 1, 0)
+        new = Knockers([knockd("open", "t7 t9", (S, S))], 5.0, 100)
+        new.adopt(old)
+        assert new.on_knock(ALICE, code("t9:s"), 9, 1).verdict is Verdict.UNNAMED
+
+    def test_who_is_ignored_stays_so(self) -> None:
+        old = Knockers([TestTogether.NATIVE], 5.0, 100)
+        old.on_knock(ALICE, code("u2"), 1, 0)
+        new = Knockers([TestTogether.NATIVE], 5.0, 100)
+        new.adopt(old)
+        assert new.on_knock(ALICE, code("u1"), 1, 4).verdict is Verdict.IGNORED
+        assert new.on_knock(ALICE, code("u1"), 1, 5).verdict is Verdict.ADVANCED
+
+    def test_a_smaller_table_keeps_those_who_are_further(self) -> None:
+        old = Knockers([OPEN], 5.0, 100)
+        for number in range(50):
+            old.on_knock(number.to_bytes(4, "big"), code("t7:s"), 1, 0)
+        for word in ("t7:s", "t8:s"):
+            old.on_knock(ALICE, code(word), 1, 1)
+        new = Knockers([OPEN], 5.0, 10)
+        new.adopt(old)
+        assert len(new) == 10
+        assert new.on_knock(ALICE, code("t9:s"), 9, 1).verdict is Verdict.COMPLETE
+
+
+def test_hundreds_of_doors_in_a_file_are_soon_prepared_and_each_opens() -> None:
+    """Each hears what is meant for any other: listed for each of them, that took minutes."""
+    doors = [knockd(f"d{n}", f"t{1000 + n} t{2000 + n} u{3000 + n}", (S, S)) for n in range(300)]
+    began = time.process_time()
+    knockers = Knockers(doors, 5.0, 100)
+    assert len(set(map(id, dialects.heard(doors).values()))) == 1
+    assert time.process_time() - began < 15, "it is one second"
+    for n in (0, 150, 299):
+        words = (f"t{1000 + n}:s", f"t{2000 + n}:s", f"u{3000 + n}")
+        outcomes = [knockers.on_knock(ALICE, code(word), 1, n) for word in words]
+        assert [sequence.name for sequence in outcomes[-1].sequences] == [f"d{n}"]
+
+
+def obvious(doors: list[Sequence], packets: list[Packet]) -> list[tuple[int, str]]:
+    """knockd's matching as its facts tell it, with lists and no thought of speed; no packet comes twice."""
+    found = []
+    flying: dict[tuple[str, str], tuple[int, float]] = {}
+
+    def matches(door: Sequence, number: int) -> bool:
+        mask, value = door.flags
+        return (number >> 16 & 0xFF) != 6 or ((number >> 24) ^ value) & mask == 0
+
+    def passes(number: int) -> bool:
+        return any(
+            (number ^ step.code) & 0xFFFFFF == 0 and matches(door, number) for door in doors for step in door.steps
+        )
+
+    for position, (source, when, word, _) in enumerate(packets):
+        number = code(word)
+        if not passes(number):
+            continue
+        flying = {key: (stage, first) for key, (stage, first) in flying.items() if when - first < 10}
+        mine = [door for door in doors if (source, door.name) in flying]
+        for door in mine or doors:
+            if not matches(door, number):
+                continue
+            stage, first = flying.pop((source, door.name), (0, when))
+            if (door.steps[stage].code ^ number) & 0xFFFFFF == 0:
+                if stage + 1 == len(door.steps):
+                    found.append((position, door.name))
+                else:
+                    flying[source, door.name] = (stage + 1, first)
+    return found
+
+
+STEPS = st.sampled_from(["t7", "t8", "t9", "u7", "u8"])
+FLAGS = st.sampled_from([(0, 0), (S, S), (S | A, S), (F, F)])
+DOORS = st.lists(st.tuples(st.lists(STEPS, min_size=1, max_size=4), FLAGS), min_size=1, max_size=4).map(
+    lambda all_steps: [knockd(f"d{n}", " ".join(steps), flags) for n, (steps, flags) in enumerate(all_steps)]
+)
+WORDS = st.sampled_from(["t7:s", "t7:sa", "t7:a", "t8:s", "t8:f", "t9:s", "t9:sf", "u7", "u8", "u9"])
+PACKETS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0.0, 0.0, 0.0, 4.0]), WORDS), max_size=40)
+
+
+@settings(max_examples=500, deadline=None)
+@given(DOORS, PACKETS)
+def test_it_agrees_with_an_obvious_knockd(doors: list[Sequence], steps: list[tuple[str, float, str]]) -> None:
+    when, packets = 0.0, []
+    for echo, (source, pause, word) in enumerate(steps):
+        when += pause
+        packets.append((source, when, word, echo))
+    assert completed(doors, packets) == obvious(doors, packets)

@@ -1,0 +1,276 @@
+"""The knocker table: cases for each rule, and a slow, obvious model that it has to agree with."""
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from port_knocking_doors.knocks.table import Knockers, Outcome, Verdict
+from port_knocking_doors.model import Port, Protocol, Sequence, Step
+
+ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
+LIFETIME, IGNORING = 30.0, 5.0
+
+U, I, R, W, A, C = (  # noqa: E741
+    Verdict.UNNAMED,
+    Verdict.IGNORED,
+    Verdict.REPEATED,
+    Verdict.WRONG,
+    Verdict.ADVANCED,
+    Verdict.COMPLETE,
+)
+
+
+def sequence(*ports: int, name: str = "main", lifetime: float = LIFETIME) -> Sequence:
+    return Sequence(name, tuple(Step(Protocol.UDP, port) for port in ports), (Port(22),), 10.0, lifetime)
+
+
+def udp(port: int) -> int:
+    return Step(Protocol.UDP, port).code
+
+
+# Each case: what is knocked, as (seconds, port, source port), and how each knock is judged.
+CASES = {
+    "the right sequence completes": ([(0, 1, 9), (0, 2, 9), (0, 3, 9)], [A, A, C]),
+    "after it, the next knock starts anew": (
+        [(0, 1, 9), (0, 2, 9), (0, 3, 9), (0, 1, 9), (0, 2, 9), (0, 3, 9)],
+        [A, A, C, A, A, C],
+    ),
+    "a port that no sequence names is no knock": ([(0, 1, 9), (0, 77, 9), (0, 2, 9), (0, 3, 9)], [A, U, A, C]),
+    "a wrong first knock is a wrong knock": ([(0, 2, 9), (0, 1, 9)], [W, I]),
+    "a step left out": ([(0, 1, 9), (0, 3, 9)], [A, W]),
+    "the wrong knock does not count as a first one": ([(0, 1, 9), (0, 2, 9), (0, 1, 8), (5, 2, 9)], [A, A, W, W]),
+    "ignored: the right sequence opens nothing": ([(0, 2, 9), (4.9, 1, 9), (4.9, 2, 9), (4.9, 3, 9)], [W, I, I, I]),
+    "ignored for the period, to the moment": ([(0, 2, 9), (5, 1, 9), (5, 2, 9), (5, 3, 9)], [W, A, A, C]),
+    "knocks while ignored do not prolong it": ([(0, 2, 9), (4, 3, 9), (5, 1, 9)], [W, I, A]),
+    "the very packet once more is no knock": (
+        [(0, 1, 9), (0, 1, 9), (0, 2, 9), (0, 2, 9), (0, 3, 9), (0, 3, 9)],
+        [A, R, A, R, C, R],
+    ),
+    "the same port from another source port is a knock": ([(0, 1, 9), (0, 1, 8)], [A, W]),
+    "an older packet once more is a knock": ([(0, 1, 9), (0, 2, 9), (0, 1, 9)], [A, A, W]),
+    "a repetition does not prolong the lifetime": ([(0, 1, 9), (20, 1, 9), (30, 2, 9)], [A, R, W]),
+    "slow, but never slower than the lifetime": ([(0, 1, 9), (29, 2, 9), (58, 3, 9)], [A, A, C]),
+    "not heard for the lifetime: starts anew": ([(0, 1, 9), (30, 1, 9), (30, 2, 9), (30, 3, 9)], [A, A, A, C]),
+    "not heard for the lifetime: the next step is a wrong one": ([(0, 1, 9), (30, 2, 9)], [A, W]),
+}
+
+
+@pytest.mark.parametrize(("knocks", "verdicts"), CASES.values(), ids=CASES.keys())
+def test_a_knocker(knocks: list[tuple[float, int, int]], verdicts: list[Verdict]) -> None:
+    knockers = Knockers([sequence(1, 2, 3)], IGNORING, 100)
+    assert [knockers.on_knock(ALICE, udp(port), echo, now).verdict for now, port, echo in knocks] == verdicts
+
+
+LIMITED = {
+    "in time": ([(0, 1, 9), (5, 2, 9), (9.9, 3, 9)], [A, A, C]),
+    "too late since the first, though each pause is short": ([(0, 1, 9), (6, 2, 9), (10, 3, 9)], [A, A, W]),
+    "too late for the second": ([(0, 1, 9), (10, 2, 9)], [A, W]),
+    "a first knock after it starts anew": (
+        [(0, 1, 9), (6, 2, 9), (10, 1, 9), (16, 2, 9), (19.9, 3, 9)],
+        [A, A, A, A, C],
+    ),
+    "once complete, it counts anew": (
+        [(0, 1, 9), (4, 2, 9), (8, 3, 9), (9, 1, 9), (14, 2, 9), (18.9, 3, 9)],
+        [A, A, C, A, A, C],
+    ),
+}
+
+
+@pytest.mark.parametrize(("knocks", "verdicts"), LIMITED.values(), ids=LIMITED.keys())
+def test_a_time_limit_counts_from_the_first_knock(
+    knocks: list[tuple[float, int, int]], verdicts: list[Verdict]
+) -> None:
+    limited = replace(sequence(1, 2, 3), lifetime=math.inf, timeout=10.0)
+    table = Knockers((limited,), IGNORING, 10)
+    assert [table.on_knock(ALICE, udp(port), echo, now).verdict for now, port, echo in knocks] == verdicts
+
+
+def test_a_step_that_stands_twice_in_a_row_needs_two_packets_and_they_may_look_alike() -> None:
+    knockers = Knockers([sequence(1, 1, 2)], IGNORING, 100)
+    assert [knockers.on_knock(ALICE, udp(port), 9, 0).verdict for port in (1, 1, 1, 2)] == [A, A, R, C]
+
+
+def test_one_knocker_does_not_help_another() -> None:
+    knockers = Knockers([sequence(1, 2)], IGNORING, 100)
+    assert knockers.on_knock(ALICE, udp(1), 9, 0).verdict is A
+    assert knockers.on_knock(BOB, udp(2), 9, 0).verdict is W
+    assert knockers.on_knock(ALICE, udp(2), 9, 0).verdict is C
+
+
+def test_the_outcome_tells_the_stage_and_the_sequence() -> None:
+    main = sequence(1, 2, 3)
+    knockers = Knockers([main], IGNORING, 100)
+    outcomes = [knockers.on_knock(ALICE, udp(port), 9, 0) for port in (1, 2, 3)]
+    assert outcomes == [Outcome(A, (main,), 1), Outcome(A, (main,), 2), Outcome(C, (main,), 3)]
+
+
+class TestSeveralSequences:
+    def test_a_knock_that_helps_one_is_wrong_for_none(self) -> None:
+        knockers = Knockers([sequence(1, 2, 3, name="a"), sequence(2, 1, 4, name="b")], IGNORING, 100)
+        outcomes = [knockers.on_knock(ALICE, udp(port), 9, 0) for port in (1, 2, 3)]
+        assert [outcome.verdict for outcome in outcomes] == [A, A, C]
+        assert [found.name for found in outcomes[-1].sequences] == ["a"]
+
+    def test_they_advance_side_by_side(self) -> None:
+        knockers = Knockers([sequence(1, 2, 3, name="a"), sequence(1, 2, 4, 5, name="b")], IGNORING, 100)
+        outcomes = [knockers.on_knock(ALICE, udp(port), 9, 0) for port in (1, 2, 4, 5)]
+        assert [outcome.verdict for outcome in outcomes] == [A, A, A, C]
+        assert outcomes[-1].sequences[0].name == "b"
+
+    def test_each_has_its_own_lifetime(self) -> None:
+        knockers = Knockers([sequence(1, 2, name="a", lifetime=2), sequence(1, 3, name="b")], IGNORING, 100)
+        assert knockers.on_knock(ALICE, udp(1), 9, 0).verdict is A
+        assert knockers.on_knock(ALICE, udp(3), 9, 10).verdict is C
+
+
+class TestBound:
+    LIMIT = 50
+
+    def test_a_flood_of_newcomers_never_exceeds_it_nor_pushes_out_who_is_further(self) -> None:
+        knockers = Knockers([sequence(1, 2, 3)], IGNORING, self.LIMIT)
+        knockers.on_knock(ALICE, udp(1), 9, 0)
+        knockers.on_knock(ALICE, udp(2), 9, 0)
+        for number in range(10_000):
+            knockers.on_knock(number.to_bytes(16, "big"), udp(1), 9, 1)
+            assert len(knockers) <= self.LIMIT
+        assert knockers.on_knock(ALICE, udp(3), 9, 2).verdict is C
+
+    def test_wrong_newcomers_do_not_push_out_those_who_knocked_right(self) -> None:
+        knockers = Knockers([sequence(1, 2, 3)], IGNORING, self.LIMIT)
+        for number in range(self.LIMIT):
+            knockers.on_knock(number.to_bytes(16, "big"), udp(1), 9, 0)
+        for number in range(1000):
+            assert knockers.on_knock(number.to_bytes(4, "big"), udp(2), 9, 0).verdict is W
+        assert knockers.on_knock((0).to_bytes(16, "big"), udp(2), 9, 0).verdict is A
+
+    @pytest.mark.parametrize("known", [2, 3, 4])
+    def test_a_flood_of_those_who_know_a_part_of_the_sequence_leaves_room_for_who_knows_it_all(
+        self, known: int
+    ) -> None:
+        knockers = Knockers([sequence(1, 2, 3, 4, 5)], IGNORING, self.LIMIT)
+        opened = 0
+        for number in range(2_000):
+            if number % 100 < 5:
+                opened += knockers.on_knock(ALICE, udp(1 + number % 100), 9, 0).verdict is C
+            # Between two of Alice's knocks fewer come than a rank's share.
+            for copy in range(self.LIMIT // 6):
+                for port in range(1, known + 1):
+                    knockers.on_knock((number * 100 + copy).to_bytes(16, "big"), udp(port), 9, 0)
+            assert len(knockers) <= self.LIMIT
+        assert opened == 20
+
+    def test_among_equals_the_one_heard_longest_ago_goes(self) -> None:
+        knockers = Knockers([sequence(1, 2)], IGNORING, 2)
+        for source in (ALICE, BOB, b"\x01\x02\x03\x04"):
+            knockers.on_knock(source, udp(1), 9, 0)
+        assert knockers.on_knock(BOB, udp(2), 9, 0).verdict is C
+        assert knockers.on_knock(ALICE, udp(2), 9, 0).verdict is W
+
+    def test_nobody_new_while_all_are_further(self) -> None:
+        knockers = Knockers([sequence(1, 2, 3)], IGNORING, 1)
+        knockers.on_knock(ALICE, udp(1), 9, 0)
+        knockers.on_knock(ALICE, udp(2), 9, 0)
+        assert knockers.on_knock(BOB, udp(1), 9, 0).verdict is A
+        assert len(knockers) == 1
+        assert knockers.on_knock(ALICE, udp(3), 9, 0).verdict is C
+
+
+class TestExpiry:
+    def test_forgets_whoever_does_not_matter_any_more_and_says_when_to_look_again(self) -> None:
+        knockers = Knockers([sequence(1, 2)], IGNORING, 100)
+        assert knockers.next_deadline() is None
+        knockers.on_knock(ALICE, udp(1), 9, 100)
+        knockers.on_knock(BOB, udp(2), 9, 110)
+        assert knockers.next_deadline() == 130
+        assert (knockers.expire(129), len(knockers)) == (0, 2)
+        assert (knockers.expire(130), len(knockers)) == (1, 1)
+        assert knockers.next_deadline() == 140
+        assert (knockers.expire(140), knockers.next_deadline()) == (1, None)
+
+    def test_an_ignoring_period_longer_than_the_lifetime_is_not_cut_short(self) -> None:
+        knockers = Knockers([sequence(1, 2, lifetime=1)], 60.0, 100)
+        knockers.on_knock(ALICE, udp(2), 9, 0)
+        knockers.expire(59)
+        assert knockers.on_knock(ALICE, udp(1), 9, 59).verdict is I
+
+
+@dataclass
+class _Progress:
+    stage: int
+    heard: float
+    packet: tuple[int, int]
+
+
+class _Model:
+    """One native sequence after the words of the design, with no thought of speed or bounds."""
+
+    def __init__(self, ports: list[int]) -> None:
+        self.ports = ports
+        self.progress: dict[bytes, _Progress] = {}
+        self.ignored_until: dict[bytes, float] = {}
+
+    def on_knock(self, source: bytes, port: int, echo: int, now: float) -> Verdict:
+        if port not in self.ports:
+            return U
+        if now < self.ignored_until.get(source, -1):
+            return I
+        progress = self.progress.get(source)
+        if progress and now - progress.heard >= LIFETIME:
+            progress = None
+        stage = progress.stage if progress else 0
+        if self.ports[stage] == port:
+            done = stage + 1 == len(self.ports)
+            self.progress[source] = _Progress(0 if done else stage + 1, now, (port, echo))
+            return C if done else A
+        if progress and progress.packet == (port, echo):
+            return R
+        self.progress.pop(source, None)
+        self.ignored_until[source] = now + IGNORING
+        return W
+
+
+PORTS = st.lists(st.integers(1, 4), min_size=2, max_size=6)
+KNOCKS = st.lists(
+    st.tuples(
+        st.sampled_from([0.0, 0.0, 0.0, 0.25, 1.0, 4.75, 5.0, 29.75, 30.0]),  # seconds since the knock before
+        st.sampled_from([ALICE, BOB]),
+        st.integers(1, 5),
+        st.integers(1, 2),
+        st.booleans(),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=1000, deadline=None)
+@given(PORTS, KNOCKS)
+def test_agrees_with_the_model(ports: list[int], knocks: list[tuple[float, bytes, int, int, bool]]) -> None:
+    knockers, model, now = Knockers([sequence(*ports)], IGNORING, 100), _Model(ports), 0.0
+    for pause, source, port, echo, expire in knocks:
+        now += pause
+        if expire:
+            knockers.expire(now)
+        assert knockers.on_knock(source, udp(port), echo, now).verdict is model.on_knock(source, port, echo, now)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PORTS, KNOCKS, st.integers(1, 3))
+def test_stays_within_any_bound_and_its_files_agree(
+    ports: list[int], knocks: list[tuple[float, bytes, int, int, bool]], limit: int
+) -> None:
+    knockers, now = Knockers([sequence(*ports)], IGNORING, limit), 0.0
+    for number, (pause, source, port, echo, expire) in enumerate(knocks):
+        now += pause
+        if expire:
+            knockers.expire(now)
+        knockers.on_knock(source + bytes([number % 3]) * 12, udp(port), echo, now)
+        assert len(knockers) <= limit
+        deadline = knockers.next_deadline()
+        assert (deadline is None) == (len(knockers) == 0)
+        if deadline is not None and deadline <= now:
+            assert knockers.expire(now) > 0
+    assert knockers.expire(now + 1000) >= 0
+    assert len(knockers) == 0

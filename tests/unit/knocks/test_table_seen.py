@@ -1,0 +1,78 @@
+"""A look into the table of knockers: who is how far, who is ignored, and being forgotten."""
+
+import time
+
+from port_knocking_doors.knocks.table import Knockers, Seen, Verdict
+from port_knocking_doors.model import Protocol, Sequence, Step
+
+PORTS = (7, 3, 9, 5)
+ONE = Sequence("one", tuple(Step(Protocol.UDP, port) for port in PORTS), lifetime=30.0)
+TWO = Sequence("two", tuple(Step(Protocol.UDP, port) for port in (107, 103, 109)), lifetime=5.0)
+A, B, C, D = (bytes([10, 0, 0, number]) for number in range(4))
+
+
+def table(limit: int = 100) -> Knockers:
+    return Knockers([ONE, TWO], ignoring_period=8.0, limit=limit)
+
+
+def knock(knockers: Knockers, source: bytes, ports: tuple[int, ...], now: float) -> Verdict:
+    for port in ports:
+        verdict = knockers.on_knock(source, Step(Protocol.UDP, port).code, 1000 + port, now).verdict
+    return verdict
+
+
+def test_those_who_are_furthest_come_first_then_those_who_are_ignored() -> None:
+    knockers = table()
+    assert knock(knockers, A, (7,), 1.0) is Verdict.ADVANCED
+    assert knock(knockers, B, (7, 3, 9), 2.0) is Verdict.ADVANCED
+    assert knock(knockers, C, (7, 5), 3.0) is Verdict.WRONG
+    assert knock(knockers, D, (7,), 4.0) is Verdict.ADVANCED
+    assert knockers.snapshot(5.0, 10) == [
+        Seen(B, ((ONE, 3),), 0.0, 3.0),
+        Seen(D, ((ONE, 1),), 0.0, 1.0),
+        Seen(A, ((ONE, 1),), 0.0, 4.0),
+        Seen(C, (), 6.0, 2.0),
+    ]
+    assert [seen.source for seen in knockers.snapshot(5.0, 2)] == [B, D]
+    assert knockers.ignored(5.0) == 1
+    assert knockers.ignored(11.0) == 0
+
+
+def test_what_has_lapsed_or_is_complete_is_not_shown() -> None:
+    knockers = table()
+    knock(knockers, A, (107, 103), 0.0)
+    knock(knockers, B, (7, 3, 9, 5), 0.0)
+    assert [seen.source for seen in knockers.snapshot(4.0, 10)] == [A]
+    assert knockers.snapshot(5.0, 10) == []
+    assert len(knockers) == 2
+
+
+def test_a_look_changes_nothing() -> None:
+    knockers = table()
+    knock(knockers, A, (7,), 0.0)
+    knockers.snapshot(1.0, 10)
+    knockers.ignored(1.0)
+    assert knock(knockers, A, (3, 9, 5), 2.0) is Verdict.COMPLETE
+
+
+def test_who_is_forgotten_is_no_longer_ignored_and_starts_anew() -> None:
+    knockers = table()
+    knock(knockers, A, (7, 5), 0.0)
+    knock(knockers, B, (7,), 0.0)
+    knock(knockers, C, (7, 3), 0.0)
+    assert knock(knockers, A, (7,), 1.0) is Verdict.IGNORED
+    assert [knockers.forget(source) for source in (A, B, C, D, A)] == [True, True, True, False, False]
+    assert len(knockers) == 0
+    assert knock(knockers, A, PORTS, 1.0) is Verdict.COMPLETE
+    assert knock(knockers, C, (9,), 1.0) is Verdict.WRONG
+    assert knockers.expire(1000.0) == 2
+
+
+def test_a_full_table_is_looked_at_quickly() -> None:
+    knockers = table(limit=65536)
+    for number in range(65536):
+        knock(knockers, number.to_bytes(4, "big"), (107,), 0.0)  # lapses soon, and is remembered for longer
+    started = time.process_time()
+    assert knockers.snapshot(6.0, 100) == []
+    assert knockers.ignored(6.0) == 0
+    assert time.process_time() - started < 1.0

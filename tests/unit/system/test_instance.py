@@ -1,0 +1,258 @@
+"""The runtime directory, and the lock that keeps two daemons from closing each other's doors."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from port_knocking_doors.errors import AlreadyRunningError, DoorsError
+from port_knocking_doors.system import instance
+from port_knocking_doors.system.instance import CLOSER, DAEMON, directory, hold_mark, left_behind
+from tests.helpers.fake_bus import open_descriptors
+
+REPOSITORY = Path(__file__).parents[3]
+MARK = 31313
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's runtime directory, to be."""
+    path = tmp_path / "run" / "port-knocking-doors"
+    path.parent.mkdir()
+    monkeypatch.setattr(instance, "SYSTEM_DIRECTORY", path)
+    monkeypatch.setattr(instance, "_PATIENCE", 0.5)
+    return path
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from port_knocking_doors.system import instance
+instance.SYSTEM_DIRECTORY = Path(sys.argv[1])
+with instance.hold_mark(int(sys.argv[2]), sys.argv[3]):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[4]))
+"""
+
+
+@contextmanager
+def somebody(folder: Path, role: str, seconds: float = 1000, mark: int = MARK) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that has the mark."""
+    argv = [sys.executable, "-c", HOLDER, str(folder), str(mark), role, str(seconds)]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=REPOSITORY) as process:
+        assert process.stdout is not None
+        try:
+            assert process.stdout.readline() == b"held\n"
+            yield process
+        finally:
+            process.kill()
+
+
+# --- the directory
+
+
+def test_the_systems_directory_is_made_for_its_owner_alone(folder: Path) -> None:
+    assert directory({}) == directory({}) == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+
+def test_who_may_not_write_there_gets_one_of_its_own(folder: Path, tmp_path: Path) -> None:
+    folder.parent.rmdir()
+    assert directory({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / folder.name
+
+
+def test_the_directory_that_systemd_made_for_us_comes_first(folder: Path, tmp_path: Path) -> None:
+    given = tmp_path / "given"
+    given.mkdir(mode=0o700)
+    assert directory({"RUNTIME_DIRECTORY": str(given)}) == given
+    assert directory({"RUNTIME_DIRECTORY": f"{given}:{tmp_path}"}) == given
+    assert directory({"RUNTIME_DIRECTORY": ""}) == folder
+
+
+def give_away(path: Path) -> None:
+    path.mkdir()
+    os.chown(path, 12345, 12345)
+
+
+UNUSABLE = {
+    "a link": lambda path, elsewhere: path.symlink_to(elsewhere),
+    "a file": lambda path, _: path.touch(),
+    "somebody else's": lambda path, _: give_away(path),
+}
+
+
+@pytest.mark.parametrize("make", UNUSABLE.values(), ids=UNUSABLE)
+def test_what_others_could_have_put_there_is_not_used(folder: Path, tmp_path: Path, make: object) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    try:
+        make(folder, elsewhere)  # type: ignore[operator]
+    except PermissionError:
+        pytest.skip("only root can give files away")
+    with pytest.raises(DoorsError, match=f"{folder} cannot be written"):
+        directory({})
+    assert directory({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / folder.name
+    assert list(elsewhere.iterdir()) == []
+
+
+def test_without_any_directory_one_line_says_so(folder: Path) -> None:
+    folder.parent.rmdir()
+    with pytest.raises(DoorsError, match="XDG_RUNTIME_DIR") as raised:
+        directory({"XDG_RUNTIME_DIR": "/no/such/place"})
+    assert "\n" not in str(raised.value)
+    assert raised.value.exit_status == 1
+
+
+# --- the mark
+
+
+def test_a_mark_is_held_and_let_go_of_again(folder: Path) -> None:
+    before = open_descriptors()
+    for _ in range(2):
+        with hold_mark(MARK):
+            assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
+    assert (folder / f"{MARK}.lock").read_text() == ""
+    assert open_descriptors() == before
+
+
+def test_a_second_daemon_is_refused_at_once_and_told_by_whom(folder: Path) -> None:
+    with somebody(folder, DAEMON) as first:
+        start = time.monotonic()
+        with pytest.raises(AlreadyRunningError, match=rf"process {first.pid}, .* rule_priority = {MARK}"):
+            hold_mark(MARK).__enter__()
+        assert time.monotonic() - start < 0.3
+        assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {first.pid}\n"
+
+
+@pytest.mark.parametrize("unit", ["port-knocking-doors", "port-knocking-doors-commands"])
+@pytest.mark.parametrize("role", [DAEMON, CLOSER])
+def test_a_daemon_with_another_directory_sees_the_services_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str, unit: str
+) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    with somebody(folder.with_name(unit), DAEMON) as service:
+        monkeypatch.setenv("RUNTIME_DIRECTORY", str(own))
+        with pytest.raises(AlreadyRunningError, match=rf"process {service.pid}\b"):
+            hold_mark(MARK, role).__enter__()
+    with hold_mark(MARK, role):
+        lock = folder.with_name(unit) / f"{MARK}.lock"
+        assert lock.read_text() == f"{DAEMON} {service.pid}\n", "nothing is written there"
+        monkeypatch.delenv("RUNTIME_DIRECTORY")
+        with pytest.raises(AlreadyRunningError):
+            hold_mark(MARK, CLOSER).__enter__()
+    with hold_mark(MARK):
+        pass
+
+
+def test_another_mark_is_anothers_matter(folder: Path) -> None:
+    with somebody(folder, DAEMON), hold_mark(MARK + 1):
+        pass
+
+
+def test_a_mark_whose_holder_was_killed_is_free(folder: Path) -> None:
+    with somebody(folder, DAEMON) as first:
+        first.kill()
+        first.wait()
+        assert (folder / f"{MARK}.lock").read_text() != ""
+        with hold_mark(MARK):
+            assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
+
+
+def test_what_was_left_behind_is_known_until_somebody_came_to_its_end(folder: Path) -> None:
+    assert left_behind() == []
+    with hold_mark(MARK), hold_mark(-5):
+        assert left_behind() == [-5, MARK]
+    assert left_behind() == []
+    with somebody(folder, DAEMON) as killed:
+        killed.kill()
+        killed.wait()
+    assert left_behind() == [MARK]
+    with hold_mark(MARK, CLOSER, leaves_rules=True):
+        pass
+    assert left_behind() == [MARK]
+    with pytest.raises(ZeroDivisionError), hold_mark(MARK, CLOSER):
+        raise ZeroDivisionError
+    assert left_behind() == [MARK]
+    with hold_mark(MARK, CLOSER):
+        pass
+    assert left_behind() == []
+
+
+def test_what_else_lies_about_is_no_mark(folder: Path) -> None:
+    folder.mkdir()
+    for name in ("pending-31313.lock", "1e5.lock", "12345678901.lock", ".lock", "31313.lock.old"):
+        (folder / name).write_text("daemon 1\n")
+    (folder / "31314.lock").mkdir()
+    assert left_behind() == []
+
+
+def test_a_closer_does_not_wait_for_anybody(folder: Path) -> None:
+    for role in (DAEMON, CLOSER):
+        with somebody(folder, role):
+            start = time.monotonic()
+            with pytest.raises(AlreadyRunningError):
+                hold_mark(MARK, CLOSER).__enter__()
+            assert time.monotonic() - start < 0.3
+
+
+def test_a_daemon_waits_for_a_closer(folder: Path) -> None:
+    with somebody(folder, CLOSER, seconds=0.2), hold_mark(MARK):
+        assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
+
+
+def test_a_daemon_waits_for_a_closer_only_so_long(folder: Path) -> None:
+    before = open_descriptors()
+    with somebody(folder, CLOSER) as closer, pytest.raises(AlreadyRunningError) as raised:
+        hold_mark(MARK).__enter__()
+    assert f"process {closer.pid} has been closing" in str(raised.value)
+    assert open_descriptors() == before
+
+
+@pytest.mark.parametrize("left", ["", "daemon", "daemon 99999999\n", "\xff\0nonsense", "daemon " + "9" * 100])
+def test_whatever_stands_in_a_file_that_nobody_holds_is_no_matter(folder: Path, left: str) -> None:
+    directory({})
+    (folder / f"{MARK}.lock").write_text(left, encoding="latin-1")
+    with hold_mark(MARK):
+        assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
+
+
+def test_a_link_in_place_of_the_file_is_not_followed(folder: Path, tmp_path: Path) -> None:
+    directory({})
+    (tmp_path / "precious").write_text("keep me")
+    lock = folder / f"{MARK}.lock"
+    lock.symlink_to(tmp_path / "precious")
+    with pytest.raises(DoorsError, match=rf"^{lock}: the mark's lock cannot be taken \(Too many levels"):
+        hold_mark(MARK).__enter__()
+    assert (tmp_path / "precious").read_text() == "keep me"
+
+
+def test_a_folder_in_place_of_the_file_is_one_line(folder: Path) -> None:
+    directory({})
+    lock = folder / f"{MARK}.lock"
+    lock.mkdir()
+    before = open_descriptors()
+    with pytest.raises(DoorsError, match=rf"^{lock}: the mark's lock cannot be taken \(Is a directory\)$"):
+        hold_mark(MARK).__enter__()
+    assert open_descriptors() == before
+
+
+def test_an_error_of_who_holds_the_mark_is_not_taken_for_one_of_the_lock(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError), hold_mark(MARK):
+        raise FileNotFoundError
+
+
+def test_children_do_not_inherit_the_mark(folder: Path) -> None:
+    with hold_mark(MARK):
+        child = subprocess.Popen(["sleep", "60"], close_fds=False)
+    try:
+        with hold_mark(MARK):
+            pass
+    finally:
+        child.kill()
+        child.wait()

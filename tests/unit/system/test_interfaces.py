@@ -1,0 +1,307 @@
+"""What rtnetlink's messages mean: bytes in, changes out."""
+
+import socket
+import struct
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from port_knocking_doors.system.interfaces import Links
+from port_knocking_doors.system.rtnetlink import (
+    IFA_F_DADFAILED,
+    IFF_UP,
+    Change,
+    Ifa,
+    Ifla,
+    Kind,
+    Link,
+    LinkInfo,
+    Message,
+    Table,
+    attributes,
+    messages,
+    read_address,
+    read_link,
+)
+
+TENTATIVE, PERMANENT, NOPREFIXROUTE = 0x40, 0x80, 0x200  # IFA_F_, linux/if_addr.h
+NESTED = 0x8000  # NLA_F_NESTED, linux/netlink.h
+AF_BRIDGE = 7  # linux/socket.h
+
+Attribute = tuple[int, bytes]
+
+HERE, THERE = bytes([10, 0, 0, 1]), bytes([10, 0, 0, 2])
+HERE6 = socket.inet_pton(socket.AF_INET6, "2001:db8::1")
+
+
+def packed(pairs: Iterable[Attribute]) -> bytes:
+    return b"".join(struct.pack("@HH", 4 + len(value), kind) + value + bytes(-len(value) % 4) for kind, value in pairs)
+
+
+def message(kind: int, body: bytes, port: int = 0) -> bytes:
+    return struct.pack("@IHHII", 16 + len(body), kind, 0, 0, port) + body + bytes(-len(body) % 4)
+
+
+def link_body(
+    index: int, name: str, *extra: Attribute, up: bool = True, family: int = 0, master: int = 0, part: str = ""
+) -> bytes:
+    pairs: list[Attribute] = [(Ifla.IFNAME, name.encode() + b"\0")] if name else []
+    if master:
+        pairs.append((Ifla.MASTER, struct.pack("@I", master)))
+    if part:
+        pairs.append((Ifla.LINKINFO | NESTED, packed([(LinkInfo.SLAVE_KIND, part.encode() + b"\0")])))
+    return struct.pack("@BxHiII", family, 1, index, IFF_UP if up else 0, 0) + packed([*pairs, *extra])
+
+
+def address_body(index: int, *pairs: Attribute, flags: int = PERMANENT, family: int = socket.AF_INET) -> bytes:
+    return struct.pack("@BBBBI", family, 24, flags, 0, index) + packed(pairs)
+
+
+class Kernel:
+    """A table that is told, and all that it answered."""
+
+    def __init__(self) -> None:
+        self.table = Table()
+
+    def tell(self, kind: Kind, body: bytes) -> list[tuple[Change, str]]:
+        told = [self.table.apply(found) for found in messages(memoryview(message(kind, body)))]
+        self.table.tidy()
+        return [(change, link.name) for events in told for change, link in events]
+
+    def link(self, index: int, name: str, **keys: object) -> list[tuple[Change, str]]:
+        return self.tell(Kind.NEWLINK, link_body(index, name, **keys))  # type: ignore[arg-type]
+
+    def address(self, index: int, address: bytes, *, gone: bool = False) -> list[tuple[Change, str]]:
+        body = address_body(index, (Ifa.LOCAL, address))
+        return self.tell(Kind.DELADDR if gone else Kind.NEWADDR, body)
+
+
+@pytest.fixture
+def kernel() -> Kernel:
+    return Kernel()
+
+
+# --- reading
+
+
+def test_a_link_with_everything() -> None:
+    body = link_body(
+        7,
+        "port0",
+        (Ifla.MASTER, struct.pack("@I", 9)),
+        (
+            Ifla.LINKINFO | NESTED,
+            packed([(LinkInfo.KIND, b"veth\0"), (99, b"?"), (LinkInfo.SLAVE_KIND, b"bridge\0")]),
+        ),
+        (Ifla.PROP_LIST | NESTED, packed([(Ifla.ALT_IFNAME, b"a\0"), (Ifla.ALT_IFNAME, b"b\0")])),
+        (12345, b"nobody knows this one"),
+    )
+    assert read_link(memoryview(body)) == Link("port0", 7, True, 9, "veth", "bridge", ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(link_body(7, "eth0")[:15], id="cut in the header"),
+        pytest.param(link_body(7, "eth0")[:18], id="cut in an attribute"),
+        pytest.param(link_body(7, ""), id="without a name"),
+        pytest.param(link_body(0, "eth0"), id="without an index"),
+        pytest.param(link_body(7, "eth0", family=AF_BRIDGE), id="a bridge's word on its port"),
+        pytest.param(link_body(7, "wlan0", (Ifla.WIRELESS, b"scan")), id="a radio's event"),
+    ],
+)
+def test_what_is_not_about_a_link(body: bytes) -> None:
+    assert read_link(memoryview(body)) is None
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        pytest.param(address_body(3, (Ifa.ADDRESS, HERE), (Ifa.LOCAL, HERE)), (3, HERE, True), id="IPv4"),
+        pytest.param(address_body(3, (Ifa.ADDRESS, THERE), (Ifa.LOCAL, HERE)), (3, HERE, True), id="point-to-point"),
+        pytest.param(address_body(3, (Ifa.ADDRESS, HERE6), family=socket.AF_INET6), (3, HERE6, True), id="IPv6"),
+        pytest.param(
+            address_body(3, (Ifa.ADDRESS, HERE6), family=socket.AF_INET6, flags=TENTATIVE),
+            (3, HERE6, True),
+            id="still tentative",
+        ),
+        pytest.param(
+            address_body(3, (Ifa.ADDRESS, HERE6), family=socket.AF_INET6, flags=TENTATIVE | IFA_F_DADFAILED),
+            (3, HERE6, False),
+            id="another host has it",
+        ),
+        pytest.param(
+            address_body(3, (Ifa.LOCAL, HERE), (Ifa.FLAGS, struct.pack("@I", NOPREFIXROUTE)), flags=IFA_F_DADFAILED),
+            (3, HERE, True),
+            id="the wide flags count",
+        ),
+        pytest.param(address_body(3), None, id="no address"),
+        pytest.param(address_body(3, (Ifa.LOCAL, HERE6)), None, id="of the wrong size"),
+        pytest.param(address_body(3, (Ifa.LOCAL, HERE), family=28), None, id="MPLS"),
+        pytest.param(address_body(3)[:7], None, id="cut in the header"),
+        pytest.param(address_body(3, (Ifa.LOCAL, HERE))[:-1], None, id="cut in the address"),
+    ],
+)
+def test_addresses(body: bytes, expected: tuple[int, bytes, bool] | None) -> None:
+    assert read_address(memoryview(body)) == expected
+
+
+def test_several_messages_in_one_read_up_to_the_one_that_is_cut() -> None:
+    data = message(Kind.NEWLINK, b"12345") + message(77, b"") + message(Kind.DONE, b"12345678", port=5)
+    assert [bytes(found.body) for found in messages(memoryview(data))] == [b"12345", b"", b"12345678"]
+    assert [found.kind for found in messages(memoryview(data[:-1]))] == [Kind.NEWLINK, 77]
+    assert [found.port for found in messages(memoryview(data))] == [0, 0, 5]
+
+
+@pytest.mark.parametrize("length", [0, 3, 200])
+def test_a_length_that_cannot_be_ends_the_reading(length: int) -> None:
+    assert list(messages(memoryview(struct.pack("@IHHII", length, 16, 0, 0, 0) + bytes(50)))) == []
+    assert list(attributes(memoryview(struct.pack("@HH", length, 1) + bytes(50)))) == []
+
+
+@given(st.binary(max_size=200), st.sampled_from([0, *Kind]))
+def test_no_bytes_break_it(noise: bytes, kind: int) -> None:
+    table = Table()
+    for found in messages(memoryview(noise)):
+        table.apply(found)
+    table.apply(Message(kind, 0, 0, memoryview(noise)))
+    table.tidy()
+
+
+@given(st.data())
+def test_no_cut_and_no_flipped_byte_breaks_it(data: st.DataObject) -> None:
+    whole = bytearray(
+        message(Kind.NEWLINK, link_body(7, "eth0", master=3, part="bridge"))
+        + message(Kind.NEWADDR, address_body(7, (Ifa.LOCAL, HERE)))
+        + message(Kind.DELLINK, link_body(7, "eth0"))
+    )
+    for _ in range(data.draw(st.integers(0, 5))):
+        whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
+    table = Table()
+    for found in messages(memoryview(whole)[: data.draw(st.integers(0, len(whole)))]):
+        table.apply(found)
+
+
+# --- the table
+
+
+def test_a_link_comes_and_goes_with_its_addresses(kernel: Kernel) -> None:
+    assert kernel.link(4, "ppp0", up=False) == [(Change.APPEARED, "ppp0")]
+    assert kernel.link(4, "ppp0", up=False) == []
+    assert kernel.link(4, "ppp0") == [(Change.CAME_UP, "ppp0")]
+    assert kernel.address(4, HERE) == [(Change.ADDRESSED, "ppp0")]
+    assert kernel.address(4, HERE) == []
+    assert HERE in kernel.table.local
+    assert kernel.link(4, "ppp0", up=False) == [(Change.WENT_DOWN, "ppp0")]
+    assert kernel.table.links[4].addresses == {HERE}
+    assert kernel.tell(Kind.DELLINK, link_body(4, "ppp0")) == [(Change.WENT, "ppp0")]
+    assert HERE not in kernel.table.local
+    assert kernel.tell(Kind.DELLINK, link_body(4, "ppp0")) == []
+    assert kernel.link(5, "ppp0") == [(Change.APPEARED, "ppp0")]
+    assert kernel.table.links[5].addresses == set()
+
+
+def test_an_address_is_ours_as_long_as_one_link_has_it(kernel: Kernel) -> None:
+    kernel.link(4, "a")
+    kernel.link(5, "b")
+    kernel.address(4, HERE)
+    kernel.address(5, HERE)
+    assert kernel.address(4, HERE, gone=True) == [(Change.ADDRESSED, "a")]
+    assert HERE in kernel.table.local
+    kernel.address(5, HERE, gone=True)
+    assert HERE not in kernel.table.local
+    assert kernel.address(5, HERE, gone=True) == []
+
+
+def test_an_address_that_turns_out_to_be_another_hosts_is_not_ours(kernel: Kernel) -> None:
+    kernel.link(4, "a")
+    for flags, ours in ((TENTATIVE, True), (TENTATIVE | IFA_F_DADFAILED, False)):
+        kernel.tell(Kind.NEWADDR, address_body(4, (Ifa.ADDRESS, HERE6), family=socket.AF_INET6, flags=flags))
+        assert (HERE6 in kernel.table.local) == ours
+
+
+def test_an_address_of_a_link_that_nobody_told_of(kernel: Kernel) -> None:
+    assert kernel.address(4, HERE) == []
+    assert HERE not in kernel.table.local
+
+
+def test_renamed_and_mastered(kernel: Kernel) -> None:
+    kernel.link(4, "eth0")
+    assert kernel.link(4, "lan0") == [(Change.RENAMED, "lan0")]
+    assert kernel.link(4, "lan0", master=9, part="bridge") == [(Change.MASTERED, "lan0")]
+    assert kernel.link(4, "lan0", up=False) == [(Change.MASTERED, "lan0"), (Change.WENT_DOWN, "lan0")]
+
+
+def test_a_port_that_leaves_its_bridge_lives_on(kernel: Kernel) -> None:
+    kernel.link(4, "eth0")
+    assert kernel.tell(Kind.DELLINK, link_body(4, "eth0", family=AF_BRIDGE)) == []
+    assert 4 in kernel.table.links
+
+
+def test_asked_anew_only_the_difference_is_told(kernel: Kernel) -> None:
+    newer = Kernel()
+    for table in (kernel, newer):
+        table.link(1, "lo")
+        table.address(1, bytes([10, 0, 0, 3]))
+    kernel.link(2, "old")
+    kernel.link(3, "eth0")
+    kernel.address(3, HERE)
+    newer.link(3, "eth0", up=False)
+    newer.address(3, THERE)
+    newer.link(4, "new")
+    told = [(change, link.name) for change, link in kernel.table.become(newer.table)]
+    assert sorted(told, key=str) == sorted(
+        [(Change.WENT, "old"), (Change.WENT_DOWN, "eth0"), (Change.ADDRESSED, "eth0"), (Change.APPEARED, "new")],
+        key=str,
+    )
+    assert kernel.table.links == newer.table.links
+    assert kernel.table.local == newer.table.local
+    assert kernel.table.local > {THERE, bytes([10, 0, 0, 3])}
+
+
+# --- which links are heard
+
+HEARD = [
+    # patterns, links as (index, name, master, what it is to it), the heard ones
+    pytest.param((), [(1, "eth0", 0, "")], {"eth0"}, id="all by default"),
+    pytest.param((), [(1, "eth0", 2, "bridge"), (2, "br0", 0, "")], {"br0"}, id="a port is not, its bridge is"),
+    pytest.param((), [(1, "eth0", 2, "bond"), (2, "bond0", 3, "bridge"), (3, "br0", 0, "")], {"br0"}, id="two up"),
+    pytest.param((), [(1, "eth0", 2, "vrf"), (2, "red", 0, "")], {"eth0", "red"}, id="a vrf's part is"),
+    pytest.param((), [(1, "eth0", 2, "bridge")], {"eth0"}, id="a master that nobody told of"),
+    pytest.param((), [(1, "a", 2, "bond"), (2, "b", 1, "bond")], set(), id="a circle ends"),
+    pytest.param(("ppp*", "eth0"), [(1, "eth0", 0, ""), (2, "eth1", 0, ""), (3, "ppp7", 0, "")], {"eth0", "ppp7"}),
+    pytest.param(("eth0",), [(1, "eth0", 2, "bridge"), (2, "br0", 0, "")], {"eth0"}, id="the port alone was asked for"),
+    pytest.param(("br0", "eth*"), [(1, "eth0", 2, "bridge"), (2, "br0", 0, "")], {"br0"}, id="both were asked for"),
+]
+
+
+@pytest.mark.parametrize(("patterns", "links", "expected"), HEARD)
+def test_which_links_are_heard(
+    patterns: tuple[str, ...], links: list[tuple[int, str, int, str]], expected: set[str]
+) -> None:
+    with Links() as watched:
+        watched._table.links = {  # the machine's own are none of the test's business
+            index: Link(name, index, True, master, "", part) for index, name, master, part in links
+        }
+        assert {name for index, name, _, _ in links if watched.heard(index, patterns)} == expected
+
+
+# --- this very machine
+
+
+def test_loopback_is_known_and_local_without_a_loop() -> None:
+    with Links() as links:
+        index = links.index_of("lo")
+        assert index is not None
+        assert links.name_of(index) == "lo"
+        assert links.heard(index)
+        assert all(map(links.is_local, (bytes([127, 0, 0, 1]), bytes([127, 9, 8, 7]), bytes(15) + b"\1")))
+        assert not links.is_local(bytes([203, 0, 113, 77]))
+        assert not links.is_local(socket.inet_pton(socket.AF_INET6, "7f00::1"))
+        assert links.name_of(10**6) == ""
+        assert links.index_of("no-such-link") is None
+        assert not links.heard(10**6)
+    links.close()

@@ -1,0 +1,72 @@
+"""Which ports programs of this machine serve, by what the kernel writes of its sockets."""
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from port_knocking_doors.model import Port, Protocol
+from port_knocking_doors.system.listening_ports import served_ports
+
+TCP = """\
+  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
+   0: 0100007F:0277 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 21532 1 0000000000000000 100
+   1: 00000000:0016 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 19931 1 0000000000000000 100
+   2: 0F02000A:0016 0202000A:D2C4 01 00000000:00000000 02:000A7D1B 00000000     0        0 24107 2 0000000000000000 20
+   3: 0F02000A:A3F2 0202000A:0050 06 00000000:00000000 03:000017A0 00000000     0        0 0 3 0000000000000000
+"""
+TCP6 = """\
+  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when
+   0: 00000000000000000000000000000000:1F90 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000
+ 100: 00000000000000000000000001000000:0016 00000000000000000000000001000000:ABCD 01 00000000:00000000 00:00000000
+"""
+UDP = """\
+   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+  573: 00000000:04AA 00000000:0000 07 00000000:00000000 00:00000000 00000000   101        0 17822 2 0000000000000000 0
+12345: 0F02000A:B2D3 0808080A:0035 01 00000000:00000000 00:00000000 00000000   101        0 25412 2 0000000000000000 0
+"""
+
+
+def udp(port: int) -> Port:
+    return Port(port, Protocol.UDP)
+
+
+@pytest.mark.parametrize(
+    ("files", "ports"),
+    [
+        pytest.param({}, set(), id="no files"),
+        pytest.param({"tcp": TCP}, {Port(631), Port(22)}, id="TCP"),
+        pytest.param({"tcp6": TCP6}, {Port(8080)}, id="TCP over IPv6"),
+        pytest.param({"udp": UDP}, {udp(1194)}, id="UDP"),
+        pytest.param({"udp6": UDP, "udp": UDP}, {udp(1194)}, id="UDP over both"),
+        pytest.param({"tcp": TCP, "udp": UDP, "tcp6": TCP6}, {Port(22), Port(631), Port(8080), udp(1194)}, id="all"),
+        pytest.param({"tcp": "", "udp": "\x00 what\n 1: 0:0\n", "udp6": UDP[:150]}, set(), id="nothing of use"),
+    ],
+)
+def test_served_ports_are_those_that_wait_for_anybody(tmp_path: Path, files: dict[str, str], ports: set[Port]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert served_ports(tmp_path) == ports
+
+
+def test_a_folder_for_a_file_serves_nothing(tmp_path: Path) -> None:
+    (tmp_path / "tcp").mkdir()
+    assert served_ports(tmp_path) == frozenset()
+
+
+def test_the_kernel_of_this_machine_writes_so() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        served = served_ports()
+        assert {Port(tcp.getsockname()[1]), udp(one.getsockname()[1])} <= served
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"])
+def test_what_listens_on_loopback_alone_is_told_from_what_others_reach(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family) as listener:
+        listener.bind((address, 0))
+        listener.listen()
+        port = Port(listener.getsockname()[1])
+        assert port in served_ports()
+        assert (port in served_ports(from_outside=True)) is (address in ("0.0.0.0", "::"))

@@ -1,0 +1,142 @@
+"""The log: one event a line, for people, for the journal and for programs."""
+
+import ast
+import json
+import logging
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import port_knocking_doors
+from port_knocking_doors.system import log
+from port_knocking_doors.system.log import LogEvent, about
+
+Lines = Callable[[], list[str]]
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
+    """What was written since it was asked last; afterwards logging is as it was."""
+    root = logging.getLogger()
+    before = root.handlers[:], root.level, log.logger.level, logging.raiseExceptions
+    root.handlers.clear()  # `basicConfig` would close pytest's own
+    yield lambda: capsys.readouterr().err.splitlines()
+    root.handlers[:] = before[0]
+    root.setLevel(before[1])
+    log.logger.setLevel(before[2])
+    logging.raiseExceptions = before[3]
+
+
+def test_a_program_reads_one_object_an_event(lines: Lines) -> None:
+    log.set_up(False, {}, as_json=True)
+    log.logger.warning(
+        "%s: wrong\nknock \x1b",
+        "10.0.0.2",
+        extra=about(
+            LogEvent.WRONG_KNOCK, address="10.0.0.2", sequence=None, seconds=5.0, ports=("22/tcp",), reason=OSError()
+        ),
+    )
+    (line,) = lines()
+    event = json.loads(line)
+    assert list(event)[:3] == ["time", "event", "level"]
+    assert datetime.strptime(event.pop("time"), "%Y-%m-%dT%H:%M:%S.%fZ")
+    assert event == {
+        "event": "wrong_knock",
+        "level": "warning",
+        "address": "10.0.0.2",
+        "seconds": 5.0,
+        "ports": ["22/tcp"],
+        "reason": "",
+        "message": "10.0.0.2: wrong knock \x1b",
+    }
+
+
+def test_whatever_a_line_tells_it_is_one_line_and_leaves_the_terminal_alone(lines: Lines) -> None:
+    evil = "a\nb\rc\x1b[2Jd\x85e\u2028f\udcffg\0h"
+    for environ in ({}, {"JOURNAL_STREAM": "8:1"}):
+        log.set_up(False, environ)
+        log.logger.error("%s", evil)
+        (line,) = lines()
+        assert line.endswith("a b c [2Jd e f g h")
+        log.set_up(False, environ, as_json=True)
+        log.logger.error("%s", evil, extra=about(LogEvent.FAILED, reason=evil))
+        (line,) = lines()
+        assert line.isascii()
+        assert line.isprintable()
+        assert json.loads(line.partition("{")[1] + line.partition("{")[2])["reason"] == evil
+
+
+def test_a_program_is_told_of_a_bug_whole(lines: Lines) -> None:
+    log.set_up(False, {}, as_json=True)
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError:
+        log.logger.exception("it failed")
+    (line,) = lines()
+    assert json.loads(line)["traceback"].endswith("\nZeroDivisionError")
+    assert json.loads(line)["message"] == "it failed"
+
+
+def test_what_says_nothing_of_itself_is_a_message(lines: Lines) -> None:
+    log.set_up(False, {}, as_json=True)
+    log.logger.error("something")
+    (line,) = lines()
+    assert (json.loads(line)["event"], json.loads(line)["message"]) == ("message", "something")
+
+
+def test_the_journal_gets_its_priority_ahead_of_the_object(lines: Lines) -> None:
+    log.set_up(False, {"JOURNAL_STREAM": "8:1"}, as_json=True)
+    log.logger.error("something")
+    (line,) = lines()
+    assert line.startswith('<3>{"time": ')
+
+
+def test_people_read_the_same_whatever_a_line_says_of_itself(lines: Lines) -> None:
+    log.set_up(False, {"JOURNAL_STREAM": "8:1"})
+    log.logger.info("%s: closed", "10.0.0.2", extra=about(LogEvent.CLOSED, address="10.0.0.2"))
+    assert lines() == ["<6>10.0.0.2: closed"]
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_who_taps_the_log_hears_everything_and_others_hear_no_more_for_it(lines: Lines, verbose: bool) -> None:
+    log.set_up(verbose, {"JOURNAL_STREAM": "8:1"})
+    one: list[dict[str, Any]] = []
+    other: list[dict[str, Any]] = []
+    with log.tapped(one.append):
+        log.logger.debug("first")
+        with log.tapped(other.append):
+            log.logger.debug("second")
+        log.logger.debug("third")
+    log.logger.debug("fourth")
+    assert [event["message"] for event in one] == ["first", "second", "third"]
+    assert [event["message"] for event in other] == ["second"]
+    assert lines() == ([f"<7>{word}" for word in ("first", "second", "third", "fourth")] if verbose else [])
+    assert log.logger.level == (logging.DEBUG if verbose else logging.INFO)
+
+
+def test_taps_that_end_in_another_order_leave_the_level_as_it_was(lines: Lines) -> None:
+    log.set_up(False, {})
+    one, other = log.tapped(lambda _: None), log.tapped(lambda _: None)
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert log.logger.level == logging.DEBUG
+    other.__exit__(None, None, None)
+    assert log.logger.level == logging.INFO
+
+
+PACKAGE = Path(port_knocking_doors.__file__).parent
+
+
+def test_every_word_of_the_vocabulary_is_used() -> None:
+    used = {
+        node.attr
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "LogEvent"
+    }
+    used |= {"FAILED"}  # as `log.LogEvent.FAILED`
+    assert used == {event.name for event in LogEvent}
