@@ -23,8 +23,8 @@ from port_knocking_doors.firewall import exposure, firewalld
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import FirewalldState, Port, Protocol, Sequence, Settings
 from port_knocking_doors.system.clock import now, run
-from port_knocking_doors.system.interfaces import Links
-from port_knocking_doors.system.listening_ports import served_ports
+from port_knocking_doors.system.interfaces import InterfaceMonitor
+from port_knocking_doors.system.listening_ports import listening_ports
 
 PROC = Path("/proc")
 NFT_TIME = 10.0
@@ -223,10 +223,14 @@ def _opened_by(settings: Settings) -> dict[Port, str]:
 
 
 def about_guarded(
-    settings: Settings, mark: int, zones: Zones, rules: Iterable[exposure.Rules], services: dict[str, exposure.Service]
+    settings: Settings,
+    mark: int,
+    zones: Zones,
+    rules: Iterable[exposure.ZoneSettings],
+    services: dict[str, exposure.ServiceSettings],
 ) -> Iterator[Finding]:
     """Whether guarded ports are closed to those who have not knocked, and can be opened for those who have."""
-    loud = {*zones.outward(), settings.zone}
+    loud = {*zones.external(), settings.zone}
     guarded = _opened_by(settings)
     found = False
     for one in rules:
@@ -252,8 +256,8 @@ def about_guarded(
 def about_knocks_let_through(
     settings: Settings,
     zones: Zones,
-    rules: Iterable[exposure.Rules],
-    services: dict[str, exposure.Service],
+    rules: Iterable[exposure.ZoneSettings],
+    services: dict[str, exposure.ServiceSettings],
     snapshot: Snapshot | None,
 ) -> Iterator[Finding]:
     """Whether the UDP knocks of the opening sequence reach their sockets."""
@@ -265,7 +269,7 @@ def about_knocks_let_through(
     # Our own rules count here: what they let through is what is asked.
     policies = [one for one in all_rules if one.is_policy]
     for one in all_rules:
-        if one.is_policy or (one.name not in zones.outward() and one.name != settings.zone):
+        if one.is_policy or (one.name not in zones.external() and one.name != settings.zone):
             continue
         if settings.open_knock_ports and settings.zone and one.name != settings.zone:
             continue
@@ -340,7 +344,7 @@ def _proxied(proc: Path) -> Iterator[Port]:
 
 def about_services(settings: Settings) -> Iterator[Finding]:
     """Whether anything is behind the doors."""
-    everywhere, outside = served_ports(), served_ports(from_outside=True)
+    everywhere, outside = listening_ports(), listening_ports(from_outside=True)
     silent = [(port, whose) for port, whose in _opened_by(settings).items() if port not in outside]
     for port, whose in silent:
         if port in everywhere:
@@ -353,7 +357,7 @@ def about_services(settings: Settings) -> Iterator[Finding]:
 
 def about_knock_ports(settings: Settings) -> Iterator[Finding]:
     """Whether another program has a knock port, where no daemon runs that could have it."""
-    served = served_ports()
+    served = listening_ports()
     ports = dict.fromkeys(settings.opening_sequence)
     taken = [place for place, port in enumerate(ports, 1) if Port(port, Protocol.UDP) in served]
     for place in taken:
@@ -368,7 +372,7 @@ def about_knock_ports(settings: Settings) -> Iterator[Finding]:
 def about_links(settings: Settings) -> Iterator[Finding]:
     """Interfaces and addresses."""
     try:
-        with Links() as found:
+        with InterfaceMonitor() as found:
             links = list(found.links.values())
     except DoorsError as error:
         yield _warning(f"interfaces: {error}")

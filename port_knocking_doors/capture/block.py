@@ -108,8 +108,8 @@ def packets(memory: ring.Buffer, block: int, block_size: int) -> Iterator[Arriva
             return
         packet = parse(memory, start, length)
         if packet is not None:
-            source, destination, code, echo = packet
-            yield source, destination, code, echo, interface
+            source, destination, code, packet_id = packet
+            yield source, destination, code, packet_id, interface
         if not step:
             return
         at += step

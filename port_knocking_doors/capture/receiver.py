@@ -8,13 +8,13 @@ from collections.abc import Iterable
 from contextlib import ExitStack, suppress
 
 from port_knocking_doors.capture.sniffer import Sniffer
-from port_knocking_doors.capture.udp import Listeners
+from port_knocking_doors.capture.udp import UdpListeners
 from port_knocking_doors.errors import CaptureError
-from port_knocking_doors.knocks.table import Act, Judge, Knockers
+from port_knocking_doors.knocks.table import Act, Judge, KnockerTable
 from port_knocking_doors.model import Address, Reach
-from port_knocking_doors.system.interfaces import Links
-from port_knocking_doors.system.log import LogEvent, about, logger
-from port_knocking_doors.system.resource import Scoped
+from port_knocking_doors.system.interfaces import InterfaceMonitor
+from port_knocking_doors.system.log import LogEvent, event_fields, logger
+from port_knocking_doors.system.resource import Resource
 from port_knocking_doors.system.rtnetlink import Change, Link, fits
 
 _IPV4_SIZE = 4
@@ -22,19 +22,19 @@ _KNOWN_WAYS = 1024
 """Destinations and links of packets, of which it is remembered who hears them. Somebody may send to many."""
 
 
-class Ears(Scoped):
+class KnockReceiver(Resource):
     """A context manager: once entered, every knock is heard.
 
     `ports`: what the sockets listen on. `knockers`: tells what else is to be heard, and from where. Entering raises
     `ListenError` or `CaptureError` with nothing left open.
     """
 
-    def __init__(self, ports: Iterable[int], knockers: Knockers, judge: Judge, act: Act) -> None:
-        self._listeners = Listeners(ports, judge, act)
+    def __init__(self, ports: Iterable[int], knockers: KnockerTable, judge: Judge, act: Act) -> None:
+        self._listeners = UdpListeners(ports, judge, act)
         self._knockers = knockers
         self._judge = judge
         self._act = act
-        self._links: Links | None = None
+        self._links: InterfaceMonitor | None = None
         self._ways: dict[tuple[bytes, int], int | None] = {}
         self._as_of = 0
         self.sniffer: Sniffer | None = None
@@ -52,7 +52,7 @@ class Ears(Scoped):
         self._listeners.close()
         self._stop_sniffing()
 
-    def replace(self, ports: Iterable[int], knockers: Knockers, judge: Judge) -> None:
+    def replace(self, ports: Iterable[int], knockers: KnockerTable, judge: Judge) -> None:
         """Hear these from now on, and judge them so. Raises `ListenError` or `CaptureError` with nothing changed."""
         codes = knockers.sniffed
         is_new = self.sniffer is None and bool(codes)
@@ -98,7 +98,7 @@ class Ears(Scoped):
         knockers = self._knockers
         with ExitStack() as stack:
             self._ways.clear()
-            self._links = links = stack.enter_context(Links(self._on_link))
+            self._links = links = stack.enter_context(InterfaceMonitor(self._on_link))
             self.sniffer = stack.enter_context(
                 Sniffer(knockers.sniffed, self._judge, self._act, self._reach_of, self._targets())
             )
@@ -134,7 +134,7 @@ class Ears(Scoped):
             self._ways[way] = reach = self._knockers.within(self._reaches_of(destination, interface, self._links))
             return reach
 
-    def _reaches_of(self, destination: bytes, interface: int, links: Links) -> frozenset[Reach]:
+    def _reaches_of(self, destination: bytes, interface: int, links: InterfaceMonitor) -> frozenset[Reach]:
         is_local = links.is_local(destination)
         return frozenset(
             reach
@@ -156,4 +156,4 @@ class Ears(Scoped):
 
 
 def _about(interface: str, reason: str) -> dict[str, object]:
-    return about(LogEvent.INTERFACE, interface=interface, reason=reason)
+    return event_fields(LogEvent.INTERFACE, interface=interface, reason=reason)

@@ -59,7 +59,7 @@ def _control(data: str) -> str:
     return f"{_SIZE_T.replace('Q', '8x').replace('I', '4x')}4xi{data}{socket.CMSG_SPACE(size) - socket.CMSG_LEN(size)}x"
 
 
-class Batch:
+class ReceiveBatch:
     """Room for datagrams from sockets of one family with SO_TIMESTAMPNS and packet info switched on.
 
     `family`: AF_INET6, whose sockets hear IPv4, too, or AF_INET. `payload`: the only one that counts, of up to 7 bytes.

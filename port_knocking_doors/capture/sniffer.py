@@ -24,8 +24,8 @@ from port_knocking_doors.knocks.table import Act, Judge
 from port_knocking_doors.model import Address
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import logger
-from port_knocking_doors.system.rate_limit import Spell
-from port_knocking_doors.system.resource import Scoped
+from port_knocking_doors.system.rate_limit import Incident
+from port_knocking_doors.system.resource import Resource
 
 GEOMETRY = ring.Geometry(block_size=1 << 15, blocks=256, frame_size=1 << 11, retire_after=5)
 """8 MiB: some 60,000 knocks of a burst. A lone knock waits up to `retire_after` milliseconds, and the kernel's timer
@@ -50,7 +50,7 @@ ETH_P_ALL = 0x0003  # linux/if_ether.h
 SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 
 
-class Sniffer(Scoped):
+class Sniffer(Resource):
     """The ring and its socket: a context manager, and once entered it hears.
 
     `codes`: what is to be heard (`Step.code`). `reach_of` tells what to add to the codes of packets to a destination by
@@ -75,7 +75,7 @@ class Sniffer(Scoped):
         self._ring: mmap.mmap | None = None
         self._next = 0
         self._looked_at = 0.0
-        self._drops = Spell(DROPS_EVERY)
+        self._drops = Incident(DROPS_EVERY)
         self._timer: asyncio.TimerHandle | None = None
         self.seen = 0
         """Packets that passed the filter, by the kernel's count."""
@@ -167,7 +167,7 @@ class Sniffer(Scoped):
                 break
             when = now()
             to, by, reach = b"", 0, None
-            for source, destination, code, echo, interface in packets(memory, block, GEOMETRY.block_size):
+            for source, destination, code, packet_id, interface in packets(memory, block, GEOMETRY.block_size):
                 if code not in codes:  # the filter may let more through than was asked for
                     continue
                 # Of a block's packets nearly all come the same way: asking once for all of them saves 0.3 µs each.
@@ -178,8 +178,8 @@ class Sniffer(Scoped):
                     code |= reach
                 elif reach is None:
                     continue
-                outcome = judge(source, code, echo, when)
-                if outcome.matters:
+                outcome = judge(source, code, packet_id, when)
+                if outcome.needs_action:
                     self._act(source, interface, outcome, when)
             ring.release(memory, block)
             self._next = (block + GEOMETRY.block_size) % GEOMETRY.size

@@ -19,13 +19,13 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from operator import itemgetter
 
-from port_knocking_doors.capture.recvmmsg import IP_PKTINFO, SO_TIMESTAMPNS, Batch, Datagram
+from port_knocking_doors.capture.recvmmsg import IP_PKTINFO, SO_TIMESTAMPNS, Datagram, ReceiveBatch
 from port_knocking_doors.errors import DoorsError, ListenError
 from port_knocking_doors.knocks.table import Act, Judge
 from port_knocking_doors.model import LISTENED, PAYLOAD, Protocol, Step
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import logger
-from port_knocking_doors.system.resource import Scoped
+from port_knocking_doors.system.resource import Resource
 
 MANY = 4
 """Datagrams read together after which the sockets rest: in a flood the daemon wakes for many at once, not for a few.
@@ -43,7 +43,7 @@ SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 
-class Listeners(Scoped):
+class UdpListeners(Resource):
     """The sockets of all knock ports: a context manager, and once entered every port listens.
 
     Entering raises `ListenError` where a port can't be had, and `DoorsError` where something else is lacking, with none
@@ -56,8 +56,8 @@ class Listeners(Scoped):
         self._act = act
         self._sockets: dict[int, socket.socket] = {}
         self._ready: select.epoll | None = None
-        self._of_descriptor: dict[int, tuple[Batch, int]] = {}
-        self._batches = {family: Batch(family, PAYLOAD) for family in (socket.AF_INET6, socket.AF_INET)}
+        self._of_descriptor: dict[int, tuple[ReceiveBatch, int]] = {}
+        self._batches = {family: ReceiveBatch(family, PAYLOAD) for family in (socket.AF_INET6, socket.AF_INET)}
         self._held: list[Datagram] = []
         self._rest: asyncio.TimerHandle | None = None
         self._failing: set[int] = set()
@@ -130,7 +130,7 @@ class Listeners(Scoped):
                 self._held = heard[place:]
                 break
             outcome = judge(source, code, port, when)
-            if outcome.matters:
+            if outcome.needs_action:
                 self._act(source, interface, outcome, when)
         loop = asyncio.get_running_loop()
         if len(heard) >= MANY and first == second == math.inf and self._rest is None and self._ready is not None:

@@ -11,7 +11,7 @@ from port_knocking_doors.config import knockd_to_toml, loader, render
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Sequence
-from port_knocking_doors.system.listening_ports import served_ports
+from port_knocking_doors.system.listening_ports import listening_ports
 
 _KNOCKD = typer.Option(None, "--knockd", metavar="FILE", readable=False, help="Check this file of knockd's instead.")
 _TPORTKNOCKD = typer.Option(
@@ -81,7 +81,7 @@ def _check_tportknockd(path: Path) -> None:
     found = loader.read_tportknockd(path)
     print(f"Configuration: {path}, as tportknockd has it")
     _show(found.sequences)
-    _warn((*found.warnings, *loader.doubts(found.sequences, served_ports())))
+    _warn((*found.warnings, *loader.doubts(found.sequences, listening_ports())))
     for error in found.errors[:-1]:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
     for error in found.errors[-1:]:

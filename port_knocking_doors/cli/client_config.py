@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Optional
 import typer
 
 from port_knocking_doors.cli.knock_parser import in_force, steps_of
-from port_knocking_doors.cli.options import CONF, SEQUENCE, PlainUsage, Source, app, refuse_misplaced
+from port_knocking_doors.cli.options import CONF, SEQUENCE, PlainUsage, Source, app, reject_options_before
 
 if TYPE_CHECKING:
     from port_knocking_doors.model import Settings
@@ -30,7 +30,7 @@ def client_config(
     machine that many people use, copy the configuration file there (mode 0600) and leave the steps out of the command
     lines, for other users can see what a process was started with.
     """
-    refuse_misplaced(context, "client-config", "conf", "magic_seq", "ports")
+    reject_options_before(context, "client-config", "conf", "magic_seq", "ports")
     from port_knocking_doors.client import snippets
     from port_knocking_doors.config import step_syntax
 

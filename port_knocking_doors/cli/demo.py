@@ -2,7 +2,7 @@
 
 import typer
 
-from port_knocking_doors.cli.options import app, number, refuse_misplaced
+from port_knocking_doors.cli.options import app, number, reject_options_before
 
 
 @app.command(short_help="Show the whole story on throw-away hosts.")
@@ -21,7 +21,7 @@ def demo(
 
     Needs no root where ordinary users may make namespaces, and sudo elsewhere.
     """
-    refuse_misplaced(context, "demo")
+    reject_options_before(context, "demo")
     from port_knocking_doors.sandbox import demo as story
 
     story.tell(pause)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from port_knocking_doors.cli import knock_parser
-from port_knocking_doors.cli.options import Source, app, refuse_misplaced
+from port_knocking_doors.cli.options import Source, app, reject_options_before
 
 if TYPE_CHECKING:
     from port_knocking_doors.config.loader import Loaded
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 )
 def knock(context: typer.Context) -> None:
     """Knock at a host, wait for its door, go through it: the client. Its own --help tells more."""
-    refuse_misplaced(context, "knock", "conf", "magic_seq")
+    reject_options_before(context, "knock", "conf", "magic_seq")
 
     def load(conf: Path | None) -> "Loaded":
         return Source(conf, None, None, None, None).over(context.obj).load(served=tuple)

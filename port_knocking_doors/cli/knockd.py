@@ -7,7 +7,7 @@ from typing import Optional
 import typer
 
 from port_knocking_doors import __version__
-from port_knocking_doors.cli.options import PROGRAM, app, refuse_misplaced
+from port_knocking_doors.cli.options import PROGRAM, app, reject_options_before
 from port_knocking_doors.config import knockd, loader
 from port_knocking_doors.daemon.knockd_log import KnockdLog
 from port_knocking_doors.system import clock, instance, log
@@ -69,7 +69,7 @@ def run(
 
     Exit status: 0 done, 2 wrong usage or configuration, 1 any other failure.
     """
-    refuse_misplaced(context, COMMAND)
+    reject_options_before(context, COMMAND)
     if version:
         print(f"{PROGRAM} {__version__}, in place of knockd 0.8")
         return

@@ -110,7 +110,7 @@ class Source:
     def load(self, served: "Callable[[], Collection[Port]] | None" = None) -> "loader.Loaded":
         """The configuration in force. `served` stands for a look at the ports that this machine's programs serve."""
         from port_knocking_doors.config import loader
-        from port_knocking_doors.system.listening_ports import served_ports
+        from port_knocking_doors.system.listening_ports import listening_ports
 
         return loader.load(
             self.conf,
@@ -120,7 +120,7 @@ class Source:
             interfaces=self.interfaces or (),
             environ=os.environ,
             home=loader.find_home(),
-            served=served or served_ports,
+            served=served or listening_ports,
         )
 
 
@@ -133,7 +133,7 @@ _NAMES = {
 }
 
 
-def refuse_misplaced(context: typer.Context, command: str, *used: str) -> None:
+def reject_options_before(context: typer.Context, command: str, *used: str) -> None:
     """Options ahead of the command are the daemon's own; the command makes use of those for these fields of `Source`.
 
     Raises `ConfigError` where there are others, which would change nothing.
@@ -147,7 +147,7 @@ def refuse_misplaced(context: typer.Context, command: str, *used: str) -> None:
 
 def mark_of(context: typer.Context, conf: Path | None, priority: int | None) -> int:
     """The mark of the daemon that a command is for. Raises `ConfigError` where the configuration tells none."""
-    refuse_misplaced(context, context.info_name or "the command", "conf")
+    reject_options_before(context, context.info_name or "the command", "conf")
     if priority is not None:
         return priority
     try:

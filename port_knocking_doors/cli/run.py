@@ -75,7 +75,7 @@ def run(
             if not log_json:
                 raise
             text = str(error) if isinstance(error, DoorsError) else f"the system refused: {in_words(error)}"
-            log.logger.critical("%s", text, extra=log.about(log.LogEvent.FAILED, reason=text))
+            log.logger.critical("%s", text, extra=log.event_fields(log.LogEvent.FAILED, reason=text))
             raise typer.Exit(getattr(error, "exit_status", DoorsError.exit_status)) from error
 
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from port_knocking_doors.cli.options import app, number, refuse_misplaced
+from port_knocking_doors.cli.options import app, number, reject_options_before
 from port_knocking_doors.system import instance, log
 
 
@@ -24,7 +24,7 @@ def sweep(
     Goes by what the daemon noted in its runtime directory, not by the configuration, which may have changed: run it as
     the daemon's user. A daemon that is running is left alone, and so are its doors. Nothing to close is no failure.
     """
-    refuse_misplaced(context, "sweep")
+    reject_options_before(context, "sweep")
     log.set_up(verbose=False, as_json=log_json)
     if not instance.left_behind():
         return

@@ -9,14 +9,14 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors.cli.options import PROGRAM, app, refuse_misplaced
+from port_knocking_doors.cli.options import PROGRAM, app, reject_options_before
 from port_knocking_doors.config import loader, readers
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Reach, Settings
 from port_knocking_doors.system import clock, instance, interfaces, log
 from port_knocking_doors.system import daemonize as detached
-from port_knocking_doors.system.listening_ports import served_ports
+from port_knocking_doors.system.listening_ports import listening_ports
 
 COMMAND = "tportknockd"
 _PERIOD = readers.Whole(1, 10**6, "number of seconds")
@@ -73,7 +73,7 @@ def run(
 
     Exit status: 0 done, 2 wrong usage or configuration, 1 any other failure.
     """
-    refuse_misplaced(context, COMMAND)
+    reject_options_before(context, COMMAND)
     if refresh is not None:
         _placed("-r", lambda: _PERIOD.from_text(refresh))
     if device is not None:
@@ -108,7 +108,7 @@ def load(path: Path, device: str | None) -> loader.Loaded:
 
 
 def _doubts(found: loader.Foreign) -> tuple[str, ...]:
-    return (*found.warnings, *loader.doubts(found.sequences, served_ports()))
+    return (*found.warnings, *loader.doubts(found.sequences, listening_ports()))
 
 
 def _check(path: Path) -> None:
@@ -153,7 +153,7 @@ def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool
 
 def _table() -> str:
     """The interfaces, each with its state and its addresses."""
-    with interfaces.Links() as known:
+    with interfaces.InterfaceMonitor() as known:
         rows = [_HEADINGS]
         for _, link in sorted(known.links.items()):
             # IPv4 first: its packed addresses are the shorter ones.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-from port_knocking_doors.client.packets import Means, means, segment
+from port_knocking_doors.client.packets import SendMethod, means, segment
 from port_knocking_doors.errors import DoorClosedError, DoorsError, NotPermittedError, UnknownHostError
 from port_knocking_doors.model import PAYLOAD, Address, Step
 
@@ -40,7 +40,7 @@ def nothing(_: str) -> None:
 
 
 @dataclass(frozen=True)
-class Place:
+class Target:
     """One address of a host, and the address of ours that leads there."""
 
     family: socket.AddressFamily
@@ -67,7 +67,7 @@ def _address(socket_address: tuple[Any, ...]) -> Address:
     return ip_address(str(socket_address[0]).partition("%")[0])
 
 
-def find(host: str, version: int | None = None) -> tuple[Place, ...]:
+def find(host: str, version: int | None = None) -> tuple[Target, ...]:
     """The addresses of a host that there is a way to, the best first (RFC 6724); with `version`, of IPv4 or IPv6 only.
 
     Raises `UnknownHostError`, and `DoorsError` if there is a way to none of them.
@@ -90,7 +90,7 @@ def find(host: str, version: int | None = None) -> tuple[Place, ...]:
     return tuple(dict.fromkeys(places))
 
 
-def _routed(family: socket.AddressFamily, socket_address: tuple[Any, ...]) -> Place | None:
+def _routed(family: socket.AddressFamily, socket_address: tuple[Any, ...]) -> Target | None:
     mapped = IPv6Address(socket_address[0].partition("%")[0]).ipv4_mapped if family == socket.AF_INET6 else None
     if mapped is not None:
         family, socket_address = socket.AF_INET, (str(mapped), socket_address[1])
@@ -98,10 +98,10 @@ def _routed(family: socket.AddressFamily, socket_address: tuple[Any, ...]) -> Pl
         try:
             asker.connect(socket_address)
         except PermissionError:  # a broadcast address: sending will say what is wrong
-            return Place(family, socket_address, socket_address)
+            return Target(family, socket_address, socket_address)
         except OSError:
             return None
-        return Place(family, socket_address, asker.getsockname())
+        return Target(family, socket_address, asker.getsockname())
 
 
 class Sender:
@@ -110,7 +110,7 @@ class Sender:
     Entering raises `NotPermittedError` if one of them needs a privilege that this user lacks, before anything is sent.
     """
 
-    def __init__(self, place: Place, steps: Iterable[Step]) -> None:
+    def __init__(self, place: Target, steps: Iterable[Step]) -> None:
         self._place = place
         self._needs = {means(step) for step in steps}
         self._sockets = ExitStack()
@@ -119,7 +119,7 @@ class Sender:
         with ExitStack() as opened:
             # All datagrams leave by one port: a router that translates addresses then has one sender to translate.
             self._udp = opened.enter_context(socket.socket(self._place.family, socket.SOCK_DGRAM))
-            if Means.RAW in self._needs:
+            if SendMethod.RAW in self._needs:
                 self._raw = opened.enter_context(self._raw_socket())
             self._sockets = opened.pop_all()
         return self
@@ -173,14 +173,14 @@ class Sender:
         return DoorsError(f"{self._place}: a knock could not be sent ({error.strerror})")
 
 
-_SEND: dict[Means, Callable[[Sender, Step], None]] = {
-    Means.DATAGRAM: Sender._datagram,
-    Means.CONNECT: Sender._connect,
-    Means.RAW: Sender._segment,
+_SEND: dict[SendMethod, Callable[[Sender, Step], None]] = {
+    SendMethod.DATAGRAM: Sender._datagram,
+    SendMethod.CONNECT: Sender._connect,
+    SendMethod.RAW: Sender._segment,
 }
 
 
-def knock(place: Place, steps: tuple[Step, ...], delay: float, detail: Tell = nothing) -> None:
+def knock(place: Target, steps: tuple[Step, ...], delay: float, detail: Tell = nothing) -> None:
     """Send all steps, `delay` seconds apart. Raises as `Sender` does."""
     with Sender(place, steps) as sender:
         for position, step in enumerate(steps):
@@ -196,7 +196,7 @@ class Visit:
 
     host: str
     """As the user calls it."""
-    places: tuple[Place, ...]
+    places: tuple[Target, ...]
     steps: tuple[Step, ...]
     delay: float
     """Seconds between two knocks."""
@@ -207,7 +207,7 @@ class Visit:
     """Seconds from the last knock of a try to the first of the next. Who knocked wrongly is not heard for a while, and
     so long the port is tried."""
 
-    def enter(self, *, first_look: bool, tell: Tell, detail: Tell) -> tuple[socket.socket, Place]:
+    def enter(self, *, first_look: bool, tell: Tell, detail: Tell) -> tuple[socket.socket, Target]:
         """Knock until the port answers; returns the connection that it answered, and where.
 
         All knocks of a try go to one address. The tries take the host's addresses in turn, for a door may open in one
@@ -236,13 +236,13 @@ class Visit:
         raise DoorClosedError(f"{where}: port {self.port} is not open, knocked {times}; {_reason_in_words(reason)}")
 
 
-def called(host: str, *places: Place) -> str:
+def called(host: str, *places: Target) -> str:
     """A host as the user calls it, with the addresses in question."""
     addresses = ", ".join(map(str, places))
     return host if addresses == host else f"{host} ({addresses})"
 
 
-def try_port(place: Place, port: int, seconds: float) -> tuple[socket.socket | None, int]:
+def try_port(place: Target, port: int, seconds: float) -> tuple[socket.socket | None, int]:
     """A connection to the port, or None and the number of the error; `ETIMEDOUT` where nothing answered in time."""
     attempt = socket.socket(place.family, socket.SOCK_STREAM)
     try:
@@ -267,7 +267,7 @@ def _await_answer(attempt: socket.socket, seconds: float) -> int:
     return attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def await_open(place: Place, port: int, seconds: float) -> tuple[socket.socket | None, int]:
+def await_open(place: Target, port: int, seconds: float) -> tuple[socket.socket | None, int]:
     """Try the port again and again for so long: its connection, or None and the last error."""
     deadline = time.monotonic() + seconds
     time.sleep(min(OPENING, seconds))

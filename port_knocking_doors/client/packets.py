@@ -16,7 +16,7 @@ _IPPROTO_TCP = 6  # netinet/in.h
 _header = struct.Struct("!HHIIBBHHH")  # struct tcphdr (linux/tcp.h)
 
 
-class Means(Enum):
+class SendMethod(Enum):
     """What it takes to send a step."""
 
     DATAGRAM = auto()
@@ -24,11 +24,11 @@ class Means(Enum):
     RAW = auto()  # needs CAP_NET_RAW
 
 
-def means(step: Step) -> Means:
+def means(step: Step) -> SendMethod:
     """What it takes to send this step."""
     if step.protocol is Protocol.UDP:
-        return Means.DATAGRAM
-    return Means.CONNECT if flags(step) == Flags.SYN else Means.RAW
+        return SendMethod.DATAGRAM
+    return SendMethod.CONNECT if flags(step) == Flags.SYN else SendMethod.RAW
 
 
 def flags(step: Step) -> int:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from port_knocking_doors.client.packets import Means, flags, means
+from port_knocking_doors.client.packets import SendMethod, flags, means
 from port_knocking_doors.config.readers import knock_step
 from port_knocking_doors.model import PAYLOAD, Flags, Step
 
@@ -76,9 +76,9 @@ class Recipe:
 
     def _shell_knock(self, step: Step) -> str:
         how = means(step)
-        if how is Means.DATAGRAM:
+        if how is SendMethod.DATAGRAM:
             return _shell_datagram(self._quoted, str(step.port))
-        if how is Means.CONNECT:
+        if how is SendMethod.CONNECT:
             return f"nc -z -w 1 {self._quoted} {step.port}"
         options = "".join(f" {option}" for flag, option in _HPING_OPTIONS.items() if flags(step) & flag)
         return f"hping3 -q -c 1 -p {step.port}{options} {self._quoted} >/dev/null 2>&1"
@@ -86,7 +86,7 @@ class Recipe:
     def powershell(self) -> str:
         """For Windows PowerShell 5.1 and PowerShell 7."""
         lines = ["$knockHost = '" + self.host.replace("'", "''") + "'"]
-        if any(means(step) is Means.DATAGRAM for step in self.steps):
+        if any(means(step) is SendMethod.DATAGRAM for step in self.steps):
             lines.append('$knock = [Text.Encoding]::ASCII.GetBytes("knock`n")')
         lines += [line for step in self.steps for line in self._powershell_knock(step)]
         return "\n".join(lines)
@@ -94,9 +94,9 @@ class Recipe:
     def _powershell_knock(self, step: Step) -> Iterator[str]:
         pause = f"Start-Sleep -Milliseconds {PAUSE * 1000:g}"
         how = means(step)
-        if how is Means.RAW:
+        if how is SendMethod.RAW:
             yield f"# {_in_words(step)}: PowerShell has no way to send it"
-        elif how is Means.DATAGRAM:
+        elif how is SendMethod.DATAGRAM:
             yield f"$c = New-Object Net.Sockets.UdpClient $knockHost, {step.port}"
             yield f"[void]$c.Send($knock, $knock.Length); {pause}; $c.Close()"
         else:
@@ -108,7 +108,7 @@ class Recipe:
         """What to enter by hand."""
         lines = [f"Host {self.host}, {PAUSE * 1000:g} ms between the packets:"]
         lines += [f"{position}. {_in_words(step)}" for position, step in enumerate(self.steps, start=1)]
-        if any(means(step) is Means.DATAGRAM for step in self.steps):
+        if any(means(step) is SendMethod.DATAGRAM for step in self.steps):
             code = base64.b64encode(PAYLOAD).decode()
             lines.append(
                 f'Content of each UDP packet: the word "knock" and a newline, {len(PAYLOAD)} bytes; '
@@ -117,12 +117,12 @@ class Recipe:
         return "\n".join(lines)
 
     def _needs(self) -> str:
-        raw = any(means(step) is Means.RAW for step in self.steps)
+        raw = any(means(step) is SendMethod.RAW for step in self.steps)
         return "; hping3 needs root, and knows IPv4 only" if raw else ""
 
     @property
     def _all_datagrams(self) -> bool:
-        return all(means(step) is Means.DATAGRAM for step in self.steps)
+        return all(means(step) is SendMethod.DATAGRAM for step in self.steps)
 
     @property
     def _quoted(self) -> str:
@@ -146,13 +146,13 @@ def _shell_datagram(host: str, port: str) -> str:
 
 
 def _as_sent(step: Step) -> Step:
-    return Step(step.protocol, step.port, flags(step)) if means(step) is not Means.DATAGRAM else step
+    return Step(step.protocol, step.port, flags(step)) if means(step) is not SendMethod.DATAGRAM else step
 
 
 def _in_words(step: Step) -> str:
-    if means(step) is Means.DATAGRAM:
+    if means(step) is SendMethod.DATAGRAM:
         return f"UDP {step.port}"
-    if means(step) is Means.CONNECT:
+    if means(step) is SendMethod.CONNECT:
         return f"TCP {step.port}"
     names = " ".join(str(flag.name) for flag in Flags if flag & flags(step)) or "no flag"
     return f"TCP {step.port} with {names} alone"

@@ -72,7 +72,7 @@ def parse(text: str, path: str) -> KnockdFile:
     `path` names the file in errors, and is the sequences' group. No file of one-time sequences is looked into: such a
     sequence has its path as it stands, and no steps. Raises `ConfigError` at `PATH:LINE`; none shows a step.
     """
-    reading = _Reading()
+    reading = _KnockdReader()
     line = 0
     try:
         for line, statement in _statements(text):
@@ -212,7 +212,7 @@ _FLAGS = {(flag.name or "").lower(): flag for flag in Flags}
 _PROTOCOLS = {str(protocol): protocol for protocol in Protocol}
 
 
-class _Reading:
+class _KnockdReader:
     """One reading of a file, line by line."""
 
     def __init__(self) -> None:

@@ -20,7 +20,7 @@ from port_knocking_doors.config.render import render
 from port_knocking_doors.config.schema import EXAMPLE_STEPS
 from port_knocking_doors.errors import ConfigError, DoorsError
 from port_knocking_doors.model import DEFAULT_SEQUENCE, Dialect, Import, Port, Protocol, Sequence, Settings
-from port_knocking_doors.system.listening_ports import served_ports
+from port_knocking_doors.system.listening_ports import listening_ports
 
 HOME_NAME = ".port_knocker.toml"
 SYSTEM_FILE = Path("/etc/port_knocker.toml")
@@ -141,7 +141,7 @@ def load(
     environ: Mapping[str, str],
     home: Path | None,
     system: Path = SYSTEM_FILE,
-    served: Callable[[], Collection[Port]] = served_ports,
+    served: Callable[[], Collection[Port]] = listening_ports,
 ) -> Loaded:
     """Put the configuration together. `conf`, `magic_seq`, `ports`, `zone` and `interfaces` are the options, None or
     empty where not given; `served` tells which ports programs of this machine listen on.
@@ -186,7 +186,7 @@ def load_knockd(
     ipv4_only: bool,
     folder: Path = Path(),
     *,
-    served: Callable[[], Collection[Port]] = served_ports,
+    served: Callable[[], Collection[Port]] = listening_ports,
 ) -> LoadedKnockd:
     """The configuration of which knockd's file is all: its doors, no opening sequence and nothing to guard.
 

@@ -71,7 +71,7 @@ def read(text: str, path: str) -> tuple[tuple[Sequence, ...], tuple[ConfigError,
 
     No error shows a step. `path` names the file in errors, and is the sequences' group.
     """
-    reading = _Reading(text)
+    reading = _TportknockdReader(text)
     errors = tuple(
         ConfigError(problem, f"{path}:{line}") for line, problem in sorted(reading.problems, key=lambda found: found[0])
     )
@@ -93,7 +93,7 @@ def _sequence(block: _Block, path: str) -> Sequence:
     )
 
 
-class _Reading:
+class _TportknockdReader:
     """One reading of a text: `blocks` in the order of their beginnings, and `problems` with their lines."""
 
     def __init__(self, text: str) -> None:

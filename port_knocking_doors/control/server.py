@@ -25,8 +25,8 @@ from port_knocking_doors.control.status import DoorStatus, Snapshot
 from port_knocking_doors.errors import DoorsError, NoDaemonError
 from port_knocking_doors.model import Address
 from port_knocking_doors.system import instance
-from port_knocking_doors.system.clock import now, readable, within
-from port_knocking_doors.system.log import LogEvent, about, logger, tapped
+from port_knocking_doors.system.clock import now, readable, wait_at_most
+from port_knocking_doors.system.log import LogEvent, event_fields, logger, tapped
 
 CONNECTIONS = 16
 """Connections at the same time; more are turned away."""
@@ -49,7 +49,7 @@ _CHUNK = 1 << 16
 _PAUSE = 0.1  # seconds, where there is no descriptor for another connection
 
 
-class Closing(NamedTuple):
+class CloseResult(NamedTuple):
     """What became of a request to close."""
 
     closed: int
@@ -58,7 +58,7 @@ class Closing(NamedTuple):
     """Of those, whose rules firewalld has not removed yet."""
 
 
-class Host(Protocol):
+class Handler(Protocol):
     """Who does what is asked for. Every one of these may raise `DoorsError`, which is answered."""
 
     def snapshot(self) -> Snapshot:
@@ -67,7 +67,7 @@ class Host(Protocol):
     async def open(self, address: Address, name: str) -> list[DoorStatus]:
         """Open the door of the sequence with this name (empty: the opening sequence's); what is open then."""
 
-    async def close(self, address: Address | None) -> Closing:
+    async def close(self, address: Address | None) -> CloseResult:
         """Close the doors of this address, or all."""
 
     def forget(self, address: Address) -> bool:
@@ -92,7 +92,7 @@ class Control:
     log says so.
     """
 
-    def __init__(self, priority: int, host: Host) -> None:
+    def __init__(self, priority: int, host: Handler) -> None:
         self._priority = priority
         self._host = host
         self._socket: socket.socket | None = None
@@ -158,7 +158,7 @@ class Control:
 
     async def _serve(self, loop: AbstractEventLoop, connection: socket.socket) -> None:
         with suppress(OSError, asyncio.TimeoutError):  # whoever hangs up or hangs misses something
-            line = await within(REQUEST_TIME, _line(loop, connection))
+            line = await wait_at_most(REQUEST_TIME, _line(loop, connection))
             try:
                 request = protocol.read_request(line)
             except DoorsError as error:
@@ -168,7 +168,7 @@ class Control:
                     await self._watch(loop, connection, request.seconds)
                     return
                 answer = await self._answer(request, _peer(connection))
-            await within(REQUEST_TIME, loop.sock_sendall(connection, answer))
+            await wait_at_most(REQUEST_TIME, loop.sock_sendall(connection, answer))
 
     async def _answer(self, request: Request, user: int) -> bytes:
         try:
@@ -188,7 +188,7 @@ class Control:
         what = request.verb.value
         if request.verb is not Verb.RELOAD:
             what += f" {request.address or 'everybody'}"
-        extra = about(LogEvent.ASKED, address=request.address, sequence=request.sequence or None, reason=what)
+        extra = event_fields(LogEvent.ASKED, address=request.address, sequence=request.sequence or None, reason=what)
         logger.info("asked by user %d: %s", user, what, extra=extra)
         if request.verb is Verb.OPEN:
             assert request.address is not None
@@ -218,7 +218,7 @@ class Control:
         try:
             with tapped(take):
                 self._host.watch(True)
-                await within(REQUEST_TIME, loop.sock_sendall(connection, protocol.write_result(None)))
+                await wait_at_most(REQUEST_TIME, loop.sock_sendall(connection, protocol.write_result(None)))
                 end = loop.time() + seconds
                 while (left := end - loop.time()) > 0 and not hang_up.done():
                     following = asyncio.create_task(waiting.get())
@@ -231,7 +231,7 @@ class Control:
                         following.cancel()
                     if missed:
                         event, missed = {**event, "missed": missed}, 0
-                    await within(REQUEST_TIME, loop.sock_sendall(connection, protocol.write_line(event)))
+                    await wait_at_most(REQUEST_TIME, loop.sock_sendall(connection, protocol.write_line(event)))
         finally:
             hang_up.cancel()
             await asyncio.gather(hang_up, return_exceptions=True)

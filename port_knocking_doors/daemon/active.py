@@ -10,17 +10,17 @@ from port_knocking_doors.config import knockd
 from port_knocking_doors.config.readers import RESERVED_NAME
 from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.knocks import traps
-from port_knocking_doors.knocks.table import Knockers
+from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.model import Port, Protocol, Sequence, Settings, Step
 from port_knocking_doors.system import one_time_file
-from port_knocking_doors.system.listening_ports import outgoing_ports, served_ports
+from port_knocking_doors.system.listening_ports import ephemeral_ports, listening_ports
 
 
 @dataclass(frozen=True)
-class Force:
+class ActiveConfig:
     """The table of knockers for some settings, and what belongs to it."""
 
-    knockers: Knockers
+    knockers: KnockerTable
     lines: dict[Sequence, one_time_file.Line]
     """For each one-time sequence of the table, where it stands."""
     shut: tuple[tuple[Sequence, str], ...]
@@ -29,7 +29,7 @@ class Force:
     """Files whose lines could not be marked as used: none of them counts any more."""
 
     @classmethod
-    def of(cls, settings: Settings, disabled: Iterable[str] = ()) -> "Force":
+    def of(cls, settings: Settings, disabled: Iterable[str] = ()) -> "ActiveConfig":
         """A file of one-time sequences that cannot be read shuts its doors, and no other one."""
         passed_over = set(disabled)
         sniffed: list[Sequence] = []
@@ -42,7 +42,7 @@ class Force:
             elif sequence.one_time not in passed_over:
                 read = partial(knockd.one_time_steps, flags=sequence.flags)
                 try:
-                    line = one_time_file.in_force(sequence.one_time, read)
+                    line = one_time_file.current_line(sequence.one_time, read)
                 except DoorsError as error:
                     shut.append((sequence, str(error)))
                     continue
@@ -82,11 +82,11 @@ def sequences_of(settings: Settings) -> tuple[Sequence, ...]:
     return (main, *settings.sequences)
 
 
-def _knockers(settings: Settings, sniffed: tuple[Sequence, ...]) -> Knockers:
+def _knockers(settings: Settings, sniffed: tuple[Sequence, ...]) -> KnockerTable:
     sequences = sequences_of(replace(settings, sequences=sniffed))
     laid = {}
     if any(sequence.traps for sequence in sniffed):
         listened = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
         opened = {port for one in sequences for port in one.opens}
-        laid = traps.lay(sniffed, listened | opened | served_ports(), outgoing_ports(), SystemRandom())
-    return Knockers(sequences, settings.ignoring_period, settings.max_knockers, laid)
+        laid = traps.choose_traps(sniffed, listened | opened | listening_ports(), ephemeral_ports(), SystemRandom())
+    return KnockerTable(sequences, settings.ignoring_period, settings.max_knockers, laid)

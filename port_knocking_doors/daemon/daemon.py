@@ -15,29 +15,29 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
-from port_knocking_doors.capture.receiver import Ears
+from port_knocking_doors.capture.receiver import KnockReceiver
 from port_knocking_doors.config.loader import Loaded
 from port_knocking_doors.config.readers import RESERVED_NAME
-from port_knocking_doors.control.server import Closing, Control
+from port_knocking_doors.control.server import CloseResult, Control
 from port_knocking_doors.control.status import DoorStatus, Snapshot
-from port_knocking_doors.daemon.active import Force, interfaces, sequences_of
-from port_knocking_doors.daemon.event_log import Teller, ready_line
-from port_knocking_doors.daemon.observer import Herald
-from port_knocking_doors.daemon.status_collector import Insight
-from port_knocking_doors.doors.commands import Commands, pending_directory, run_pending
-from port_knocking_doors.doors.table import Answer, Doors
+from port_knocking_doors.daemon.active import ActiveConfig, interfaces, sequences_of
+from port_knocking_doors.daemon.event_log import EventLog, ready_line
+from port_knocking_doors.daemon.observer import Observer
+from port_knocking_doors.daemon.status_collector import StatusCollector
+from port_knocking_doors.doors.commands import CommandRunner, pending_directory, run_pending
+from port_knocking_doors.doors.table import Answer, DoorTable
 from port_knocking_doors.errors import ConfigError, DoorsError, FirewallError, LineGoneError
 from port_knocking_doors.firewall import exposure, rich_rule
-from port_knocking_doors.firewall.reconciler import Doorkeeper, Placed
+from port_knocking_doors.firewall.reconciler import RuleReconciler, ZoneRule
 from port_knocking_doors.firewall.zones import Zones
-from port_knocking_doors.knocks.table import Judge, Knockers, Outcome, Verdict
-from port_knocking_doors.knocks.timeouts import Lapses
+from port_knocking_doors.knocks.table import Judge, KnockerTable, Outcome, Verdict
+from port_knocking_doors.knocks.timeouts import AttemptTimeouts
 from port_knocking_doors.model import Address, Dialect, Door, Port, Protocol, Sequence, Settings
 from port_knocking_doors.system import one_time_file
-from port_knocking_doors.system.clock import now, within
-from port_knocking_doors.system.crash_guard import Guardian
-from port_knocking_doors.system.instance import has_rules, hold_mark
-from port_knocking_doors.system.log import LogEvent, about, logger
+from port_knocking_doors.system.clock import now, wait_at_most
+from port_knocking_doors.system.crash_guard import CrashGuard
+from port_knocking_doors.system.instance import has_rules, instance_lock
+from port_knocking_doors.system.log import LogEvent, event_fields, logger
 from port_knocking_doors.system.sd_notify import Watchdog, notify, reloading
 
 FAREWELL = 10.0
@@ -57,20 +57,20 @@ Reload = Callable[[], Loaded]
 class Daemon:
     """Everything that runs; `run` is its whole life."""
 
-    def __init__(self, loaded: Loaded, reload: Reload, herald: Herald | None = None) -> None:
+    def __init__(self, loaded: Loaded, reload: Reload, herald: Observer | None = None) -> None:
         settings = self._settings = loaded.settings
         self._loaded = loaded
         self._reload = reload
-        self._herald = herald or Herald()
-        self._force = Force.of(settings)
+        self._herald = herald or Observer()
+        self._force = ActiveConfig.of(settings)
         self._knockers = self._force.knockers
-        self._doors = Doors(settings.max_open_doors)
-        self._keeper = Doorkeeper(settings.rule_priority, self)
-        self._commands: Commands | None = None
+        self._doors = DoorTable(settings.max_open_doors)
+        self._keeper = RuleReconciler(settings.rule_priority, self)
+        self._commands: CommandRunner | None = None
         self._verbose = logger.isEnabledFor(logging.DEBUG)
         self._watched = False
         self._counts: Counter[str] = Counter()
-        self._ears = Ears(
+        self._ears = KnockReceiver(
             settings.opening_sequence,
             self._knockers,
             self._judge(self._knockers),
@@ -79,9 +79,9 @@ class Daemon:
         self._has_rules = has_rules(settings.rule_priority)
         """Whether it has anything to do with firewalld, and does not only run commands."""
         self._confirmed: dict[Door, tuple[str, ...]] = {}
-        self._insight = Insight(self._ears, self._doors, self._keeper, self._confirmed, self._counts)
-        self._teller = Teller(self._arm)
-        self._lapses = Lapses()
+        self._insight = StatusCollector(self._ears, self._doors, self._keeper, self._confirmed, self._counts)
+        self._teller = EventLog(self._arm)
+        self._lapses = AttemptTimeouts()
         self._timer: asyncio.TimerHandle | None = None
         self._alarm = math.inf
         """What the timer is set to."""
@@ -100,14 +100,14 @@ class Daemon:
 
     async def _run(self) -> None:
         with ExitStack() as stack:
-            stack.enter_context(hold_mark(self._settings.rule_priority))
+            stack.enter_context(instance_lock(self._settings.rule_priority))
             stack.enter_context(Watchdog())
             pending = pending_directory(self._settings.rule_priority)
             run_pending(pending)
-            self._commands = Commands(pending, self)
+            self._commands = CommandRunner(pending, self)
             stack.enter_context(self._ears)
             # From here on something may be open; what went wrong before needs no closer.
-            guardian = stack.enter_context(Guardian(self._settings.rule_priority))
+            guardian = stack.enter_context(CrashGuard(self._settings.rule_priority))
             end = self._ending.set
             stack.enter_context(_signals({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: self._on_hangup}))
             control = stack.enter_context(Control(self._settings.rule_priority, self))
@@ -133,7 +133,7 @@ class Daemon:
         """Wait for firewalld where there is a use for it, let the knocks through, and say that all is ready."""
         if self._has_rules:
             await self._meet_firewall()
-        logger.info("%s", ready_line(self._settings), extra=about(LogEvent.READY))
+        logger.info("%s", ready_line(self._settings), extra=event_fields(LogEvent.READY))
         self._herald.on_ready(", ".join(interfaces(self._settings)))
         self._tell_shut(self._force)
         notify("READY=1")
@@ -142,30 +142,32 @@ class Daemon:
 
     async def _meet_firewall(self) -> None:
         try:
-            await within(FIRST_ANSWER, self._keeper.surveyed())
+            await wait_at_most(FIRST_ANSWER, self._keeper.surveyed())
         except asyncio.TimeoutError:
             why = self._keeper.obstacle
-            extra = about(LogEvent.FIREWALLD, reason=why)
+            extra = event_fields(LogEvent.FIREWALLD, reason=why)
             logger.warning("firewalld %s: knocks are heard, doors wait until it obeys", why, extra=extra)
             await self._keeper.surveyed()
         assert self._keeper.zones is not None
         _check_zone(self._settings, self._keeper.zones)
         if self._settings.open_knock_ports:
-            self._keeper.want(_KNOCK_PORTS, self._knock_port_rules)
+            self._keeper.set_desired(_KNOCK_PORTS, self._knock_port_rules)
         await self._keeper.settled()
 
     async def _look_for_ways(self, zones: Zones) -> None:
         """Say loudly which guarded ports firewalld lets through without a knock: the commonest mistake."""
         settings = self._settings
         guarded = dict.fromkeys(port for sequence in sequences_of(settings) for port in sequence.opens)
-        looked_at = dict.fromkeys((*([settings.zone] if settings.zone else []), *zones.outward()))
+        looked_at = dict.fromkeys((*([settings.zone] if settings.zone else []), *zones.external()))
         with suppress(FirewallError):  # what is wrong with firewalld, the doorkeeper tells
             all_rules, services = await self._keeper.firewalld.firewall(looked_at)
             for rules in all_rules:
                 for port in guarded:
                     for way in exposure.look(port, rules, services, settings.rule_priority).ways:
                         if not way.limited:
-                            extra = about(LogEvent.OPEN_WITHOUT_KNOCK, port=port, zone=rules.name, reason=way.what)
+                            extra = event_fields(
+                                LogEvent.OPEN_WITHOUT_KNOCK, port=port, zone=rules.name, reason=way.what
+                            )
                             logger.warning("%s", exposure.complaint(port, rules, way), extra=extra)
 
     async def _check(self) -> None:
@@ -175,18 +177,18 @@ class Daemon:
                 self._keeper.check()
             self._knockers.expire(now())  # a matter of memory only
 
-    async def _close_all(self, guardian: Guardian) -> None:
+    async def _close_all(self, guardian: CrashGuard) -> None:
         """Close every door, and end the guardian's watch if that worked."""
         notify("STOPPING=1")
         self._ending.set()  # whoever asks for a door now is too late
         self._ears.close()
         if self._timer is not None:
             self._timer.cancel()
-        self._keeper.forget_all()
+        self._keeper.clear_all()
         unstopped = await self._commands.close(FAREWELL) if self._commands is not None else 0
         if self._keeper.present:
             try:
-                await within(FAREWELL, self._keeper.settled())
+                await wait_at_most(FAREWELL, self._keeper.settled())
             except asyncio.TimeoutError:
                 raise FirewallError(
                     "doors are not closed: firewalld does not answer; a helper process waits for it and closes them"
@@ -200,11 +202,11 @@ class Daemon:
 
     # Knocks. ---------------------------------------------------------------------------------------------------------
 
-    def _judge(self, knockers: Knockers) -> Judge:
+    def _judge(self, knockers: KnockerTable) -> Judge:
         """What the ears ask about each knock: the table itself, or one that tells of it."""
 
-        def aloud(source: bytes, code: int, echo: int, when: float) -> Outcome:
-            outcome = knockers.on_knock(source, code, echo, when)
+        def aloud(source: bytes, code: int, packet_id: int, when: float) -> Outcome:
+            outcome = knockers.on_knock(source, code, packet_id, when)
             # Those that open or err have lines of their own; whoever watches sees each knock.
             has_line = outcome.verdict is Verdict.COMPLETE and not self._watched
             if outcome.verdict is Verdict.WRONG or has_line:
@@ -260,7 +262,7 @@ class Daemon:
         # The next one is in force once all that arrived with this knock was judged.
         asyncio.get_running_loop().call_soon(self._renew)
         try:
-            one_time_file.use(line)
+            one_time_file.consume(line)
         except LineGoneError as error:
             logger.warning("%s: %s: not opened, its next sequence is in force", sequence.name, error)
             return False
@@ -277,7 +279,7 @@ class Daemon:
         if self._ending.is_set():
             return
         before = {sequence for sequence, _ in self._force.shut}
-        force = Force.of(self._settings, self._force.disabled)
+        force = ActiveConfig.of(self._settings, self._force.disabled)
         try:
             self._put_in_force(force, self._settings)
         except DoorsError as error:
@@ -285,13 +287,13 @@ class Daemon:
         else:
             self._tell_shut(force, before)
 
-    def _put_in_force(self, force: Force, settings: Settings) -> None:
+    def _put_in_force(self, force: ActiveConfig, settings: Settings) -> None:
         """Raises `DoorsError` with nothing changed."""
         force.knockers.adopt(self._knockers)
         self._ears.replace(settings.opening_sequence, force.knockers, self._judge(force.knockers))
         self._force, self._knockers = force, force.knockers
 
-    def _tell_shut(self, force: Force, known: Collection[Sequence] = ()) -> None:
+    def _tell_shut(self, force: ActiveConfig, known: Collection[Sequence] = ()) -> None:
         for sequence, why in force.shut:
             if sequence not in known:
                 logger.error("%s: %s: its door is disabled", sequence.name, why)
@@ -302,7 +304,7 @@ class Daemon:
             door = Door(address, interface, sequence.name, sequence.opens)
             if self._admit(door, when, sequence.duration):
                 self._begin_anew(door)
-                self._keeper.want(door, lambda zones: self._door_rules(door, zones))
+                self._keeper.set_desired(door, lambda zones: self._door_rules(door, zones))
                 if not self._keeper.present:
                     self._teller.on_waiting(door)
         if sequence.command is not None:
@@ -329,13 +331,13 @@ class Daemon:
         if self._confirmed.pop(door, None) is not None:
             self._counts["closed"] += 1
 
-    def _door_rules(self, door: Door, zones: Zones) -> list[Placed]:
+    def _door_rules(self, door: Door, zones: Zones) -> list[ZoneRule]:
         zone = self._settings.zone or zones.zone_of(door.address, door.interface)
-        return [Placed(zone, rule) for rule in rich_rule.door_rules(door, self._settings.rule_priority)]
+        return [ZoneRule(zone, rule) for rule in rich_rule.door_rules(door, self._settings.rule_priority)]
 
-    def _knock_port_rules(self, zones: Zones) -> list[Placed]:
+    def _knock_port_rules(self, zones: Zones) -> list[ZoneRule]:
         return [
-            Placed(zone, rich_rule.knock_port_rule(Port(port, Protocol.UDP), self._settings.rule_priority))
+            ZoneRule(zone, rich_rule.knock_port_rule(Port(port, Protocol.UDP), self._settings.rule_priority))
             for zone in ([self._settings.zone] if self._settings.zone else zones.active())
             for port in dict.fromkeys(self._settings.opening_sequence)
         ]
@@ -405,7 +407,7 @@ class Daemon:
     def _shut(self, door: Door) -> None:
         """Undo what opened a door that is out of the table."""
         if door.command is None:
-            self._keeper.forget(door)
+            self._keeper.clear(door)
         elif self._commands is not None:
             self._counts["closed"] += 1
             self._herald.on_stop(door.address, door.sequence)
@@ -433,24 +435,24 @@ class Daemon:
                 raise loaded.placed(error) from error
         except DoorsError as error:
             self._herald.on_reload()  # its log is opened anew all the same
-            extra = about(LogEvent.RELOAD_FAILED, reason=error)
+            extra = event_fields(LogEvent.RELOAD_FAILED, reason=error)
             logger.error("the configuration was read again and nothing changed: %s", error, extra=extra)
             raise
         settings = loaded.settings
         self._loaded, self._settings = loaded, settings
         self._doors.limit = settings.max_open_doors
         if settings.open_knock_ports:
-            self._keeper.want(_KNOCK_PORTS, self._knock_port_rules)
+            self._keeper.set_desired(_KNOCK_PORTS, self._knock_port_rules)
         else:
-            self._keeper.forget(_KNOCK_PORTS)
+            self._keeper.clear(_KNOCK_PORTS)
         self._keeper.replace_all()
         self._herald.on_reload()
         self._tell_shut(force)
-        logger.info("the configuration was read again and is in force", extra=about(LogEvent.RELOADED))
+        logger.info("the configuration was read again and is in force", extra=event_fields(LogEvent.RELOADED))
         if self._keeper.zones is not None:
             self._look = asyncio.create_task(self._look_for_ways(self._keeper.zones))
 
-    def _prepared(self, settings: Settings) -> Force:
+    def _prepared(self, settings: Settings) -> ActiveConfig:
         """What is in force with these settings, with the ears open for it already.
 
         Raises `DoorsError` with nothing changed.
@@ -461,7 +463,7 @@ class Daemon:
             )
         if self._keeper.zones is not None:
             _check_zone(settings, self._keeper.zones)
-        force = Force.of(settings)
+        force = ActiveConfig.of(settings)
         self._put_in_force(force, settings)
         return force
 
@@ -492,14 +494,14 @@ class Daemon:
         """Its rules, and its command: each is a door of its own."""
         return [door for door in self._doors if (door.address, door.sequence) == (address, sequence.name)]
 
-    async def close(self, address: Address | None) -> Closing:
+    async def close(self, address: Address | None) -> CloseResult:
         doors = [door for door in self._doors if address in (None, door.address)]
         for door in doors:
             self._doors.close(door)
             self._shut(door)
         self._arm()
         settled = await self._calm()
-        return Closing(len(doors), sum(door in self._confirmed or not (settled or door.command) for door in doors))
+        return CloseResult(len(doors), sum(door in self._confirmed or not (settled or door.command) for door in doors))
 
     def forget(self, address: Address) -> bool:
         return self._knockers.forget(address.packed)
@@ -511,7 +513,7 @@ class Daemon:
     async def _calm(self) -> bool:
         """Give firewalld a moment to do what was asked; whether it has."""
         try:
-            await within(ANSWER, self._keeper.settled())
+            await wait_at_most(ANSWER, self._keeper.settled())
         except asyncio.TimeoutError:
             return False
         return True

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 from port_knocking_doors.knocks.table import Outcome, Verdict
 from port_knocking_doors.model import Door, Port, Settings
-from port_knocking_doors.system.log import LogEvent, about, logger
-from port_knocking_doors.system.rate_limit import Throttle
+from port_knocking_doors.system.log import LogEvent, event_fields, logger
+from port_knocking_doors.system.rate_limit import RateLimit
 
 PERIOD = 10.0
 """Seconds that a bound holds for, and after which the rest is summed up."""
@@ -17,7 +17,7 @@ class _Bounded:
     """One kind of line, so many of it in each period."""
 
     def __init__(self, lines: int, level: int, event: LogEvent, rest: str, more: Callable[[], None]) -> None:
-        self.throttle = Throttle(lines, PERIOD)
+        self.throttle = RateLimit(lines, PERIOD)
         self._level = level
         self._event = event
         self._rest = rest
@@ -34,11 +34,11 @@ class _Bounded:
 
     def sum_up(self, when: float) -> None:
         if more := self.throttle.summary(when):
-            extra = about(LogEvent.MORE, of=self._event.value, count=more)
+            extra = event_fields(LogEvent.MORE, of=self._event.value, count=more)
             logger.log(self._level, self._rest, more, extra=extra)
 
 
-class Teller:
+class EventLog:
     """All times are `clock.now`'s; `more` is called when `next_deadline` is no longer what it was."""
 
     def __init__(self, more: Callable[[], None]) -> None:
@@ -73,7 +73,7 @@ class Teller:
                 _text(source),
                 judged,
                 f" to step {outcome.stage}" if outcome.verdict is Verdict.ADVANCED else "",
-                extra=about(
+                extra=event_fields(
                     LogEvent.KNOCK,
                     address=_text(source),
                     sequence=", ".join(sequence.name for sequence in outcome.sequences) or None,
@@ -85,7 +85,7 @@ class Teller:
     def on_wrong_knock(self, source: bytes, period: float, when: float) -> None:
         """A knock was wrong, and its source is ignored for so many seconds."""
         if self._wrong.admits(when):
-            extra = about(LogEvent.WRONG_KNOCK, address=_text(source), seconds=period)
+            extra = event_fields(LogEvent.WRONG_KNOCK, address=_text(source), seconds=period)
             self._wrong.say("%s: wrong knock, not heard for %g s", _text(source), period, extra=extra)
 
     def admits_stage(self, when: float) -> bool:
@@ -158,4 +158,4 @@ def _text(source: bytes) -> str:
 
 def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
     ports = tuple(map(str, door.ports)) or None
-    return about(event, address=door.address, sequence=door.sequence, ports=ports, **more)
+    return event_fields(event, address=door.address, sequence=door.sequence, ports=ports, **more)

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 
-from port_knocking_doors.daemon.observer import Herald
+from port_knocking_doors.daemon.observer import Observer
 from port_knocking_doors.model import Address
 from port_knocking_doors.system.log import LOG_NOTICE, LOG_USER, Syslog, logger
 
@@ -26,7 +26,7 @@ FAREWELL = 2.0
 """Seconds that the last lines wait for their names."""
 
 
-class KnockdLog(Herald):
+class KnockdLog(Observer):
     """A context manager. `file`: the log file's path, empty for none. `config`: that of the configuration."""
 
     def __init__(

@@ -4,7 +4,7 @@ anything here."""
 from port_knocking_doors.model import Address
 
 
-class Herald:
+class Observer:
     """Told of everything that knockd writes into its log. `door`: a sequence's name."""
 
     def on_ready(self, interface: str) -> None:

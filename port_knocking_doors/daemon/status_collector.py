@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 
 from port_knocking_doors import __version__
-from port_knocking_doors.capture.receiver import Ears
+from port_knocking_doors.capture.receiver import KnockReceiver
 from port_knocking_doors.config.loader import Loaded
 from port_knocking_doors.control.status import (
     DOORS_SHOWN,
@@ -19,15 +19,15 @@ from port_knocking_doors.control.status import (
     Standing,
 )
 from port_knocking_doors.daemon.active import sequences_of
-from port_knocking_doors.doors.table import Doors
-from port_knocking_doors.firewall.reconciler import Doorkeeper
-from port_knocking_doors.knocks.table import Knockers
+from port_knocking_doors.doors.table import DoorTable
+from port_knocking_doors.firewall.reconciler import RuleReconciler
+from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.model import Door, FirewalldState
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.instance import has_rules
 
 
-class Insight:
+class StatusCollector:
     """A look into those rooms of a daemon that stay the same for its life.
 
     `confirmed`: the zones of each door that firewalld confirmed. `counts`: by the names that `Counts` has.
@@ -35,9 +35,9 @@ class Insight:
 
     def __init__(
         self,
-        ears: Ears,
-        doors: Doors,
-        keeper: Doorkeeper,
+        ears: KnockReceiver,
+        doors: DoorTable,
+        keeper: RuleReconciler,
         confirmed: Mapping[Door, tuple[str, ...]],
         counts: Counter[str],
     ) -> None:
@@ -48,7 +48,7 @@ class Insight:
         self._counts = counts
         self._started = now()
 
-    def snapshot(self, loaded: Loaded, knockers: Knockers) -> Snapshot:
+    def snapshot(self, loaded: Loaded, knockers: KnockerTable) -> Snapshot:
         """Everything, with the configuration and the table of knockers that are in force."""
         when = now()
         sniffed = self._ears.sniffed

@@ -14,11 +14,11 @@ from contextlib import suppress
 from port_knocking_doors.doors.commands import pending_directory, run_pending
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError, FirewallError
 from port_knocking_doors.firewall.firewalld import UNREACHABLE, Event, Firewalld
-from port_knocking_doors.firewall.reconciler import Doorkeeper
+from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.system import log
-from port_knocking_doors.system.clock import now, run, within
+from port_knocking_doors.system.clock import now, run, wait_at_most
 from port_knocking_doors.system.crash_guard import JSON
-from port_knocking_doors.system.instance import CLOSER, has_rules, hold_mark, left_behind
+from port_knocking_doors.system.instance import CLOSER, has_rules, instance_lock, left_behind
 from port_knocking_doors.system.log import logger
 
 ABSENCE = 5.0
@@ -46,22 +46,22 @@ async def sweep(priority: int, patience: float = PATIENCE) -> int:
     Raises `AlreadyRunningError` where a daemon has the mark, `FirewallError` where firewalld has not answered for
     `patience` seconds, with the code `UNREACHABLE` where it is not running at all.
     """
-    with hold_mark(priority, CLOSER, leaves_rules=has_rules(priority)):
+    with instance_lock(priority, CLOSER, leaves_rules=has_rules(priority)):
         run_pending(pending_directory(priority))
     while has_rules(priority):
         await _answering(patience)
         # Where it stops answering, the mark is let go: a new daemon shall not wait for that.
-        with suppress(asyncio.TimeoutError), hold_mark(priority, CLOSER):
+        with suppress(asyncio.TimeoutError), instance_lock(priority, CLOSER):
             return await _remove_all(priority)
     return 0
 
 
 async def _remove_all(priority: int) -> int:
     """How many rules were removed. Raises `asyncio.TimeoutError` where firewalld stopped answering."""
-    keeper = Doorkeeper(priority, _Nobody())
+    keeper = RuleReconciler(priority, _Nobody())
     worker = asyncio.create_task(keeper.run())
     try:
-        await within(TURN, keeper.settled())
+        await wait_at_most(TURN, keeper.settled())
     finally:
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
@@ -76,9 +76,9 @@ async def _answering(patience: float) -> None:
     client = Firewalld(lambda event: came.set() if event is Event.CAME else None)
     connection = asyncio.create_task(client.run())
     try:
-        await within(patience, client.connected.wait())
-        await within(ABSENCE, came.wait())
-        await within(patience, client.answer())
+        await wait_at_most(patience, client.connected.wait())
+        await wait_at_most(ABSENCE, came.wait())
+        await wait_at_most(patience, client.answer())
     except asyncio.TimeoutError:
         if client.connected.is_set() and not client.present:
             raise FirewallError("firewalld is not running", UNREACHABLE) from None

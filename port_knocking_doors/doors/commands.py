@@ -24,8 +24,8 @@ from typing import Protocol
 from port_knocking_doors.model import Address, Door
 from port_knocking_doors.system import instance
 from port_knocking_doors.system.clock import now, readable
-from port_knocking_doors.system.log import LogEvent, about, logger
-from port_knocking_doors.system.rate_limit import Throttle
+from port_knocking_doors.system.log import LogEvent, event_fields, logger
+from port_knocking_doors.system.rate_limit import RateLimit
 
 PLACES = 16
 """Start commands that run at the same time, and as many stop commands; more wait. Apart, so that start commands which
@@ -53,7 +53,7 @@ _PAUSE = 0.02
 _WITHHELD = frozenset({"KNOCKER_SEQ", "KNOCKER_PORTS", "NOTIFY_SOCKET", "JOURNAL_STREAM"})
 
 
-class Witness(Protocol):
+class CommandWitness(Protocol):
     """Who is told what becomes of commands."""
 
     def on_started(self, door: Door) -> None:
@@ -83,16 +83,16 @@ def _has_stop(door: Door) -> bool:
     return door.command is not None and door.command.stop_for(door.address) != ""
 
 
-class Commands:
+class CommandRunner:
     """Runs the commands of doors. `directory` is used by whoever holds the mark, and by nobody else."""
 
-    def __init__(self, directory: Path, witness: Witness) -> None:
+    def __init__(self, directory: Path, witness: CommandWitness) -> None:
         self._directory = directory
         self._witness = witness
         self._start_places = asyncio.Semaphore(PLACES)
         self._stop_places = asyncio.Semaphore(PLACES)
         self._waiting = 0
-        self._refused = Throttle(burst=5, period=10.0)
+        self._refused = RateLimit(burst=5, period=10.0)
         self._said_that_one_waits = -math.inf
         # One task for each door, from its start command to the end of its stop command, and what tells it to stop.
         self._lives: dict[Door, asyncio.Task[None]] = {}
@@ -233,7 +233,7 @@ def _environment() -> dict[str, str]:
 
 
 def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
-    return about(event, address=door.address, sequence=door.sequence, **more)
+    return event_fields(event, address=door.address, sequence=door.sequence, **more)
 
 
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
@@ -275,7 +275,7 @@ def run_pending(directory: Path) -> int:
     for path, what, process in running:
         try:
             status = process.wait(max(0.0, deadline - now()))
-            extra = about(LogEvent.COMMAND_ENDED, command="stop", status=status)
+            extra = event_fields(LogEvent.COMMAND_ENDED, command="stop", status=status)
             text = "%s: stop command, left behind by an earlier run, ended with status %d"
             logger.warning(text, what, status, extra=extra)
         except subprocess.TimeoutExpired:

@@ -19,7 +19,7 @@ class Answer(Enum):
     REFUSE = auto()  # too many doors are open; nobody's is closed for this one
 
 
-class Doors:
+class DoorTable:
     """The open doors, `limit` of them at the most."""
 
     def __init__(self, limit: int) -> None:

@@ -22,7 +22,7 @@ _TARGET = 32768  # behind the last rich rule (firewalld.richlanguage(5): priorit
 
 
 @dataclass(frozen=True)
-class Rules:
+class ZoneSettings:
     """What a zone or a policy is made of, as far as it matters for incoming packets."""
 
     name: str
@@ -40,7 +40,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Service:
+class ServiceSettings:
     """A service's definition; `includes` are names of others (firewalld.service(5))."""
 
     ports: tuple[tuple[str, str], ...] = ()
@@ -52,7 +52,7 @@ class Service:
 
 
 @dataclass(frozen=True)
-class Way:
+class Exposure:
     """One thing that lets a port through, or denies it."""
 
     what: str
@@ -62,12 +62,12 @@ class Way:
     """Whether it is for some senders only, or for packets to some addresses."""
 
 
-def complaint(port: Port, rules: Rules, way: Way) -> str:
+def complaint(port: Port, rules: ZoneSettings, way: Exposure) -> str:
     """What to tell of a guarded port that is open to everybody, and what to do."""
     return f"{rules}: port {port} is OPEN WITHOUT A KNOCK: {way.what} lets it through; {remedy(rules, way)}"
 
 
-def remedy(rules: Rules, way: Way) -> str:
+def remedy(rules: ZoneSettings, way: Exposure) -> str:
     """How to be rid of it."""
     command = f"firewall-cmd --{'policy' if rules.is_policy else 'zone'}={rules.name} {way.option}"
     more = ", then firewall-cmd --reload" if way.option.startswith("--permanent") else ", and the same with --permanent"
@@ -78,9 +78,9 @@ def remedy(rules: Rules, way: Way) -> str:
 class Look:
     """What became of a port in a zone."""
 
-    ways: tuple[Way, ...]
+    ways: tuple[Exposure, ...]
     """What lets it through without a knock."""
-    denials: tuple[Way, ...]
+    denials: tuple[Exposure, ...]
     """Rich rules that refuse it to everybody, ahead of any door."""
 
 
@@ -98,8 +98,8 @@ class _Rich:
 
 def look(
     port: Port,
-    rules: Rules,
-    services: Mapping[str, Service],
+    rules: ZoneSettings,
+    services: Mapping[str, ServiceSettings],
     mark: int | None,
 ) -> Look:
     """What lets the port through, and what denies it; rules that carry the mark, our own, are passed over."""
@@ -114,7 +114,7 @@ def look(
     if rules.target == ACCEPT:
         target = "CONTINUE" if rules.is_policy else "default"
         ways.append(
-            (_TARGET, Way("target ACCEPT, which lets everything through", f"--permanent --set-target={target}"))
+            (_TARGET, Exposure("target ACCEPT, which lets everything through", f"--permanent --set-target={target}"))
         )
     return Look(
         tuple(way for rank, way in ways if rank < shut),
@@ -122,28 +122,28 @@ def look(
     )
 
 
-def _rich_way(rule: _Rich) -> Way:
-    return Way(f"rich rule `{rule.text}`", f"--remove-rich-rule='{rule.text}'", rule.limited)
+def _rich_way(rule: _Rich) -> Exposure:
+    return Exposure(f"rich rule `{rule.text}`", f"--remove-rich-rule='{rule.text}'", rule.limited)
 
 
-def _plain_ways(port: Port, rules: Rules, services: Mapping[str, Service]) -> Iterator[Way]:
+def _plain_ways(port: Port, rules: ZoneSettings, services: Mapping[str, ServiceSettings]) -> Iterator[Exposure]:
     for name in rules.services:
         found = [_in_service(port, service) for service in _with_included(name, services)]
         if ways := [limited for opened, limited in found if opened]:
-            yield Way(f"service {name}", f"--remove-service={name}", all(ways))
+            yield Exposure(f"service {name}", f"--remove-service={name}", all(ways))
     for ports, protocol in rules.ports:
         if _holds(ports, protocol, port):
-            yield Way(f"port {ports}/{protocol}", f"--remove-port={ports}/{protocol}")
+            yield Exposure(f"port {ports}/{protocol}", f"--remove-port={ports}/{protocol}")
     for protocol in rules.protocols:
         if protocol == port.protocol.value:
-            yield Way(f"protocol {protocol}", f"--remove-protocol={protocol}")
+            yield Exposure(f"protocol {protocol}", f"--remove-protocol={protocol}")
     for ports, protocol in rules.source_ports:
         # Anybody can send from any port: this is for everybody who knows.
         if protocol == port.protocol.value:
-            yield Way(f"source port {ports}/{protocol}", f"--remove-source-port={ports}/{protocol}")
+            yield Exposure(f"source port {ports}/{protocol}", f"--remove-source-port={ports}/{protocol}")
 
 
-def _with_included(name: str, services: Mapping[str, Service]) -> Iterator[Service]:
+def _with_included(name: str, services: Mapping[str, ServiceSettings]) -> Iterator[ServiceSettings]:
     seen, waiting = set(), [name]
     while waiting:
         one = waiting.pop()
@@ -153,7 +153,7 @@ def _with_included(name: str, services: Mapping[str, Service]) -> Iterator[Servi
             waiting += services[one].includes
 
 
-def _in_service(port: Port, service: Service) -> tuple[bool, bool]:
+def _in_service(port: Port, service: ServiceSettings) -> tuple[bool, bool]:
     """Whether the service opens the port, and whether only to some addresses."""
     opened = (
         any(_holds(ports, protocol, port) for ports, protocol in service.ports)
@@ -214,7 +214,7 @@ def _parsed(text: str) -> _Rich:
     return _Rich(text, priority, limited, parts.get("rule", {}).get("family", ""), action, elements)
 
 
-def _fits(rule: _Rich, port: Port, services: Mapping[str, Service]) -> bool:
+def _fits(rule: _Rich, port: Port, services: Mapping[str, ServiceSettings]) -> bool:
     if not rule.elements:
         return True
     for name, said in rule.elements.items():

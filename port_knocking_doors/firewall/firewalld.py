@@ -16,9 +16,9 @@ from dbus_next.constants import BusType, MessageFlag, MessageType
 from dbus_next.message import Message
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall.exposure import Rules, Service
+from port_knocking_doors.firewall.exposure import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.zones import Zones
-from port_knocking_doors.system.clock import within
+from port_knocking_doors.system.clock import wait_at_most
 
 NAME = "org.fedoraproject.FirewallD1"
 PATH = "/org/fedoraproject/FirewallD1"
@@ -179,7 +179,7 @@ class Firewalld:
         bus: _Bus | None = None
         try:
             bus = _Bus(bus_type=BusType.SYSTEM)
-            await within(_AUTHENTICATION_TIMEOUT, bus.connect())
+            await wait_at_most(_AUTHENTICATION_TIMEOUT, bus.connect())
             bus.add_message_handler(self._on_message)
             self._bus = bus
             for rule in _MATCHES:
@@ -281,13 +281,13 @@ class Firewalld:
         with _no_matter(NOT_ENABLED):
             await self._call(CONFIG_ZONE, "removeRichRule", "s", rule, path=await self._permanent_zone(zone))
 
-    async def firewall(self, zones: Iterable[str]) -> tuple[list[Rules], dict[str, Service]]:
+    async def firewall(self, zones: Iterable[str]) -> tuple[list[ZoneSettings], dict[str, ServiceSettings]]:
         """What these zones are made of, and the policies for what comes from them to this host; and every service that
         is named there, with those that it includes. Reads only."""
         wanted = list(zones)
         rules = [_rules(zone, await self._call(ZONE, "getZoneSettings2", "s", zone)) for zone in wanted]
         rules += await self._policies({*wanted, _ANY})
-        services: dict[str, Service] = {}
+        services: dict[str, ServiceSettings] = {}
         named = {name for one in rules for name in (*one.services, *_SERVICE_IN_RULE.findall(" ".join(one.rich_rules)))}
         while unknown := named - services.keys():
             for name in sorted(unknown):
@@ -295,7 +295,7 @@ class Firewalld:
                 named.update(services[name].includes)
         return rules, services
 
-    async def _policies(self, zones: set[str]) -> list[Rules]:
+    async def _policies(self, zones: set[str]) -> list[ZoneSettings]:
         try:
             active = await self._call(POLICY, "getActivePolicies")
             return [
@@ -308,14 +308,14 @@ class Firewalld:
                 raise
             return []  # before firewalld 0.9 there are none
 
-    async def _service(self, name: str) -> Service:
+    async def _service(self, name: str) -> ServiceSettings:
         try:
             settings = await self._call(NAME, "getServiceSettings2", "s", name)
         except FirewallError as error:
             if error.code in (UNREACHABLE, UNANSWERED):
                 raise
-            return Service()  # it went meanwhile
-        return Service(
+            return ServiceSettings()  # it went meanwhile
+        return ServiceSettings(
             ports=_pairs(settings, "ports"),
             source_ports=_pairs(settings, "source_ports"),
             protocols=_texts(settings, "protocols"),
@@ -375,7 +375,7 @@ class Firewalld:
         if self._bus is None:
             raise FirewallError("there is no D-Bus system bus", UNREACHABLE)
         try:
-            reply = await within(timeout, self._bus.call(message))
+            reply = await wait_at_most(timeout, self._bus.call(message))
         except asyncio.TimeoutError:
             raise FirewallError(f"firewalld has not answered for {CALL_TIMEOUT:g} s", UNANSWERED) from None
         except Exception as error:  # the library passes on whatever broke the connection
@@ -413,8 +413,8 @@ class Onlooker:
         bus.close()
 
 
-def _rules(name: str, settings: Mapping[str, Any], *, is_policy: bool = False) -> Rules:
-    return Rules(
+def _rules(name: str, settings: Mapping[str, Any], *, is_policy: bool = False) -> ZoneSettings:
+    return ZoneSettings(
         name,
         target=_value(settings, "target", "s", "default"),
         services=_texts(settings, "services"),

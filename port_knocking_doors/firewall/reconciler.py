@@ -17,7 +17,7 @@ from port_knocking_doors.firewall import firewalld, rich_rule
 from port_knocking_doors.firewall.firewalld import Event, Firewalld
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import FirewalldState
-from port_knocking_doors.system.log import LogEvent, about, logger
+from port_knocking_doors.system.log import LogEvent, event_fields, logger
 
 _FIRST_RETRY, _LAST_RETRY = 0.05, 5.0
 """Seconds between looks at a firewalld that answers with errors: it does so for a moment while it starts."""
@@ -27,18 +27,18 @@ POLKIT_RULES = "/etc/polkit-1/rules.d"
 """Where an administrator's rules are; a package has its own in /usr/share/polkit-1/rules.d."""
 
 
-class Placed(NamedTuple):
+class ZoneRule(NamedTuple):
     """A rule in a zone."""
 
     zone: str
     rule: str
 
 
-Placement = Callable[[Zones], Iterable[Placed]]
+Placement = Callable[[Zones], Iterable[ZoneRule]]
 """Tells an owner's rules from the zones as they are; asked again whenever they change."""
 
 
-class Witness(Protocol):
+class RuleWitness(Protocol):
     """Who is told what firewalld confirmed."""
 
     def on_standing(self, owner: Hashable, zones: tuple[str, ...]) -> None:
@@ -48,25 +48,25 @@ class Witness(Protocol):
         """No rule stands for the owner any more."""
 
 
-class Doorkeeper:
+class RuleReconciler:
     """The worker and its two sets of rules: those that are wanted and those that stand."""
 
-    def __init__(self, priority: int, witness: Witness) -> None:
+    def __init__(self, priority: int, witness: RuleWitness) -> None:
         self._priority = priority
         self._witness = witness
         self._firewalld = Firewalld(self._on_event)
         self._placements: dict[Hashable, Placement] = {}
-        self._wanted_by: dict[Hashable, frozenset[Placed]] = {}
-        self._wanted: dict[Placed, set[Hashable]] = {}
-        self._standing: set[Placed] = set()
+        self._wanted_by: dict[Hashable, frozenset[ZoneRule]] = {}
+        self._wanted: dict[ZoneRule, set[Hashable]] = {}
+        self._standing: set[ZoneRule] = set()
         # Owners that wait for firewalld to confirm the rest of their rules: up, or down.
-        self._rising: dict[Hashable, set[Placed]] = {}
-        self._falling: dict[Hashable, set[Placed]] = {}
+        self._rising: dict[Hashable, set[ZoneRule]] = {}
+        self._falling: dict[Hashable, set[ZoneRule]] = {}
         # What to add and what to remove next. A rule may be in both or in neither by the time it is looked at.
-        self._to_add: dict[Placed, None] = {}
-        self._to_remove: dict[Placed, None] = {}
+        self._to_add: dict[ZoneRule, None] = {}
+        self._to_remove: dict[ZoneRule, None] = {}
         self._closing_is_next = False
-        self._refused: set[Placed] = set()
+        self._refused: set[ZoneRule] = set()
         self._explained: set[tuple[str, str]] = set()
         self._trusted = False
         self._everywhere = True
@@ -84,7 +84,7 @@ class Doorkeeper:
 
     # What owners say. ------------------------------------------------------------------------------------------------
 
-    def want(self, owner: Hashable, placement: Placement) -> None:
+    def set_desired(self, owner: Hashable, placement: Placement) -> None:
         """From now on the owner wants these rules, and no others that it wanted before."""
         self._placements[owner] = placement
         self._falling.pop(owner, None)
@@ -92,7 +92,7 @@ class Doorkeeper:
             self._place(owner, frozenset(placement(self.zones)))
         self._stir()
 
-    def forget(self, owner: Hashable) -> None:
+    def clear(self, owner: Hashable) -> None:
         """From now on the owner wants nothing."""
         if self._placements.pop(owner, None) is None:
             return
@@ -113,7 +113,7 @@ class Doorkeeper:
         self._refused.clear()
         self._stir()
 
-    def _distrust(self) -> None:
+    def _invalidate(self) -> None:
         """Nothing is known of any zone any more."""
         self._trusted = False
         self._everywhere = True
@@ -126,10 +126,10 @@ class Doorkeeper:
                 self._place(owner, frozenset(placement(self.zones)))
             self._stir()
 
-    def forget_all(self) -> None:
+    def clear_all(self) -> None:
         """From now on nobody wants anything, and nothing of ours shall be in the permanent configuration either."""
         for owner in list(self._placements):
-            self.forget(owner)
+            self.clear(owner)
         self._permanent_stale = True
         self._stir()
 
@@ -177,7 +177,7 @@ class Doorkeeper:
         """The connection, for whoever wants to read."""
         return self._firewalld
 
-    def _place(self, owner: Hashable, rules: frozenset[Placed]) -> None:
+    def _place(self, owner: Hashable, rules: frozenset[ZoneRule]) -> None:
         before = self._wanted_by.get(owner, frozenset())
         self._wanted_by[owner] = rules
         for placed in before - rules:
@@ -199,11 +199,11 @@ class Doorkeeper:
     def _on_event(self, event: Event) -> None:
         match event:
             case Event.CAME:
-                self._distrust()
+                self._invalidate()
                 self._zones_stale = True
                 self._permanent_stale = True
             case Event.GONE:
-                self._distrust()
+                self._invalidate()
                 if not self._silent:
                     logger.warning("firewalld is gone: doors wait until it is back", extra=_about("gone"))
                 self._silent = True
@@ -211,7 +211,7 @@ class Doorkeeper:
                 logger.info(
                     "firewalld was reloaded: %d rules are put back", len(self._wanted), extra=_about("reloaded")
                 )
-                self._distrust()
+                self._invalidate()
                 self._zones_stale = True
             case Event.ZONES_CHANGED:
                 self._zones_stale = True
@@ -240,7 +240,7 @@ class Doorkeeper:
                 try:
                     await self._work()
                 except FirewallError as error:
-                    await self._overcome(error)
+                    await self._recover(error)
         finally:
             connection.cancel()
             await asyncio.gather(connection, return_exceptions=True)
@@ -251,7 +251,7 @@ class Doorkeeper:
             if self._zones_stale:
                 await self._read_zones()
             elif not self._trusted:
-                await self._survey()
+                await self._read_back()
             elif self._closing_is_next and (placed := self._next_to_close()):
                 self._closing_is_next = False
                 if placed in self._standing and placed not in self._wanted:
@@ -270,13 +270,13 @@ class Doorkeeper:
                 return
 
     @staticmethod
-    def _next(queue: dict[Placed, None]) -> Placed | None:
+    def _next(queue: dict[ZoneRule, None]) -> ZoneRule | None:
         for placed in queue:
             del queue[placed]
             return placed
         return None
 
-    def _next_to_close(self) -> Placed | None:
+    def _next_to_close(self) -> ZoneRule | None:
         """A rule of an owner that wants nothing any more: it waits for one rule that is added, and not for all of them.
         A rule that another one takes the place of does, so that there is no gap."""
         for rules in self._falling.values():
@@ -298,7 +298,7 @@ class Doorkeeper:
             logger.info("firewalld answers", extra=_about("answers"))
         self.replace_all()
 
-    async def _survey(self) -> None:
+    async def _read_back(self) -> None:
         """Read back what stands. What carries the mark and nobody wants goes; it is not asked whose it was."""
         assert self.zones is not None
         used = {placed.zone for placed in (*self._wanted, *self._standing)}
@@ -306,13 +306,13 @@ class Doorkeeper:
         self._trusted, self._everywhere = True, False
         try:
             standing = {
-                Placed(zone, rule)
+                ZoneRule(zone, rule)
                 for zone in sorted(looked_at)
                 for rule in await self._firewalld.rules(zone)
                 if rich_rule.is_marked(rule, self._priority)
             }
         except FirewallError:
-            self._distrust()
+            self._invalidate()
             self._zones_stale = True  # a zone may have gone while we looked
             raise
         if strangers := standing - self._standing - self._wanted.keys():
@@ -329,7 +329,7 @@ class Doorkeeper:
         self._failures = 0
         self._surveyed.set()
 
-    async def _add(self, placed: Placed) -> None:
+    async def _add(self, placed: ZoneRule) -> None:
         try:
             await self._firewalld.add(*placed)
         except FirewallError as error:
@@ -348,7 +348,7 @@ class Doorkeeper:
         if placed not in self._wanted:  # it closed meanwhile
             self._to_remove[placed] = None
 
-    async def _remove(self, placed: Placed) -> None:
+    async def _remove(self, placed: ZoneRule) -> None:
         # From the moment that it is asked for: who wants the rule again meanwhile waits until it was added again.
         self._standing.discard(placed)
         try:
@@ -383,9 +383,9 @@ class Doorkeeper:
                 raise
             logger.error("firewalld's permanent configuration is not looked after: %s", error)
 
-    async def _overcome(self, error: FirewallError) -> None:
+    async def _recover(self, error: FirewallError) -> None:
         """Wait until it makes sense to look again; the log says once what it waits for."""
-        self._distrust()
+        self._invalidate()
         if error.code == firewalld.UNREACHABLE:
             return  # its coming back will wake us
         if error.code == firewalld.UNANSWERED:
@@ -405,7 +405,7 @@ class Doorkeeper:
             await asyncio.sleep(min(_FIRST_RETRY * 2**self._failures, _LAST_RETRY))
         self._wake.set()
 
-    def _explain(self, what: str, placed: Placed, error: FirewallError) -> None:
+    def _explain(self, what: str, placed: ZoneRule, error: FirewallError) -> None:
         """Once for each zone and reason: what is refused is tried again at every check."""
         if (placed.zone, error.code) not in self._explained:
             self._explained.add((placed.zone, error.code))
@@ -424,7 +424,7 @@ class Doorkeeper:
 
 
 def _about(reason: object, **more: object) -> dict[str, object]:
-    return about(LogEvent.FIREWALLD, reason=reason, **more)
+    return event_fields(LogEvent.FIREWALLD, reason=reason, **more)
 
 
 def _remedy(error: FirewallError) -> str:

@@ -42,7 +42,7 @@ class Zones:
         """The zones that packets can fall into: those with an interface or a source, and the default one."""
         return tuple(sorted({self.default, *self.interfaces.values(), *self.sources.values()}))
 
-    def outward(self) -> tuple[str, ...]:
+    def external(self) -> tuple[str, ...]:
         """The zones that strangers' packets fall into: the default one and those with an interface, but for those that
         container and virtual machine software makes for its own bridges."""
         return tuple(sorted({self.default, *self.interfaces.values()} - INNER))

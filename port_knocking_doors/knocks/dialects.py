@@ -18,7 +18,7 @@ def accepted(sequence: Sequence) -> tuple[Codes, ...]:
     return tuple(frozenset(_marked(_codes(step), sequence)) for step in sequence.steps)
 
 
-def heard(sequences: Iterable[Sequence]) -> Mapping[Sequence, Codes]:
+def subscribed_codes(sequences: Iterable[Sequence]) -> Mapping[Sequence, Codes]:
     """For each of these sequences, all of which are in force, what is a knock for it.
 
     Doors of one of knockd's files share what they hear, if their flags are the same: there may be thousands.

@@ -43,7 +43,7 @@ from port_knocking_doors.model import LISTENED, Dialect, Reach, Sequence
 class Verdict(Enum):
     """What a knock was judged to be."""
 
-    UNNAMED = auto()  # a step of no sequence: not a knock
+    NOT_A_KNOCK = auto()  # a step of no sequence: not a knock
     IGNORED = auto()  # its knocker erred a moment ago
     REPEATED = auto()  # the packet just accepted, once more
     WRONG = auto()  # the next step of no sequence: the knocker is ignored from now on
@@ -61,16 +61,16 @@ class Outcome:
     stages: tuple[tuple[Sequence, int], ...] = field(default=(), compare=False)
     """Every sequence that the knock moved, with the number of steps done."""
 
-    def __post_init__(self) -> None:
-        told = any(sequence.dialect is Dialect.KNOCKD for sequence, _ in self.stages)
-        object.__setattr__(self, "matters", told or self.verdict in (Verdict.WRONG, Verdict.COMPLETE))
-
-    matters: bool = field(init=False, compare=False)
+    needs_action: bool = field(init=False, compare=False)
     """Whether anything is to be done about it, if only to tell of each stage as knockd does; worked out beforehand, for
     the sake of a flood of those that don't."""
 
+    def __post_init__(self) -> None:
+        told = any(sequence.dialect is Dialect.KNOCKD for sequence, _ in self.stages)
+        object.__setattr__(self, "needs_action", told or self.verdict in (Verdict.WRONG, Verdict.COMPLETE))
 
-UNNAMED = Outcome(Verdict.UNNAMED)
+
+NOT_A_KNOCK = Outcome(Verdict.NOT_A_KNOCK)
 IGNORED = Outcome(Verdict.IGNORED)
 REPEATED = Outcome(Verdict.REPEATED)
 WRONG = Outcome(Verdict.WRONG)
@@ -83,13 +83,13 @@ _CODE = (1 << _REACH_SHIFT) - 1
 
 
 Judge = Callable[[bytes, int, int, float], Outcome]
-"""`Knockers.on_knock`, or what stands for it: source, code, echo and time of a knock → what it was judged to be."""
+"""`KnockerTable.on_knock`, or what stands for it: source, code, echo and time of a knock → what it was judged to be."""
 
 Act = Callable[[bytes, int, Outcome, float], None]
-"""Called with source, index of the interface (0: not known), outcome and time, where the outcome matters."""
+"""Called with source, index of the interface (0: not known), outcome and time, where the outcome needs action."""
 
 
-class _Course:
+class _CompiledSequence:
     """A sequence prepared for matching: what each step accepts, every outcome made beforehand."""
 
     __slots__ = (
@@ -123,26 +123,26 @@ class _Course:
 class _Hearing(NamedTuple):
     """What one code is to the sequences that hear it."""
 
-    native: tuple[_Course, ...] = ()
-    foreign: tuple[_Course, ...] = ()
+    native: tuple[_CompiledSequence, ...] = ()
+    foreign: tuple[_CompiledSequence, ...] = ()
     """Of the other dialects."""
-    first: _Course | None = None
+    first: _CompiledSequence | None = None
     """The one course that it is the first of several steps of, where there is one such."""
-    alone: _Course | None = None
+    alone: _CompiledSequence | None = None
     """That course, where the code is nothing else to anybody."""
 
 
 class _Attempt:
     """How far one knocker is in one sequence, and the packet that brought it there. Stage 0: it is through."""
 
-    __slots__ = ("course", "echo", "heard", "stage", "started")
+    __slots__ = ("course", "heard", "packet_id", "stage", "started")
 
-    def __init__(self, course: _Course, stage: int, now: float, echo: int) -> None:
+    def __init__(self, course: _CompiledSequence, stage: int, now: float, packet_id: int) -> None:
         self.course = course
         self.stage = stage
         self.started = now
         self.heard = now
-        self.echo = echo
+        self.packet_id = packet_id
 
     def is_on_its_way(self, now: float) -> bool:
         """Whether there are steps behind it and steps ahead, and time left."""
@@ -172,7 +172,7 @@ class Seen(NamedTuple):
     """Seconds since it was heard last."""
 
 
-class Knockers:
+class KnockerTable:
     """The one table of knockers, whatever heard them.
 
     `ignoring_period`: seconds for which a knocker that erred is not heard.
@@ -188,12 +188,12 @@ class Knockers:
         traps: Mapping[int, frozenset[Sequence]] = MappingProxyType({}),
     ) -> None:
         every = tuple(sequence for sequence in sequences if sequence.steps)
-        self._courses = {sequence: _Course(sequence) for sequence in every}
+        self._courses = {sequence: _CompiledSequence(sequence) for sequence in every}
         courses = self._courses.values()
-        self._heard = dialects.heard(every)
+        self._heard = dialects.subscribed_codes(every)
         self._traps = traps
         self._hearings: dict[int, _Hearing] = {}
-        self._trapped_by: dict[int, tuple[_Course, ...]] = {}
+        self._trapped_by: dict[int, tuple[_CompiledSequence, ...]] = {}
         self._numbers: dict[frozenset[Reach], int] = {}
         self._number(self.reaches)
         # On a port that both ears hear, one packet is judged twice, for different sequences: what is wrong for the one
@@ -215,7 +215,7 @@ class Knockers:
         self._knockers: dict[bytes, _Knocker] = {}
         # Who has made the first step of one sequence, and nothing else, is of rank 1, too: sequence, time and echo.
         # Nearly all of a flood from forged sources is that, and costs a third like this (measured: 0.8 against 1.3 µs).
-        self._newcomers: OrderedDict[bytes, tuple[_Course, float, int]] = OrderedDict()
+        self._newcomers: OrderedDict[bytes, tuple[_CompiledSequence, float, int]] = OrderedDict()
 
     @property
     def sniffed(self) -> frozenset[int]:
@@ -250,7 +250,7 @@ class Knockers:
         # By what they hear, since the doors of one file hear the same: to list each door for each code took a minute
         # where there are hundreds of doors.
         alike: dict[int, list[int]] = defaultdict(list)
-        begun: dict[int, list[_Course]] = defaultdict(list)
+        begun: dict[int, list[_CompiledSequence]] = defaultdict(list)
         sets: dict[int, Codes] = {}
         for place, sequence, course in within:
             codes = self._heard[sequence]
@@ -263,8 +263,8 @@ class Knockers:
             for code in codes:
                 heard_by[code].append(which)
         every = tuple(self._courses.values())
-        listening: dict[tuple[int, ...], tuple[_Course, ...]] = {}
-        made: dict[tuple[tuple[int, ...], _Course | None, bool], _Hearing] = {}
+        listening: dict[tuple[int, ...], tuple[_CompiledSequence, ...]] = {}
+        made: dict[tuple[tuple[int, ...], _CompiledSequence | None, bool], _Hearing] = {}
         for code, which_sets in heard_by.items():
             key = tuple(which_sets)
             if key not in listening:
@@ -275,7 +275,7 @@ class Knockers:
             if kind not in made:
                 made[kind] = _hearing(listening[key], first, is_alone=is_alone)
             self._hearings[code | added] = made[kind]
-        trapped: dict[frozenset[Sequence], tuple[_Course, ...]] = {}
+        trapped: dict[frozenset[Sequence], tuple[_CompiledSequence, ...]] = {}
         for code, of_trap in self._traps.items():
             if of_trap not in trapped:
                 trapped[of_trap] = tuple(self._courses[one] for one in of_trap if one.reach in reaches)
@@ -286,38 +286,38 @@ class Knockers:
     def __len__(self) -> int:
         return len(self._newcomers) + len(self._knockers)
 
-    def on_knock(self, source: bytes, code: int, echo: int, now: float) -> Outcome:
+    def on_knock(self, source: bytes, code: int, packet_id: int, now: float) -> Outcome:
         """Judge one knock.
 
         `source`: the canonical address, packed (4 or 16 bytes). `code`: `Step.code` of what arrived, with `LISTENED`
-        if a socket heard it, and with what `within` says. `echo`: what tells a packet from a later one with the same
-        step: its source port (and for TCP its sequence number).
+        if a socket heard it, and with what `within` says. `packet_id`: what tells a packet from a later one with the
+        same step: its source port (and for TCP its sequence number).
         """
         hearing = self._hearings.get(code)
         if hearing is None:
             trapped = self._trapped_by.get(code)
-            return UNNAMED if trapped is None else self._on_trap(source, trapped, now)
+            return NOT_A_KNOCK if trapped is None else self._on_trap(source, trapped, now)
         knocker = self._knockers.get(source)
         if knocker is None:
             newcomers = self._newcomers
             newcomer = newcomers.get(source)
             if newcomer is not None:
                 # A flood from one source ends here (measured: 0.35 µs, against 1.5 µs by way of the rules below).
-                course, heard, its_echo = newcomer
-                if echo == its_echo and hearing.alone is course and now - heard < course.span:
+                course, heard, its_packet_id = newcomer
+                if packet_id == its_packet_id and hearing.alone is course and now - heard < course.span:
                     return REPEATED
                 knocker = self._known(newcomer)
             else:
                 first = hearing.first
                 if first is not None:
                     if len(newcomers) + len(self._knockers) < self._limit:
-                        newcomers[source] = (first, now, echo)
+                        newcomers[source] = (first, now, packet_id)
                     elif not self._nowhere and len(newcomers) >= self._share:
                         # What `_make_room` would do, for a flood of forged sources (measured: 0.9 against 1.7 µs).
                         newcomers.popitem(False)
-                        newcomers[source] = (first, now, echo)
+                        newcomers[source] = (first, now, packet_id)
                     elif self._make_room(1):
-                        newcomers[source] = (first, now, echo)
+                        newcomers[source] = (first, now, packet_id)
                     return first.advanced[1]
                 knocker = _Knocker((), now, 0)
         native, foreign, _, _ = hearing
@@ -347,7 +347,7 @@ class Knockers:
                 if attempt is None:
                     continue
                 # At stage 0 the index is -1, and that is right: the packet just accepted was the last step.
-                if attempt.echo == echo and code in accepts[stage - 1]:
+                if attempt.packet_id == packet_id and code in accepts[stage - 1]:
                     repeated = True
                     continue
                 left = tuple(other for other in left if other is not attempt)
@@ -357,7 +357,7 @@ class Knockers:
             if stage == 0 and course.group in busy:
                 continue
             if attempt is None:
-                attempt = _Attempt(course, 0, now, echo)
+                attempt = _Attempt(course, 0, now, packet_id)
                 left = (*left, attempt)
             elif stage == 0:
                 attempt.started = now
@@ -369,7 +369,7 @@ class Knockers:
                 outcome = course.advanced[stage] if outcome is None else _both(outcome, course.advanced[stage])
             attempt.stage = stage
             attempt.heard = now
-            attempt.echo = echo
+            attempt.packet_id = packet_id
 
         if outcome is None:
             if repeated:
@@ -377,31 +377,31 @@ class Knockers:
             if native and code not in self._heard_twice:
                 return self._err(source, knocker, now, left)
             if left is attempts:
-                return IGNORED if is_ignored else UNNAMED
-            outcome = UNNAMED
+                return IGNORED if is_ignored else NOT_A_KNOCK
+            outcome = NOT_A_KNOCK
         knocker.attempts = left
         knocker.heard = now
         self._file(source, knocker)
         return outcome
 
-    def _on_trap(self, source: bytes, trapped: tuple[_Course, ...], now: float) -> Outcome:
+    def _on_trap(self, source: bytes, trapped: tuple[_CompiledSequence, ...], now: float) -> Outcome:
         """A trap is a wrong knock for whoever is between two steps of one of its sequences, and nothing otherwise."""
         knocker = self._knockers.get(source)
         if knocker is None:
             newcomer = self._newcomers.get(source)
             if newcomer is None:
-                return UNNAMED
+                return NOT_A_KNOCK
             knocker = self._known(newcomer)
         caught = [attempt for attempt in knocker.attempts if attempt.course in trapped and attempt.is_on_its_way(now)]
         if not caught:
-            return UNNAMED
+            return NOT_A_KNOCK
         left = tuple(attempt for attempt in knocker.attempts if attempt not in caught)
         if any(attempt.course.dialect is Dialect.NATIVE for attempt in caught) and now >= knocker.ignored_until:
             return self._err(source, knocker, now, left)
         knocker.attempts = left
         knocker.heard = now
         self._file(source, knocker)
-        return UNNAMED
+        return NOT_A_KNOCK
 
     def _err(self, source: bytes, knocker: _Knocker, now: float, left: tuple[_Attempt, ...]) -> Outcome:
         """Nothing native that it sends counts for a while; what it does in other dialects is left to them."""
@@ -419,7 +419,7 @@ class Knockers:
             return int(newcomer is not None and newcomer[0].sequence == sequence)
         return sum(attempt.stage for attempt in knocker.attempts if attempt.course.sequence == sequence)
 
-    def adopt(self, other: "Knockers") -> None:
+    def adopt(self, other: "KnockerTable") -> None:
         """Take over, into an empty table, what another one knows of knockers on the way through sequences of this one.
 
         Those are the ones with the same steps under the same rules, whatever else about them has changed. Each knocker
@@ -434,7 +434,7 @@ class Knockers:
             attempts = []
             for attempt in knocker.attempts:
                 if (course := renewed[attempt.course]) is not None:
-                    same = _Attempt(course, attempt.stage, attempt.heard, attempt.echo)
+                    same = _Attempt(course, attempt.stage, attempt.heard, attempt.packet_id)
                     same.started = attempt.started
                     attempts.append(same)
             if attempts or knocker.ignored_until > knocker.heard:
@@ -460,9 +460,9 @@ class Knockers:
         return min(oldest) + self._memory if oldest else None
 
     @staticmethod
-    def _known(newcomer: tuple[_Course, float, int]) -> _Knocker:
-        course, heard, echo = newcomer
-        return _Knocker((_Attempt(course, 1, heard, echo),), heard, 1)
+    def _known(newcomer: tuple[_CompiledSequence, float, int]) -> _Knocker:
+        course, heard, packet_id = newcomer
+        return _Knocker((_Attempt(course, 1, heard, packet_id),), heard, 1)
 
     def _file(self, source: bytes, knocker: _Knocker) -> None:
         """Put the knocker behind the others of its rank."""
@@ -574,7 +574,7 @@ def _both(one: Outcome, other: Outcome) -> Outcome:
     return replace(other, stages=stages)
 
 
-def _hearing(courses: tuple[_Course, ...], first: _Course | None, *, is_alone: bool) -> _Hearing:
+def _hearing(courses: tuple[_CompiledSequence, ...], first: _CompiledSequence | None, *, is_alone: bool) -> _Hearing:
     native = tuple(course for course in courses if course.dialect is Dialect.NATIVE)
     foreign = tuple(course for course in courses if course.dialect is not Dialect.NATIVE)
     return _Hearing(native, foreign, first, first if is_alone else None)

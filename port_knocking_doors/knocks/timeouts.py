@@ -13,7 +13,7 @@ LIMIT = 4096
 """How many are watched at once, at the most."""
 
 
-class Lapses:
+class AttemptTimeouts:
     """Those who made the first step of a sequence, until its time limit."""
 
     def __init__(self, limit: int = LIMIT) -> None:

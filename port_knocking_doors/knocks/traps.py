@@ -16,7 +16,7 @@ from random import Random
 from port_knocking_doors.model import PORT_MAX, Flags, Port, Protocol, Sequence, Step
 
 
-def lay(
+def choose_traps(
     sequences: Iterable[Sequence], served: Collection[Port], outgoing: range, random: Random
 ) -> dict[int, frozenset[Sequence]]:
     """Choose the traps; by the code of what hits one (`Step.code`), the sequences that it is a trap for.

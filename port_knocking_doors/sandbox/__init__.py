@@ -9,7 +9,7 @@
 runs in there is `inside` (the first process) and `agent` (one a host), which speak over a `channel`.
 """
 
-from port_knocking_doors.sandbox.box import Bus, Firewalld, Polkit, Sandbox
+from port_knocking_doors.sandbox.box import Bus, FirewalldService, Polkit, Sandbox
 from port_knocking_doors.sandbox.host import Attempt, ClientHost, Datagram, Host, Listener, Outcome, Watch
 from port_knocking_doors.sandbox.process import Output, Process
 
@@ -18,7 +18,7 @@ __all__ = [
     "Bus",
     "ClientHost",
     "Datagram",
-    "Firewalld",
+    "FirewalldService",
     "Host",
     "Listener",
     "Outcome",

@@ -10,10 +10,10 @@ from typing import Any
 
 from port_knocking_doors.errors import SandboxError
 from port_knocking_doors.sandbox import launch
-from port_knocking_doors.sandbox.host import ClientHost, Host, Link
+from port_knocking_doors.sandbox.host import ClientHost, Host, HostLink
 from port_knocking_doors.sandbox.inside import BUS_SOCKET, RUNTIME_DIRECTORY
 from port_knocking_doors.sandbox.process import AgentLink, Process, RequestError
-from port_knocking_doors.system.resource import Scoped
+from port_knocking_doors.system.resource import Resource
 
 READY_WITHIN = 30.0
 """Seconds until the bus or firewalld must have come up."""
@@ -41,7 +41,7 @@ def _say(line: str) -> None:
     print(f"sandbox: {line}", file=sys.stderr, flush=True)
 
 
-class Service:
+class BoxService:
     """A program on the server that a test stops and starts; `runs` holds one process for each start."""
 
     def __init__(self, server: Host, argv: list[str]) -> None:
@@ -105,7 +105,7 @@ class Service:
         self.process.wait(STOPPED_WITHIN)
 
 
-class Bus(Service):
+class Bus(BoxService):
     """The private system bus. firewalld ends when its bus does, as everywhere."""
 
     def __init__(self, server: Host) -> None:
@@ -121,7 +121,7 @@ class Bus(Service):
             raise self._failure("the bus did not start") from None
 
 
-class Firewalld(Service):
+class FirewalldService(BoxService):
     """The real firewalld of the sandbox."""
 
     def __init__(self, server: Host, link: AgentLink) -> None:
@@ -158,7 +158,7 @@ class Firewalld(Service):
         )
 
 
-class Polkit(Service):
+class Polkit(BoxService):
     """The real polkitd on the sandbox's bus, with rules of its own: those of this machine are out of its sight."""
 
     PROGRAM = "/usr/lib/polkit-1/polkitd"
@@ -181,7 +181,7 @@ class Polkit(Service):
             time.sleep(_POLL)
 
 
-class Sandbox(Scoped):
+class Sandbox(Resource):
     """A server with a real firewalld and one client host for each name, for as long as the `with` lasts.
 
     `users`: other users than root are wanted in there, which not everybody can have without root.
@@ -203,7 +203,7 @@ class Sandbox(Scoped):
 
     server: Host
     bus: Bus
-    firewalld: Firewalld
+    firewalld: FirewalldService
 
     @property
     def way(self) -> str:
@@ -218,7 +218,7 @@ class Sandbox(Scoped):
         self.server = Host("server", link, self._environment, self.processes)
         self.bus = Bus(self.server)
         self.bus.start()
-        self.firewalld = Firewalld(self.server, link)
+        self.firewalld = FirewalldService(self.server, link)
         self.firewalld.begin()
         for name in self._wanted:
             self.add_client(name)
@@ -238,7 +238,7 @@ class Sandbox(Scoped):
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,11}", name) or name in self.hosts:
             raise ValueError(f"{name!r}: a host's name is short, of small letters, and its own")
         number = len(self.hosts) + 1
-        cable = Link(
+        cable = HostLink(
             server_interface=f"to-{name}",
             interface="eth0",
             server4=IPv4Address(f"10.0.{number}.1"),
@@ -275,7 +275,7 @@ class Sandbox(Scoped):
         return link, link.hello()
 
 
-def _server_commands(cable: Link, client: int) -> str:
+def _server_commands(cable: HostLink, client: int) -> str:
     return (
         f"link add {cable.server_interface} type veth peer name {cable.interface} netns {client}\n"
         f"address add {cable.server4}/24 dev {cable.server_interface}\n"
@@ -284,7 +284,7 @@ def _server_commands(cable: Link, client: int) -> str:
     )
 
 
-def _client_commands(cable: Link) -> str:
+def _client_commands(cable: HostLink) -> str:
     return (
         f"address add {cable.address4}/24 dev {cable.interface}\n"
         f"address add {cable.address6}/64 dev {cable.interface} nodad\n"

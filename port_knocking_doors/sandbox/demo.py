@@ -334,7 +334,7 @@ def _sleep_until(when: float) -> bool:
 
 
 @dataclass
-class Step:
+class StoryStep:
     """One claim of the story; `seconds` is set where something else than the step itself was timed."""
 
     claim: str
@@ -373,9 +373,9 @@ class Narrator:
             self._wrapped("| ", line, self._DIM)
 
     @contextmanager
-    def step(self, claim: str, *, summary: str = "", timed: bool = True) -> Iterator[Step]:
+    def step(self, claim: str, *, summary: str = "", timed: bool = True) -> Iterator[StoryStep]:
         """Do it, then claim it, with the seconds that it took; `summary` is its name in the closing table."""
-        step = Step(claim)
+        step = StoryStep(claim)
         began = now()
         try:
             yield step

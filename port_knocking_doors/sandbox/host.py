@@ -172,7 +172,7 @@ def _solicited_node(address: IPv6Address) -> IPv6Address:
 
 
 @dataclass(frozen=True)
-class Link:
+class HostLink:
     """The cable between a client and the server: one subnet of each family."""
 
     server_interface: str
@@ -191,7 +191,7 @@ class ClientHost(Host):
     """
 
     def __init__(
-        self, name: str, link: AgentLink, environment: Mapping[str, str], processes: list[Process], cable: Link
+        self, name: str, link: AgentLink, environment: Mapping[str, str], processes: list[Process], cable: HostLink
     ) -> None:
         super().__init__(name, link, environment, processes)
         self.server_interface = cable.server_interface
@@ -243,4 +243,4 @@ class Watch:
         self.stop()
 
 
-__all__ = ["Attempt", "ClientHost", "Datagram", "Host", "Link", "Listener", "Outcome", "Output", "Watch"]
+__all__ = ["Attempt", "ClientHost", "Datagram", "Host", "HostLink", "Listener", "Outcome", "Output", "Watch"]

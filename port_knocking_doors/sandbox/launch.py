@@ -59,7 +59,7 @@ def check_programs() -> None:
 
 
 @dataclass(frozen=True)
-class Way:
+class Isolation:
     """One way in: what stands before `unshare`, its options, and whether somebody may have to type a password."""
 
     name: str
@@ -76,7 +76,7 @@ class Way:
 class Entrance:
     """The first process of a sandbox, made and ready; it and everything in there end with `close`, or with us."""
 
-    def __init__(self, way: Way) -> None:
+    def __init__(self, way: Isolation) -> None:
         self.way = way
         mine, theirs = socket.socketpair()
         with theirs:
@@ -157,32 +157,32 @@ def enter(say: Say, *, users: bool = False) -> Entrance:
     raise SandboxError(f"the sandbox cannot be made: {'; '.join(refusals)}: {_advice()}")
 
 
-def _ways() -> Iterator[Way]:
-    yield Way("a user namespace", (), ("--user", "--map-root-user"))
+def _ways() -> Iterator[Isolation]:
+    yield Isolation("a user namespace", (), ("--user", "--map-root-user"))
     if os.geteuid() == 0:
-        yield Way("root", (), ())
+        yield Isolation("root", (), ())
         return
     yield from _sudo()
 
 
-def _ways_with_users() -> Iterator[Way]:
+def _ways_with_users() -> Iterator[Isolation]:
     if os.geteuid() == 0:
-        yield Way("root", (), ())
+        yield Isolation("root", (), ())
         return
     if shutil.which("newuidmap", path=search_path()):
-        yield Way("a user namespace with users", (), ("--user", "--map-root-user", "--map-auto"))
+        yield Isolation("a user namespace with users", (), ("--user", "--map-root-user", "--map-auto"))
     yield from _sudo()
 
 
-def _sudo() -> Iterator[Way]:
+def _sudo() -> Iterator[Isolation]:
     sudo = shutil.which("sudo", path=search_path())
     if sudo is None:
         return
     try:
         os.close(os.open("/dev/tty", os.O_RDWR))
-        yield Way("sudo", (sudo, "--"), (), asks_password=True)
+        yield Isolation("sudo", (sudo, "--"), (), asks_password=True)
     except OSError:
-        yield Way("sudo", (sudo, "-n", "--"), ())
+        yield Isolation("sudo", (sudo, "-n", "--"), ())
 
 
 def _advice() -> str:

@@ -30,7 +30,7 @@ class RequestError(SandboxError):
         self.kind = kind
 
 
-class Request:
+class AgentRequest:
     """One request under way: its answer, and for a started process its later exit."""
 
     def __init__(self) -> None:
@@ -51,8 +51,8 @@ class AgentLink:
         self._channel = Channel(end)
         self._lock = threading.Lock()
         self._ended = False
-        self._hello = Request()
-        self._requests: dict[int, Request] = {0: self._hello}
+        self._hello = AgentRequest()
+        self._requests: dict[int, AgentRequest] = {0: self._hello}
         self._last = 0
         self._reader = threading.Thread(target=self._read, name=f"sandbox {name}", daemon=True)
         self._reader.start()
@@ -65,7 +65,7 @@ class AgentLink:
         """One request and its answer; `within` is how long the operation itself may take."""
         return self._result(self._start(operation, arguments, ()), within + ANSWER_WITHIN)[0]
 
-    def spawn(self, descriptors: Sequence[int], **arguments: Any) -> tuple[Request, int, int]:
+    def spawn(self, descriptors: Sequence[int], **arguments: Any) -> tuple[AgentRequest, int, int]:
         """Start a process; returns the request, and the process' number inside and outside of the sandbox."""
         request = self._start("spawn", arguments, descriptors)
         inner, (handle,) = self._result(request, ANSWER_WITHIN)
@@ -79,8 +79,8 @@ class AgentLink:
         self._reader.join()
         self._channel.close()
 
-    def _start(self, operation: str, arguments: Message, descriptors: Sequence[int]) -> Request:
-        request = Request()
+    def _start(self, operation: str, arguments: Message, descriptors: Sequence[int]) -> AgentRequest:
+        request = AgentRequest()
         with self._lock:
             if self._ended:
                 raise self._gone()
@@ -93,7 +93,7 @@ class AgentLink:
             raise self._gone() from None
         return request
 
-    def _result(self, request: Request, timeout: float) -> tuple[Any, list[int]]:
+    def _result(self, request: AgentRequest, timeout: float) -> tuple[Any, list[int]]:
         try:
             return request.answer.result(timeout)
         except FutureTimeout:

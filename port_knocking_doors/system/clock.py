@@ -29,7 +29,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         work.close()
 
 
-async def within(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
+async def wait_at_most(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
     """The result of `work`; raises `asyncio.TimeoutError`, and cancels it, if that takes longer. None: no limit.
 
     `asyncio.wait_for` does the same, but before Python 3.12 it can swallow a cancellation.

@@ -22,7 +22,7 @@ JSON = "json"
 _SCRIPT = "trap '' HUP INT QUIT TERM; read -r word && exit 0; exec \"$@\""
 
 
-class Guardian:
+class CrashGuard:
     """A context manager: while it lasts, the end of this process leads to a closer for the mark `priority`.
 
     Entering raises `DoorsError` where no process for it can be had.
@@ -34,7 +34,7 @@ class Guardian:
         self._shell: subprocess.Popen[bytes] | None = None
         self._dismissed = False
 
-    def __enter__(self) -> "Guardian":
+    def __enter__(self) -> "CrashGuard":
         try:
             self._begin()
         except OSError as error:

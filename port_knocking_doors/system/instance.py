@@ -79,7 +79,7 @@ def directory(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 @contextmanager
-def hold_mark(priority: int, role: str = DAEMON, *, leaves_rules: bool = False) -> Iterator[None]:
+def instance_lock(priority: int, role: str = DAEMON, *, leaves_rules: bool = False) -> Iterator[None]:
     """Hold the lock on the mark `priority` for as long as the context lasts.
 
     Where it ends by an exception, or `leaves_rules`, rules with the mark may be left behind: `left_behind` tells later.

@@ -47,7 +47,7 @@ OnChange = Callable[[Change, Link], None]
 """Called once a change is in force; never from within a question, so that it may bind, close and ask as it likes."""
 
 
-class Links:
+class InterfaceMonitor:
     """The links of this network namespace: a context manager, and once entered everything is known.
 
     With `on_change` it needs a running loop, and reads there by itself; without, it reads when it is asked something.
@@ -66,7 +66,7 @@ class Links:
         self._ask_again = -inf
         self._timer: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> "Links":
+    def __enter__(self) -> "InterfaceMonitor":
         try:
             self._socket = _socket()
         except OSError as error:

@@ -28,7 +28,7 @@ _MAPPED = f"{0:016X}" + ("FFFF0000" if sys.byteorder == "little" else "0000FFFF"
 _LOOPBACK6 = f"{0:024X}" + ("01000000" if sys.byteorder == "little" else "00000001")
 
 
-def served_ports(folder: Path = PROC_NET, *, from_outside: bool = False) -> frozenset[Port]:
+def listening_ports(folder: Path = PROC_NET, *, from_outside: bool = False) -> frozenset[Port]:
     """The ports that a socket of this network namespace listens on now; of a file that is not there, none.
 
     `from_outside`: only those that listen on more than loopback.
@@ -53,7 +53,7 @@ def _is_loopback(address: str) -> bool:
     return address == _LOOPBACK6 or (is_ipv4 and _LOOPBACK4.fullmatch(address[-8:]) is not None)
 
 
-def outgoing_ports(file: Path = LOCAL_PORT_RANGE) -> range:
+def ephemeral_ports(file: Path = LOCAL_PORT_RANGE) -> range:
     """The ports that this host's own datagrams leave from, and are answered at (ip(7), ip_local_port_range)."""
     try:
         low, high = map(int, file.read_text("ascii").split())

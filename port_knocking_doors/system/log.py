@@ -1,7 +1,7 @@
 """The log: one event a line on standard error, as a terminal, the journal or a program wants it.
 
-What a program reads has the same events as people's lines: a call that logs says with `about` what the line tells, from
-a fixed vocabulary. No sequence's steps are ever in either.
+What a program reads has the same events as people's lines: a call that logs says with `event_fields` what the line
+tells, from a fixed vocabulary. No sequence's steps are ever in either.
 """
 
 import json
@@ -55,7 +55,7 @@ class LogEvent(str, Enum):
     MESSAGE = "message"  # anything else
 
 
-def about(event: LogEvent, **fields: object) -> dict[str, Any]:
+def event_fields(event: LogEvent, **fields: object) -> dict[str, Any]:
     """The `extra` of a log call: the event, and what is known of it (`address`, `sequence`, `stage`, `reason`, …)."""
     return {"about": (event, fields)}
 

@@ -34,7 +34,7 @@ class Line:
     steps: tuple[Step, ...] = field(repr=False)
 
 
-def in_force(path: str, read: Read) -> Line | None:
+def current_line(path: str, read: Read) -> Line | None:
     """The first usable line, or None where none is left. Raises `DoorsError` where the file cannot be read."""
     try:
         descriptor = _open(path, os.O_RDONLY)
@@ -46,7 +46,7 @@ def in_force(path: str, read: Read) -> Line | None:
         raise DoorsError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def use(line: Line) -> None:
+def consume(line: Line) -> None:
     """Mark the line as used, on the disk. Raises `DoorsError` where that cannot be done: then it must not count.
 
     `LineGoneError` where the line is not there any more: somebody else used it, or edited the file.

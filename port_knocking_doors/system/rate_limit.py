@@ -1,7 +1,7 @@
 """Keeps a log bounded: so many lines in a period, and then how many were left out."""
 
 
-class Throttle:
+class RateLimit:
     """Admits `burst` events in each `period` (seconds) and counts the others."""
 
     def __init__(self, burst: int, period: float) -> None:
@@ -36,7 +36,7 @@ class Throttle:
         return withheld
 
 
-class Spell:
+class Incident:
     """Something told when it begins, summed up while it goes on, and over once a `period` (seconds) was without it."""
 
     def __init__(self, period: float) -> None:

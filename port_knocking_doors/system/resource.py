@@ -3,10 +3,10 @@
 from abc import ABC, abstractmethod
 from typing import TypeVar
 
-S = TypeVar("S", bound="Scoped")
+S = TypeVar("S", bound="Resource")
 
 
-class Scoped(ABC):
+class Resource(ABC):
     """Opened by `with`, closed at its end, and closed, too, where opening fails halfway."""
 
     @abstractmethod

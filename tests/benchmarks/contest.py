@@ -9,7 +9,7 @@ from typing import Any
 from port_knocking_doors.errors import SandboxError
 from tests.benchmarks import probes
 from tests.benchmarks.generator import ANYBODY, Hit, one_by_one
-from tests.benchmarks.rivals import KNOCKERS, STEPS, UNNAMED, Knockd, Ours, Rival, prefixes
+from tests.benchmarks.rivals import KNOCKERS, NOT_A_KNOCK, STEPS, Knockd, Ours, Rival, prefixes
 from tests.benchmarks.stage import say
 
 SHORT, LONG = 3, 5
@@ -66,7 +66,7 @@ ONE_SOURCE, FORGED, NOBODYS = "one source", "forged sources", "ports that nobody
 TRAFFIC = (
     Traffic(ONE_SOURCE, lambda rival: [(str(rival.fixed_address()), STEPS[0])]),
     Traffic(FORGED, lambda _: [(ANYBODY, STEPS[0])]),
-    Traffic(NOBODYS, lambda rival: [(str(rival.fixed_address()), UNNAMED)], is_handled=False),
+    Traffic(NOBODYS, lambda rival: [(str(rival.fixed_address()), NOT_A_KNOCK)], is_handled=False),
 )
 
 

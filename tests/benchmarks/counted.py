@@ -12,7 +12,7 @@ from typing import Any
 
 from port_knocking_doors import cli
 from port_knocking_doors.capture.sniffer import Sniffer
-from port_knocking_doors.knocks.table import Knockers
+from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.system import clock
 
 _latest: dict[type[Any], Any] = {}
@@ -30,7 +30,7 @@ def _remember(kind: type[Any]) -> None:
 
 
 def _tell(*_: object) -> None:
-    sniffer, knockers = _latest[Sniffer], _latest[Knockers]
+    sniffer, knockers = _latest[Sniffer], _latest[KnockerTable]
     sniffer._look(clock.now())
     counts = {"seen": sniffer.seen, "dropped": sniffer.dropped, "table": len(knockers)}
     os.write(1, json.dumps(counts).encode() + b"\n")
@@ -38,6 +38,6 @@ def _tell(*_: object) -> None:
 
 if __name__ == "__main__":
     _remember(Sniffer)
-    _remember(Knockers)
+    _remember(KnockerTable)
     signal.signal(signal.SIGUSR1, _tell)
     cli.main()

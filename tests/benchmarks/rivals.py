@@ -23,7 +23,7 @@ from tests.helpers.running import write_configuration
 
 STEPS: tuple[Hit, ...] = (("udp", 22007), ("tcp", 22003), ("udp", 22011), ("udp", 22001), ("tcp", 22005))
 """As many of them as a measurement wants."""
-UNNAMED: Hit = ("udp", 40000)
+NOT_A_KNOCK: Hit = ("udp", 40000)
 """Neither a step nor, within the range of outgoing ports, ever a trap."""
 TIMEOUT = 10
 """Seconds for a whole sequence."""

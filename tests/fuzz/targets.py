@@ -67,12 +67,12 @@ def check_packet(module: ModuleType, data: bytes) -> None:
     for around in (bytes(300), b"\xff" * 300):
         assert module.parse(around + data + around, len(around), len(data)) == read, "it read beyond the packet"
     if read is not None:
-        source, destination, code, echo = read
+        source, destination, code, packet_id = read
         assert len(source) in (4, 16)
         assert len(destination) in (4, 16)
         assert code & 0xFFFF <= 0xFFFF
         assert code >> 16 & 0xFF in (6, 17)
-        assert 0 <= echo < 1 << 48
+        assert 0 <= packet_id < 1 << 48
 
 
 def check_ring(module: ModuleType, data: bytes) -> None:

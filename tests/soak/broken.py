@@ -12,10 +12,10 @@ from port_knocking_doors.system import clock
 def deaf_to_reloads() -> None:
     """A doorkeeper that does not restore what a reload of firewalld took."""
     from port_knocking_doors.firewall.firewalld import Event
-    from port_knocking_doors.firewall.reconciler import Doorkeeper
+    from port_knocking_doors.firewall.reconciler import RuleReconciler
 
-    heed = Doorkeeper._on_event
-    Doorkeeper._on_event = lambda self, event: None if event is Event.RELOADED else heed(self, event)  # type: ignore[method-assign]
+    heed = RuleReconciler._on_event
+    RuleReconciler._on_event = lambda self, event: None if event is Event.RELOADED else heed(self, event)  # type: ignore[method-assign]
 
 
 def never_closes() -> None:
@@ -27,23 +27,23 @@ def never_closes() -> None:
 
 def never_ignores() -> None:
     """Who erred is heard all the same."""
-    from port_knocking_doors.knocks.table import Knockers
+    from port_knocking_doors.knocks.table import KnockerTable
 
-    err: Any = Knockers._err
+    err: Any = KnockerTable._err
 
-    def forgive(self: Knockers, source: bytes, knocker: Any, now: float, left: Any) -> Any:
+    def forgive(self: KnockerTable, source: bytes, knocker: Any, now: float, left: Any) -> Any:
         outcome = err(self, source, knocker, now, left)
         knocker.ignored_until = now
         return outcome
 
-    Knockers._err = forgive  # type: ignore[method-assign]
+    KnockerTable._err = forgive  # type: ignore[method-assign]
 
 
 def leaves_commands() -> None:
     """Stop commands do not run before the daemon's end."""
-    from port_knocking_doors.doors.commands import Commands
+    from port_knocking_doors.doors.commands import CommandRunner
 
-    Commands.stop = lambda *_: None  # type: ignore[method-assign]
+    CommandRunner.stop = lambda *_: None  # type: ignore[method-assign]
 
 
 def no_guardian() -> None:
@@ -55,16 +55,16 @@ def no_guardian() -> None:
 
 def leaks() -> None:
     """Memory for each knock that is never given back."""
-    from port_knocking_doors.knocks.table import Knockers
+    from port_knocking_doors.knocks.table import KnockerTable
 
     kept: list[bytes] = []
-    judge: Any = Knockers.on_knock
+    judge: Any = KnockerTable.on_knock
 
-    def keep(self: Knockers, source: bytes, code: int, echo: int, now: float) -> Any:
+    def keep(self: KnockerTable, source: bytes, code: int, packet_id: int, now: float) -> Any:
         kept.append(source * 256)
-        return judge(self, source, code, echo, now)
+        return judge(self, source, code, packet_id, now)
 
-    Knockers.on_knock = keep  # type: ignore[method-assign]
+    KnockerTable.on_knock = keep  # type: ignore[method-assign]
 
 
 def tells() -> None:

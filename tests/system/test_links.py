@@ -11,7 +11,7 @@ from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 
 WATCHER = """
 import asyncio, json, sys
-from port_knocking_doors.system.interfaces import Links
+from port_knocking_doors.system.interfaces import InterfaceMonitor
 
 def on_change(change, link):
     addresses = sorted(map(bytes.hex, link.addresses))
@@ -21,7 +21,7 @@ def on_change(change, link):
 
 async def main():
     global links
-    with Links(on_change) as links:
+    with InterfaceMonitor(on_change) as links:
         print("watching", flush=True)
         await asyncio.Event().wait()
 
@@ -31,12 +31,12 @@ asyncio.run(main())
 ASKER = """
 import json, subprocess, sys
 from ipaddress import ip_address
-from port_knocking_doors.system.interfaces import Links
+from port_knocking_doors.system.interfaces import InterfaceMonitor
 
 def ip(command):
     subprocess.run(["ip", *command.split()], check=True)
 
-with Links() as links:
+with InterfaceMonitor() as links:
     answers = []
     for line in sys.stdin:
         word, _, rest = line.strip().partition(" ")

@@ -108,11 +108,11 @@ class Deadly:
         return deadly(name, real) if name in ("open", "pread", "pwrite", "fsync", "close", "Popen") else real
 
 one_time_file.os, commands.subprocess = Deadly(os), Deadly(subprocess)
-real_use = one_time_file.use
-def use(line):
+real_consume = one_time_file.consume
+def consume(line):
     armed.append(line)  # and not when it only reads which line is in force
-    real_use(line)
-one_time_file.use = use
+    real_consume(line)
+one_time_file.consume = consume
 from port_knocking_doors.cli import main
 sys.argv[0] = "port-knocking-doors"
 main()

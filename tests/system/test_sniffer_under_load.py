@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.capture.sniffer import DROPS_EVERY, GEOMETRY, Sniffer
-from port_knocking_doors.knocks.table import UNNAMED, Outcome
+from port_knocking_doors.knocks.table import NOT_A_KNOCK, Outcome
 from port_knocking_doors.model import Flags, Protocol, Step
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 from tests.helpers.doorstep import said
@@ -51,10 +51,10 @@ async def hear(folder: Path, others: tuple[frozenset[int], ...], exchanges: int)
     stays = Step(Protocol.TCP, STAYS, Flags.SYN).code
     judged: list[int] = []
 
-    def judge(source: bytes, code: int, echo: int, when: float) -> Outcome:
+    def judge(source: bytes, code: int, packet_id: int, when: float) -> Outcome:
         if code == stays:
-            judged.append(echo >> 16)
-        return UNNAMED
+            judged.append(packet_id >> 16)
+        return NOT_A_KNOCK
 
     codes = cycle(other | {stays} for other in others)
     with Sniffer(next(codes), judge, lambda *_: None, lambda *_: 0) as sniffer:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from port_knocking_doors.capture import receiver
-from port_knocking_doors.capture.receiver import Ears
+from port_knocking_doors.capture.receiver import KnockReceiver
 from port_knocking_doors.errors import CaptureError, DoorsError, ListenError
-from port_knocking_doors.knocks.table import Judge, Knockers, Outcome, Verdict
+from port_knocking_doors.knocks.table import Judge, KnockerTable, Outcome, Verdict
 from port_knocking_doors.model import PAYLOAD, Protocol, Sequence, Step
 from tests.helpers.ports import free_ports
 
@@ -53,7 +53,7 @@ class Heard:
     def __init__(self, ports: tuple[int, ...], *steps: int) -> None:
         self.complete: list[str] = []
         self.before = table(ports, *steps)
-        self.ears = Ears(ports, self.before, self.before.on_knock, self._act)
+        self.ears = KnockReceiver(ports, self.before, self.before.on_knock, self._act)
 
     def _act(self, source: bytes, _: int, outcome: Outcome, __: float) -> None:
         assert source == CLIENT
@@ -66,7 +66,7 @@ class Heard:
 
     def sniff(self, *steps: int) -> Verdict:
         """What is said of the last of these UDP knocks, if the sniffer hears them."""
-        verdict = Verdict.UNNAMED
+        verdict = Verdict.NOT_A_KNOCK
         for step in steps:
             code = Step(Protocol.UDP, step).code
             if code in self.sniffer.codes:
@@ -91,10 +91,10 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.01)
 
 
-def table(ports: tuple[int, ...], *steps: int) -> Knockers:
+def table(ports: tuple[int, ...], *steps: int) -> KnockerTable:
     main = Sequence("main", tuple(Step(Protocol.UDP, port) for port in ports), listened=True)
     sniffed = Sequence("ssh", tuple(Step(Protocol.UDP, port) for port in steps))
-    return Knockers((main, sniffed), 5.0, 100)
+    return KnockerTable((main, sniffed), 5.0, 100)
 
 
 def is_free(port: int) -> bool:
@@ -126,7 +126,7 @@ def test_where_the_filter_cannot_be_exchanged_all_that_was_heard_is_heard_and_no
             with pytest.raises(CaptureError):
                 heard.ears.replace((new, *old[:2]), after, after.on_knock)
             assert is_free(new), "a port of the new sequence is listened on"
-            assert heard.sniff(OTHER, OTHER + 1) is Verdict.UNNAMED
+            assert heard.sniff(OTHER, OTHER + 1) is Verdict.NOT_A_KNOCK
             assert heard.sniff(SNIFFED, SNIFFED + 1) is Verdict.COMPLETE
             await heard.opens(*old[1:])  # by whoever was on the way
             assert (len(after), len(heard.before)) == (0, 1), "the table that is judged by is not the one that stays"
@@ -144,7 +144,7 @@ def test_where_a_port_is_taken_the_sniffer_hears_again_what_it_heard(monkeypatch
             after = table((taken, *old[:2]), OTHER, OTHER + 1)
             with pytest.raises(ListenError):
                 heard.ears.replace((taken, *old[:2]), after, after.on_knock)
-            assert heard.sniff(OTHER, OTHER + 1) is Verdict.UNNAMED
+            assert heard.sniff(OTHER, OTHER + 1) is Verdict.NOT_A_KNOCK
             assert heard.sniff(SNIFFED, SNIFFED + 1) is Verdict.COMPLETE
             await heard.opens(*old)
             assert (len(after), len(heard.before)) == (0, 1)
@@ -180,7 +180,7 @@ def test_what_can_be_had_is_heard_and_nothing_else(monkeypatch: pytest.MonkeyPat
             after = table((new, *old[:2]), OTHER, OTHER + 1)
             heard.ears.replace((new, *old[:2]), after, after.on_knock)
             assert is_free(old[2])
-            assert heard.sniff(SNIFFED, SNIFFED + 1) is Verdict.UNNAMED
+            assert heard.sniff(SNIFFED, SNIFFED + 1) is Verdict.NOT_A_KNOCK
             assert heard.sniff(OTHER, OTHER + 1) is Verdict.COMPLETE
             await heard.opens(new, *old[:2])
             sniffer = heard.sniffer

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from port_knocking_doors.capture.recvmmsg import BATCH, IP_PKTINFO, SO_TIMESTAMPNS, Batch, Datagram
+from port_knocking_doors.capture.recvmmsg import BATCH, IP_PKTINFO, SO_TIMESTAMPNS, Datagram, ReceiveBatch
 
 PAYLOAD = b"knock\n"
 LOOPBACK = socket.if_nametoindex("lo")
@@ -52,7 +52,7 @@ def test_a_datagram_is_told_with_its_time_source_port_and_interface(
     before = time.time_ns()
     with ear(family) as sock, mouth(of_sender, address, sock) as sender:
         sender.send(PAYLOAD)
-        assert not Batch(family, PAYLOAD).take(sock.fileno(), 4711, heard)
+        assert not ReceiveBatch(family, PAYLOAD).take(sock.fileno(), 4711, heard)
         ((stamp, source, code, port, interface),) = heard
         assert (source, code) == (socket.inet_pton(of_sender, address), 4711)
         assert (port, interface) == (sender.getsockname()[1], LOOPBACK)
@@ -64,7 +64,7 @@ def test_no_more_than_a_batch_is_taken_and_it_is_told_that_there_may_be_more(
     family: socket.AddressFamily, of_sender: socket.AddressFamily, address: str
 ) -> None:
     heard: list[Datagram] = []
-    batch = Batch(family, PAYLOAD)
+    batch = ReceiveBatch(family, PAYLOAD)
     with ear(family) as sock, mouth(of_sender, address, sock) as sender:
         for _ in range(BATCH + 3):
             sender.send(PAYLOAD)
@@ -83,7 +83,7 @@ def test_no_more_than_a_batch_is_taken_and_it_is_told_that_there_may_be_more(
 )
 def test_nothing_but_the_payload_counts_and_nothing_else_is_disturbed(payload: bytes) -> None:
     heard: list[Datagram] = []
-    batch = Batch(IPV6, PAYLOAD)
+    batch = ReceiveBatch(IPV6, PAYLOAD)
     with ear(IPV6) as sock, mouth(IPV4, "127.0.0.1", sock) as sender:
         for sent in ((PAYLOAD, PAYLOAD), (PAYLOAD, payload), (payload, PAYLOAD)):
             for one in sent:
@@ -94,4 +94,4 @@ def test_nothing_but_the_payload_counts_and_nothing_else_is_disturbed(payload: b
 
 def test_what_the_system_refuses_is_an_error_with_its_number() -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
-        Batch(IPV6, PAYLOAD).take(-1, 1, [])
+        ReceiveBatch(IPV6, PAYLOAD).take(-1, 1, [])

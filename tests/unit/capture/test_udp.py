@@ -10,8 +10,8 @@ import pytest
 
 from port_knocking_doors.capture import udp
 from port_knocking_doors.capture.recvmmsg import BATCH
-from port_knocking_doors.capture.udp import Listeners
-from port_knocking_doors.knocks.table import UNNAMED, Outcome
+from port_knocking_doors.capture.udp import UdpListeners
+from port_knocking_doors.knocks.table import NOT_A_KNOCK, Outcome
 from port_knocking_doors.model import PAYLOAD
 from tests.helpers.ports import free_ports
 
@@ -25,10 +25,10 @@ def test_a_flooded_port_starves_neither_another_one_nor_whatever_else_the_loop_h
 
     def judge(_: bytes, code: int, __: int, ___: float) -> Outcome:
         told.append(code & 0xFFFF)
-        return UNNAMED
+        return NOT_A_KNOCK
 
     async def story() -> None:
-        with Listeners((flooded, quiet), judge, lambda *_: None):
+        with UdpListeners((flooded, quiet), judge, lambda *_: None):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 for place in range(8 * BATCH):
                     if place == 3 * BATCH // 2:
@@ -66,10 +66,10 @@ def test_after_many_at_once_the_sockets_rest_and_nothing_that_came_meanwhile_is_
 
     def judge(*_: object) -> Outcome:
         told.append(port)
-        return UNNAMED
+        return NOT_A_KNOCK
 
     async def story() -> None:
-        with Listeners((port,), judge, lambda *_: None), sender(port) as sock:
+        with UdpListeners((port,), judge, lambda *_: None), sender(port) as sock:
             sock.send(PAYLOAD)
             await turns()
             assert len(told) == 1, "who knocks alone is heard at once"
@@ -96,11 +96,11 @@ def test_closed_while_they_rest_they_do_not_wake(monkeypatch: pytest.MonkeyPatch
 
     def judge(*_: object) -> Outcome:
         told.append(port)
-        return UNNAMED
+        return NOT_A_KNOCK
 
     async def story() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: told.append(-1))
-        with Listeners((port,), judge, lambda *_: None) as ears, sender(port) as sock:
+        with UdpListeners((port,), judge, lambda *_: None) as ears, sender(port) as sock:
             for _ in range(udp.MANY):
                 sock.send(PAYLOAD)
             await turns()

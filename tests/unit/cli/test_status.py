@@ -24,7 +24,7 @@ from port_knocking_doors.control import server, status
 from port_knocking_doors.control.server import Control
 from port_knocking_doors.system import instance
 from tests.helpers.waiting import wait_until
-from tests.unit.control.test_server import PRIORITY, Host
+from tests.unit.control.test_server import PRIORITY, Handler
 from tests.unit.control.test_status import AHEAD, SNAPSHOT
 
 REPOSITORY = Path(__file__).parents[3]
@@ -46,9 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def daemon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What answers, from a thread of its own."""
-    monkeypatch.setattr(Host, "snapshot", lambda _: MANY)
+    monkeypatch.setattr(Handler, "snapshot", lambda _: MANY)
     loop = asyncio.new_event_loop()
-    with Control(PRIORITY, Host()) as socket_:
+    with Control(PRIORITY, Handler()) as socket_:
         work = loop.create_task(socket_.run())
         thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.gather(work, return_exceptions=True)))
         thread.start()

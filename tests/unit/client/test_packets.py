@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from port_knocking_doors.capture.packet import parse
-from port_knocking_doors.client.packets import Means, checksum, flags, means, segment
+from port_knocking_doors.client.packets import SendMethod, checksum, flags, means, segment
 from port_knocking_doors.model import ALL_FLAGS, Address, Flags, Protocol, Step
 from tests.helpers.frames import CLIENT4, CLIENT6, SERVER4, SERVER6
 
@@ -19,25 +19,25 @@ def tcp(flags: int, mask: int = ALL_FLAGS) -> Step:
 
 
 SENT = {
-    "a datagram": (Step(Protocol.UDP, 7000), Means.DATAGRAM, 0),
-    "a bare SYN": (tcp(S), Means.CONNECT, S),
-    "no flags at all": (tcp(0), Means.RAW, 0),
-    "all flags": (tcp(ALL_FLAGS), Means.RAW, ALL_FLAGS),
-    "SYN and ACK": (tcp(S | A), Means.RAW, S | A),
-    "knockd: any flags": (tcp(0, 0), Means.CONNECT, S),
-    "knockd: syn": (tcp(S, S), Means.CONNECT, S),
-    "knockd: syn, !ack": (tcp(S, S | A), Means.CONNECT, S),
-    "knockd: !ack": (tcp(0, A), Means.CONNECT, S),
-    "knockd: !syn": (tcp(0, S), Means.RAW, 0),
-    "knockd: fin, !ack": (tcp(F, F | A), Means.RAW, F),
-    "knockd: syn, ack": (tcp(S | A, S | A), Means.RAW, S | A),
-    "knockd: psh": (tcp(P, P), Means.RAW, P),
-    "a bit outside of the mask": (tcp(S | F, S), Means.CONNECT, S),
+    "a datagram": (Step(Protocol.UDP, 7000), SendMethod.DATAGRAM, 0),
+    "a bare SYN": (tcp(S), SendMethod.CONNECT, S),
+    "no flags at all": (tcp(0), SendMethod.RAW, 0),
+    "all flags": (tcp(ALL_FLAGS), SendMethod.RAW, ALL_FLAGS),
+    "SYN and ACK": (tcp(S | A), SendMethod.RAW, S | A),
+    "knockd: any flags": (tcp(0, 0), SendMethod.CONNECT, S),
+    "knockd: syn": (tcp(S, S), SendMethod.CONNECT, S),
+    "knockd: syn, !ack": (tcp(S, S | A), SendMethod.CONNECT, S),
+    "knockd: !ack": (tcp(0, A), SendMethod.CONNECT, S),
+    "knockd: !syn": (tcp(0, S), SendMethod.RAW, 0),
+    "knockd: fin, !ack": (tcp(F, F | A), SendMethod.RAW, F),
+    "knockd: syn, ack": (tcp(S | A, S | A), SendMethod.RAW, S | A),
+    "knockd: psh": (tcp(P, P), SendMethod.RAW, P),
+    "a bit outside of the mask": (tcp(S | F, S), SendMethod.CONNECT, S),
 }
 
 
 @pytest.mark.parametrize(("step", "how", "sent"), SENT.values(), ids=SENT)
-def test_what_is_sent_for_a_step(step: Step, how: Means, sent: int) -> None:
+def test_what_is_sent_for_a_step(step: Step, how: SendMethod, sent: int) -> None:
     assert means(step) is how
     if step.protocol is Protocol.TCP:
         assert flags(step) == sent

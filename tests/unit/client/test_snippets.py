@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from port_knocking_doors.client.packets import Means, means
+from port_knocking_doors.client.packets import SendMethod, means
 from port_knocking_doors.client.snippets import Recipe, shell_line
 from port_knocking_doors.config import step_syntax
 from port_knocking_doors.model import ALL_FLAGS, PAYLOAD, Flags, Protocol, Step
@@ -71,7 +71,7 @@ def test_the_powershell_piece_has_every_knock_that_it_can_send_and_names_the_oth
     knocks = [line for line in lines if re.search(r"\d{4}", line)]
     assert [int(port) for line in knocks for port in re.findall(r"\b70\d\d\b", line)] == [s.port for s in MIXED]
     for line, step in zip(knocks, MIXED, strict=True):
-        how = {Means.DATAGRAM: "UdpClient", Means.CONNECT: "ConnectAsync", Means.RAW: "# "}[means(step)]
+        how = {SendMethod.DATAGRAM: "UdpClient", SendMethod.CONNECT: "ConnectAsync", SendMethod.RAW: "# "}[means(step)]
         assert how in line
 
 

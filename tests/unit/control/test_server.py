@@ -18,7 +18,7 @@ import pytest
 
 from port_knocking_doors.control import protocol, server
 from port_knocking_doors.control.protocol import Request, Verb
-from port_knocking_doors.control.server import Closing, Control
+from port_knocking_doors.control.server import CloseResult, Control
 from port_knocking_doors.control.status import DoorStatus, Snapshot
 from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError, NotDoneError
 from port_knocking_doors.model import Address
@@ -31,7 +31,7 @@ ADDRESS = protocol.read_address("10.0.0.2")
 T = TypeVar("T")
 
 
-class Host:
+class Handler:
     """A daemon that notes what it was told."""
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class Host:
         self._note("open", address, name)
         return [DOOR]
 
-    async def close(self, address: Address | None) -> Closing:
+    async def close(self, address: Address | None) -> CloseResult:
         self._note("close", address)
-        return Closing(3, 1)
+        return CloseResult(3, 1)
 
     def forget(self, address: Address) -> bool:
         self._note("forget", address)
@@ -77,7 +77,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 
 
 @asynccontextmanager
-async def serving(host: Host) -> AsyncIterator[Path]:
+async def serving(host: Handler) -> AsyncIterator[Path]:
     with Control(PRIORITY, host) as control_:
         work = asyncio.create_task(control_.run())
         try:
@@ -87,9 +87,9 @@ async def serving(host: Host) -> AsyncIterator[Path]:
             await asyncio.gather(work, return_exceptions=True)
 
 
-def run(story: Callable[[Host, Path], Awaitable[T]]) -> T:
+def run(story: Callable[[Handler, Path], Awaitable[T]]) -> T:
     async def told() -> T:
-        host = Host()
+        host = Handler()
         async with serving(host) as path:
             return await story(host, path)
 
@@ -121,7 +121,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 
 def test_what_is_asked_is_done_and_answered() -> None:
-    async def story(host: Host, _: Path) -> None:
+    async def story(host: Handler, _: Path) -> None:
         assert await asyncio.to_thread(server.snapshot, PRIORITY) == SNAPSHOT
         assert (await ask(Request(Verb.OPEN, ADDRESS, "ssh")))[0]["address"] == DOOR.address
         assert await ask(Request(Verb.CLOSE)) == {"closed": 3, "waiting": 1}
@@ -141,7 +141,7 @@ def test_what_is_asked_is_done_and_answered() -> None:
     ],
 )
 def test_what_goes_wrong_is_answered_and_ends_nothing(failure: Exception, text: str, exit_status: int) -> None:
-    async def story(host: Host, _: Path) -> None:
+    async def story(host: Handler, _: Path) -> None:
         host.failure = failure
         with pytest.raises(NotDoneError, match=text) as caught:
             await ask(Request(Verb.RELOAD))
@@ -169,7 +169,7 @@ def test_what_goes_wrong_is_answered_and_ends_nothing(failure: Exception, text: 
     ],
 )
 def test_garbage_is_answered_with_what_is_wrong(data: bytes, said: str) -> None:
-    async def story(host: Host, path: Path) -> None:
+    async def story(host: Handler, path: Path) -> None:
         answer = json.loads(await raw(path, data))
         assert answer["ok"] is False
         assert said in answer["problem"]
@@ -180,7 +180,7 @@ def test_garbage_is_answered_with_what_is_wrong(data: bytes, said: str) -> None:
 
 @pytest.mark.parametrize("data", [b"", b'{"do":"reload"'])
 def test_half_a_line_is_no_request(data: bytes) -> None:
-    async def story(host: Host, path: Path) -> None:
+    async def story(host: Handler, path: Path) -> None:
         assert json.loads(await raw(path, data, end=True))["ok"] is False
         assert host.told == []
 
@@ -188,7 +188,7 @@ def test_half_a_line_is_no_request(data: bytes) -> None:
 
 
 def test_a_line_in_many_pieces_is_a_request() -> None:
-    async def story(host: Host, path: Path) -> None:
+    async def story(host: Handler, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
         for byte in b'{"do":"reload"}\n':
             writer.write(bytes([byte]))
@@ -204,7 +204,7 @@ def test_a_line_in_many_pieces_is_a_request() -> None:
 def test_who_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_TIME", 0.05)
 
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b'{"do":')
         assert await reader.read() == b""
@@ -217,7 +217,7 @@ def test_who_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None
 def test_who_says_a_byte_now_and_then_is_hung_up_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_TIME", 0.2)
 
-    async def story(host: Host, path: Path) -> None:
+    async def story(host: Handler, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
         with suppress(ConnectionError):
             while not reader.at_eof():
@@ -238,7 +238,7 @@ def test_who_hangs_is_no_failure_of_ours(monkeypatch: pytest.MonkeyPatch, caplog
     monkeypatch.setattr(asyncio, "TimeoutError", type("TimeoutError", (Exception,), {}))
     monkeypatch.setattr(server, "REQUEST_TIME", 0.05)
 
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         assert await raw(path, b'{"do":') == b""
 
     run(story)
@@ -248,9 +248,9 @@ def test_who_hangs_is_no_failure_of_ours(monkeypatch: pytest.MonkeyPatch, caplog
 def test_who_does_not_take_the_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_TIME", 0.05)
     big = replace(SNAPSHOT, doors=tuple(replace(DOOR, sequence="s" * 500) for _ in range(1000)))
-    monkeypatch.setattr(Host, "snapshot", lambda _: big)
+    monkeypatch.setattr(Handler, "snapshot", lambda _: big)
 
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         idle = len(asyncio.all_tasks())
         with socket.socket(socket.AF_UNIX) as lazy:
             lazy.connect(str(path))
@@ -263,7 +263,7 @@ def test_who_does_not_take_the_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPa
 
 
 def test_so_many_at_a_time_and_no_more() -> None:
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         tasks = len(asyncio.all_tasks())
         with ExitStack() as stack:
             idle = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(server.CONNECTIONS)]
@@ -279,7 +279,7 @@ def test_so_many_at_a_time_and_no_more() -> None:
 
 
 def test_a_hundred_at_a_time_leave_nothing_behind() -> None:
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         before, tasks = open_descriptors(), len(asyncio.all_tasks())
         answers = await asyncio.gather(*(raw(path, b'{"do":"status"}\n') for _ in range(100)), return_exceptions=True)
         told = [json.loads(answer)["ok"] for answer in answers if isinstance(answer, bytes) and answer]
@@ -291,7 +291,7 @@ def test_a_hundred_at_a_time_leave_nothing_behind() -> None:
 
 
 def test_a_daemon_that_knows_too_much_for_one_answer_shows_less_of_it() -> None:
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         seen = await asyncio.to_thread(server.snapshot, PRIORITY)
         assert 0 < len(seen.doors) < len(crowd.doors)
         assert seen == replace(crowd, doors=crowd.doors[: len(seen.doors)])
@@ -300,14 +300,14 @@ def test_a_daemon_that_knows_too_much_for_one_answer_shows_less_of_it() -> None:
     ports = tuple(f"{port}/tcp" for port in range(10000, 10400))
     crowd = replace(SNAPSHOT, doors_open=300, doors=(replace(DOOR, opens=ports),) * 300)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Host, "snapshot", lambda _: crowd)
+        patch.setattr(Handler, "snapshot", lambda _: crowd)
         run(story)
 
 
 def test_strangers_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_peer", lambda _: os.geteuid() + 4321)
 
-    async def story(host: Host, _: Path) -> None:
+    async def story(host: Handler, _: Path) -> None:
         with pytest.raises(NotDoneError, match="only root"):
             await ask(Request(Verb.RELOAD))
         assert host.told == []
@@ -337,7 +337,7 @@ def test_the_socket_is_private_from_its_first_moment(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket, "socket", Watched)
     before = os.umask(0)
     try:
-        with Control(PRIORITY, Host()):
+        with Control(PRIORITY, Handler()):
             pass
     finally:
         os.umask(before)
@@ -351,7 +351,7 @@ def test_what_a_killed_daemon_left_is_replaced_and_what_ends_takes_its_own_along
     with pytest.raises(NoDaemonError, match="no daemon runs with the mark rule_priority = 77"):
         server.snapshot(PRIORITY)
 
-    async def story(_: Host, __: Path) -> None:
+    async def story(_: Handler, __: Path) -> None:
         await ask(Request(Verb.RELOAD))
 
     run(story)
@@ -373,7 +373,7 @@ def test_what_takes_the_sockets_place_meanwhile_is_no_way_to_what_it_points_at(t
     precious = tmp_path / "precious"
     precious.write_text("here")
 
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         path.unlink()
         path.symlink_to(precious)
 
@@ -391,7 +391,7 @@ def test_the_units_that_there_are_are_looked_for_each_in_its_place(
     given.mkdir(mode=0o700)
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(given))
 
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         assert path.parent == given
         monkeypatch.delenv("RUNTIME_DIRECTORY")
         assert await asyncio.to_thread(server.snapshot, PRIORITY) == SNAPSHOT
@@ -400,7 +400,7 @@ def test_the_units_that_there_are_are_looked_for_each_in_its_place(
 
 
 def test_who_looks_for_another_mark_is_told_of_those_that_answer() -> None:
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(path.with_name(server.socket_name(5))))
         with pytest.raises(NoDaemonError, match=r"mark rule_priority = 6 .*; start one, or name .*: --priority 77$"):
@@ -413,7 +413,7 @@ def test_who_looks_for_another_mark_is_told_of_those_that_answer() -> None:
 def test_who_connects_while_the_daemon_ends_is_hung_up_on(rounds: int) -> None:
     """Whatever the daemon was doing with the connection just then: each round of its loop is a moment to end at."""
 
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         await asyncio.sleep(0)
         client = socket.socket(socket.AF_UNIX)
         client.connect(str(path))
@@ -493,10 +493,12 @@ def test_a_daemon_that_does_not_answer_is_not_waited_for_for_ever(monkeypatch: p
 def test_who_watches_sees_what_is_logged_single_knocks_and_all() -> None:
     log.logger.setLevel("INFO")
 
-    async def story(host: Host, _: Path) -> None:
+    async def story(host: Handler, _: Path) -> None:
         watched = asyncio.create_task(asyncio.to_thread(lambda: list(server.watch(PRIORITY, 0.5))))
         await until(lambda: host.told)
-        log.logger.debug("%s: knock", "10.0.0.2", extra=log.about(log.LogEvent.KNOCK, address="10.0.0.2", stage=2))
+        log.logger.debug(
+            "%s: knock", "10.0.0.2", extra=log.event_fields(log.LogEvent.KNOCK, address="10.0.0.2", stage=2)
+        )
         log.logger.info("something else")
         events = await watched
         assert [(event["event"], event["message"]) for event in events] == [
@@ -515,7 +517,7 @@ def test_who_watches_sees_what_is_logged_single_knocks_and_all() -> None:
 
 
 def test_who_hangs_up_watches_no_longer() -> None:
-    async def story(host: Host, path: Path) -> None:
+    async def story(host: Handler, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b'{"do":"watch","seconds":3600}\n')
         assert json.loads(await reader.readline())["ok"] is True
@@ -529,7 +531,7 @@ def test_who_hangs_up_watches_no_longer() -> None:
 def test_who_is_slow_is_told_how_much_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "EVENTS_WAITING", 3)
 
-    async def story(_: Host, path: Path) -> None:
+    async def story(_: Handler, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b'{"do":"watch","seconds":0.3}\n')
         assert json.loads(await reader.readline())["ok"] is True
@@ -545,7 +547,7 @@ def test_who_is_slow_is_told_how_much_was_missed(monkeypatch: pytest.MonkeyPatch
 
 
 def test_so_many_watch_and_no_more() -> None:
-    async def story(host: Host, path: Path) -> None:
+    async def story(host: Handler, path: Path) -> None:
         connections = [await asyncio.open_unix_connection(str(path)) for _ in range(server.WATCHERS)]
         for reader, writer in connections:
             writer.write(b'{"do":"watch","seconds":3600}\n')
@@ -562,7 +564,7 @@ def test_so_many_watch_and_no_more() -> None:
 
 def test_the_daemons_end_ends_what_is_watched_and_leaves_the_log_as_it_was() -> None:
     async def told() -> None:
-        host = Host()
+        host = Handler()
         with ThreadPoolExecutor() as threads:
             async with serving(host):
                 watched = threads.submit(lambda: list(server.watch(PRIORITY, 3600)))

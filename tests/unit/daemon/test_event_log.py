@@ -6,7 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from port_knocking_doors.daemon.event_log import PERIOD, Teller
+from port_knocking_doors.daemon.event_log import PERIOD, EventLog
 from port_knocking_doors.knocks.table import Outcome, Verdict
 from port_knocking_doors.model import Command, Door, Port
 from port_knocking_doors.system.log import LogEvent, logger
@@ -16,7 +16,7 @@ DOOR = Door(IPv4Address("10.0.0.2"), "eth0", "ssh", (Port(22),))
 BY_COMMAND = Door(IPv4Address("10.0.0.2"), "", "web", command=Command("start", "stop"))
 START = 1000.0
 
-Say = Callable[[Teller, float], object]
+Say = Callable[[EventLog, float], object]
 BOUNDED: dict[str, tuple[Say, int, str, str, LogEvent]] = {
     "knocks": (
         lambda teller, when: teller.on_knock(SOURCE, Outcome(Verdict.ADVANCED, stage=2), when),
@@ -71,7 +71,7 @@ def test_so_many_lines_in_a_period_and_then_their_number(
     caplog: pytest.LogCaptureFixture, say: Say, lines: int, line: str, rest: str, event: LogEvent
 ) -> None:
     alarms: list[float | None] = []
-    teller = Teller(lambda: alarms.append(teller.next_deadline()))
+    teller = EventLog(lambda: alarms.append(teller.next_deadline()))
     for _ in range(lines):
         say(teller, START)
     assert caplog.messages == [line] * lines
@@ -92,7 +92,7 @@ def test_so_many_lines_in_a_period_and_then_their_number(
 
 
 def test_each_kind_has_its_own_bound(caplog: pytest.LogCaptureFixture) -> None:
-    teller = Teller(lambda: None)
+    teller = EventLog(lambda: None)
     for _ in range(1000):
         teller.on_wrong_knock(SOURCE, 60, START)
     teller.on_prolonged(DOOR, 30, START)
@@ -100,14 +100,14 @@ def test_each_kind_has_its_own_bound(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_the_steps_of_knockds_log_are_summed_up_here(caplog: pytest.LogCaptureFixture) -> None:
-    teller = Teller(lambda: None)
+    teller = EventLog(lambda: None)
     assert sum(teller.admits_stage(START) for _ in range(1500)) == 1000
     teller.sum_up(START + PERIOD)
     assert caplog.messages == ["500 more steps of sequences"]
 
 
 def test_the_nearest_summary_is_due_first() -> None:
-    teller = Teller(lambda: None)
+    teller = EventLog(lambda: None)
     for _ in range(100):
         teller.on_refused(DOOR, 1, START)
     for _ in range(100):
@@ -116,7 +116,7 @@ def test_the_nearest_summary_is_due_first() -> None:
 
 
 def test_what_a_door_comes_to_is_always_said(caplog: pytest.LogCaptureFixture) -> None:
-    teller = Teller(lambda: None)
+    teller = EventLog(lambda: None)
     for _ in range(2000):
         teller.on_waiting(DOOR)
         teller.on_opened(DOOR, ("public", "dmz"), 29.98)

@@ -11,7 +11,7 @@ from port_knocking_doors.daemon import sweep
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall.firewalld import UNREACHABLE
 from port_knocking_doors.system import instance
-from port_knocking_doors.system.instance import CLOSER, DAEMON, hold_mark, left_behind
+from port_knocking_doors.system.instance import CLOSER, DAEMON, instance_lock, left_behind
 from tests.helpers.fake_bus import FakeBus, shorten_calls
 
 REPOSITORY = Path(__file__).parents[3]
@@ -100,7 +100,7 @@ def test_one_that_gives_up_leaves_the_work_to_one_with_more_patience(bus: FakeBu
 
     async def story() -> None:
         async with bus:
-            with hold_mark(MARK, CLOSER, leaves_rules=True):
+            with instance_lock(MARK, CLOSER, leaves_rules=True):
                 waiting = asyncio.create_task(asyncio.to_thread(sweep.close, MARK, 10.0))
                 await asyncio.sleep(0.3)
                 assert not waiting.done()
@@ -114,7 +114,7 @@ def test_one_that_gives_up_leaves_the_work_to_one_with_more_patience(bus: FakeBu
 def test_one_that_comes_to_its_end_leaves_nothing_to_the_other(bus: FakeBus) -> None:
     async def story() -> None:
         async with bus:
-            with hold_mark(MARK, CLOSER):
+            with instance_lock(MARK, CLOSER):
                 waiting = asyncio.create_task(asyncio.to_thread(sweep.close, MARK, 10.0))
                 await asyncio.sleep(0.3)
             assert await asyncio.wait_for(waiting, 10) is None
@@ -139,7 +139,7 @@ def test_where_nothing_is_left_the_command_ends_at_once(folder: Path) -> None:
 
 
 def test_a_daemon_that_runs_is_left_alone(folder: Path) -> None:
-    with hold_mark(MARK):
+    with instance_lock(MARK):
         done = the_command(RUNTIME_DIRECTORY=str(folder), DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nowhere")
     assert done.returncode == 0
     assert "firewalld" not in done.stderr.replace("port_knocking_doors.firewall.firewalld", "")

@@ -15,14 +15,14 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.doors import commands
-from port_knocking_doors.doors.commands import Commands, command_line, run_pending
+from port_knocking_doors.doors.commands import CommandRunner, command_line, run_pending
 from port_knocking_doors.model import Command, Door
 from tests.helpers.waiting import wait_until
 
 SOON = 10.0
 
 
-class Witness:
+class CommandWitness:
     def __init__(self) -> None:
         self.started: list[Door] = []
         self.refused: list[Door] = []
@@ -46,10 +46,10 @@ def door(start: str, stop: str = "", address: str = "10.0.0.2") -> Door:
     return Door(ip_address(address), "", "ssh", command=Command(start, stop))
 
 
-def run(folder: Path, story: Callable[[Commands, Witness], Awaitable[None]]) -> None:
+def run(folder: Path, story: Callable[[CommandRunner, CommandWitness], Awaitable[None]]) -> None:
     async def main() -> None:
-        witness = Witness()
-        await asyncio.wait_for(story(Commands(folder / "pending", witness), witness), SOON)
+        witness = CommandWitness()
+        await asyncio.wait_for(story(CommandRunner(folder / "pending", witness), witness), SOON)
 
     asyncio.run(main())
 
@@ -79,7 +79,7 @@ def test_the_address_takes_the_place_of_every_ip(command: str, address: str, lin
 def test_start_runs_at_once_and_stop_when_it_is_told(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
-    async def story(ran: Commands, _: Witness) -> None:
+    async def story(ran: CommandRunner, _: CommandWitness) -> None:
         it = door(f"echo start %IP% >>{log}", f"echo stop %IP% >>{log}")
         ran.start(it)
         await until(lambda: log.exists() and log.read_text())
@@ -95,7 +95,7 @@ def test_start_runs_at_once_and_stop_when_it_is_told(tmp_path: Path) -> None:
 def test_a_stop_command_is_remembered_ahead_of_the_start_command_and_for_its_owner_only(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
 
-    async def story(ran: Commands, _: Witness) -> None:
+    async def story(ran: CommandRunner, _: CommandWitness) -> None:
         ran.start(door(f"cat {tmp_path}/pending/*.json >{seen}.draft; mv {seen}.draft {seen}", "echo %IP%"))
         await until(seen.exists)
         assert '"stop": "echo 10.0.0.2"' in seen.read_text()
@@ -109,7 +109,7 @@ def test_a_stop_command_is_remembered_ahead_of_the_start_command_and_for_its_own
 def test_a_stop_waits_for_the_end_of_its_start_and_the_next_start_for_the_end_of_the_stop(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
-    async def story(ran: Commands, _: Witness) -> None:
+    async def story(ran: CommandRunner, _: CommandWitness) -> None:
         it = door(f"sleep 0.2; echo start >>{log}", f"sleep 0.2; echo stop >>{log}")
         ran.start(it)
         ran.stop(it)
@@ -123,7 +123,7 @@ def test_a_stop_waits_for_the_end_of_its_start_and_the_next_start_for_the_end_of
 def test_without_a_stop_command_nothing_is_remembered(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
-    async def story(ran: Commands, _: Witness) -> None:
+    async def story(ran: CommandRunner, _: CommandWitness) -> None:
         for _again in range(3):
             ran.start(door(f"echo start >>{log}"))
         await until(lambda: log.exists() and log.read_text().count("start") == 3)
@@ -140,7 +140,7 @@ def test_where_a_stop_command_cannot_be_remembered_the_start_command_does_not_ru
 ) -> None:
     (tmp_path / "pending").write_text("in the way")
 
-    async def story(ran: Commands, witness: Witness) -> None:
+    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
         it = door(f"touch {tmp_path}/started", "true")
         ran.start(it)
         await until(lambda: witness.refused == [it])
@@ -152,7 +152,7 @@ def test_where_a_stop_command_cannot_be_remembered_the_start_command_does_not_ru
 
 
 def test_so_many_run_at_once_and_more_wait(tmp_path: Path) -> None:
-    async def story(ran: Commands, _: Witness) -> None:
+    async def story(ran: CommandRunner, _: CommandWitness) -> None:
         for number in range(3 * commands.PLACES):
             address = f"10.0.1.{number}"
             ran.start(door(f"touch {tmp_path}/%IP%; until [ -e {tmp_path}/go ]; do sleep 0.02; done", address=address))
@@ -167,7 +167,7 @@ def test_so_many_run_at_once_and_more_wait(tmp_path: Path) -> None:
 
 
 def test_start_commands_that_hang_keep_no_door_from_closing(tmp_path: Path) -> None:
-    async def story(ran: Commands, witness: Witness) -> None:
+    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
         it = door("true", f"touch {tmp_path}/stopped")
         ran.start(it)
         await until(lambda: witness.started == [it])
@@ -184,7 +184,7 @@ def test_start_commands_that_hang_keep_no_door_from_closing(tmp_path: Path) -> N
 def test_more_than_can_wait_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "QUEUE", 2)
 
-    async def story(ran: Commands, witness: Witness) -> None:
+    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
         doors = [door("true", address=f"10.0.1.{number}") for number in range(4)]
         for it in doors:
             ran.start(it)
@@ -203,7 +203,7 @@ def test_without_a_descriptor_of_the_process_its_end_is_noticed_all_the_same(
 
     monkeypatch.setattr(os, "pidfd_open", fail)
 
-    async def story(ran: Commands, witness: Witness) -> None:
+    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
         it = door("exit 3", "exit 4")
         ran.start(it)
         await until(lambda: witness.started == [it])
@@ -217,7 +217,7 @@ def test_without_a_descriptor_of_the_process_its_end_is_noticed_all_the_same(
 def test_a_stop_command_that_nobody_can_ever_run_is_told_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def story(ran: Commands, witness: Witness) -> None:
+    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
         it = door("true", "a\0b")
         ran.start(it)
         await until(lambda: witness.started == [it])
@@ -230,7 +230,7 @@ def test_a_stop_command_that_nobody_can_ever_run_is_told_of_once(
 def test_the_status_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
-    async def story(ran: Commands, _: Witness) -> None:
+    async def story(ran: CommandRunner, _: CommandWitness) -> None:
         ran.start(door("exit 3", "true"))
         await until(lambda: "status 3" in caplog.text)
         assert await ran.close(SOON) == 0
@@ -243,7 +243,7 @@ def test_the_status_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_at_the_end_every_door_is_stopped_and_what_takes_too_long_stays_remembered(tmp_path: Path) -> None:
-    async def story(ran: Commands, _: Witness) -> None:
+    async def story(ran: CommandRunner, _: CommandWitness) -> None:
         ran.start(door("true", f"touch {tmp_path}/quick", "10.0.0.2"))
         ran.start(door("true", f"touch {tmp_path}/slow; sleep 2", "10.0.0.3"))
         await until(lambda: len(records(tmp_path)) == 2)
@@ -263,11 +263,11 @@ import asyncio
 from ipaddress import ip_address
 from pathlib import Path
 from unittest.mock import Mock
-from port_knocking_doors.doors.commands import Commands
+from port_knocking_doors.doors.commands import CommandRunner
 from port_knocking_doors.model import Command, Door
 async def main():
     command = Command("echo started; sleep 1; echo start >>{log}", "echo stop >>{log}")
-    Commands(Path("{tmp_path}/pending"), Mock()).start(Door(ip_address("10.0.0.2"), "", "ssh", command=command))
+    CommandRunner(Path("{tmp_path}/pending"), Mock()).start(Door(ip_address("10.0.0.2"), "", "ssh", command=command))
     await asyncio.sleep(60)
 asyncio.run(main())
 """
@@ -301,7 +301,7 @@ def test_the_daemons_secrets_do_not_reach_commands(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("KNOCKER_SEQ", "1,2,3,4,5")
     seen = tmp_path / "seen"
 
-    async def story(ran: Commands, _: Witness) -> None:
+    async def story(ran: CommandRunner, _: CommandWitness) -> None:
         ran.start(door(f'echo "seq=$KNOCKER_SEQ" >{seen}'))
         await ran.close(SOON)
 
@@ -320,7 +320,7 @@ def test_a_command_whose_end_cannot_be_watched_has_run_and_its_door_is_closed(
     monkeypatch.setattr(os, "pidfd_open", _no_descriptor)
     log = tmp_path / "log"
 
-    async def story(ran: Commands, witness: Witness) -> None:
+    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
         it = door(f"echo start >>{log}; exit 3", f"echo stop >>{log}")
         ran.start(it)
         await until(lambda: witness.started == [it])
@@ -340,7 +340,7 @@ def test_a_command_whose_end_cannot_be_watched_works_on_where_nobody_waits_for_i
     monkeypatch.setattr(os, "pidfd_open", _no_descriptor)
     seen = tmp_path / "seen"
 
-    async def story(ran: Commands, witness: Witness) -> None:
+    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
         ran.start(door(f"sleep 0.2; echo done >{seen}", "true"))
         await until(lambda: witness.ran)
         assert await ran.close(0) == 1
@@ -364,7 +364,7 @@ def test_the_daemons_secrets_do_not_reach_stop_commands_that_were_left_behind(
 
 
 def test_an_ipv6_knocker_has_commands_of_its_own(tmp_path: Path) -> None:
-    async def story(commands: Commands, witness: Witness) -> None:
+    async def story(commands: CommandRunner, witness: CommandWitness) -> None:
         own = Command("exit 4", "exit 40", start6="exit 6", stop6="")
         for address in ("10.0.0.2", "2001:db8::2"):
             opened = Door(ip_address(address), "", "ssh", command=own)
@@ -379,7 +379,7 @@ def test_an_ipv6_knocker_has_commands_of_its_own(tmp_path: Path) -> None:
 
 
 def test_an_empty_start_command_runs_nothing_and_the_stop_command_runs_all_the_same(tmp_path: Path) -> None:
-    async def story(commands: Commands, witness: Witness) -> None:
+    async def story(commands: CommandRunner, witness: CommandWitness) -> None:
         opened = door("", "exit 5")
         commands.start(opened)
         await until(lambda: witness.started == [opened])

@@ -5,7 +5,7 @@ from ipaddress import ip_address
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from port_knocking_doors.doors.table import Answer, Doors
+from port_knocking_doors.doors.table import Answer, DoorTable
 from port_knocking_doors.model import Door, Port
 
 
@@ -14,7 +14,7 @@ def door(number: int = 2, interface: str = "eth0") -> Door:
 
 
 def test_a_door_opens_is_prolonged_and_is_due_once() -> None:
-    doors = Doors(10)
+    doors = DoorTable(10)
     assert doors.open(door(), 10) is Answer.OPEN
     assert doors.open(door(), 15) is Answer.PROLONG
     assert doors.next_deadline() == 15
@@ -24,26 +24,26 @@ def test_a_door_opens_is_prolonged_and_is_due_once() -> None:
 
 
 def test_a_shorter_time_never_shortens_an_open_door() -> None:
-    doors = Doors(10)
+    doors = DoorTable(10)
     doors.open(door(), 100)
     assert doors.open(door(), 50) is Answer.PROLONG
     assert doors.until(door()) == 100
 
 
 def test_doors_are_due_in_the_order_of_their_deadlines() -> None:
-    doors = Doors(10)
+    doors = DoorTable(10)
     for number, until in ((2, 30), (3, 10), (4, 20)):
         doors.open(door(number), until)
     assert doors.due(99) == [door(3), door(4), door(2)]
 
 
 def test_the_same_address_by_another_interface_is_another_door() -> None:
-    doors = Doors(10)
+    doors = DoorTable(10)
     assert doors.open(door(), 10) is doors.open(door(interface="eth1"), 10) is Answer.OPEN
 
 
 def test_a_full_house_refuses_newcomers_and_prolongs_the_others() -> None:
-    doors = Doors(2)
+    doors = DoorTable(2)
     doors.open(door(2), 10)
     doors.open(door(3), 10)
     assert doors.open(door(4), 10) is Answer.REFUSE
@@ -54,7 +54,7 @@ def test_a_full_house_refuses_newcomers_and_prolongs_the_others() -> None:
 
 
 def test_a_door_closed_ahead_of_its_time_is_never_due() -> None:
-    doors = Doors(10)
+    doors = DoorTable(10)
     doors.open(door(), 10)
     assert doors.close(door())
     assert not doors.close(door())
@@ -64,7 +64,7 @@ def test_a_door_closed_ahead_of_its_time_is_never_due() -> None:
 
 
 def test_prolonging_without_end_does_not_fill_the_memory() -> None:
-    doors = Doors(10)
+    doors = DoorTable(10)
     for until in range(10_000):
         doors.open(door(), until)
     assert len(doors._queue) < 100  # the queue is the only thing in there that could grow
@@ -75,7 +75,7 @@ def test_prolonging_without_end_does_not_fill_the_memory() -> None:
 @settings(max_examples=500, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from("ocd"), st.integers(1, 5), st.integers(0, 20)), max_size=80))
 def test_agrees_with_a_dictionary(actions: list[tuple[str, int, int]]) -> None:
-    doors, model, now = Doors(3), dict[Door, float](), 0.0
+    doors, model, now = DoorTable(3), dict[Door, float](), 0.0
     for action, number, amount in actions:
         if action == "o":
             expected = Answer.PROLONG if door(number) in model else Answer.OPEN if len(model) < 3 else Answer.REFUSE

@@ -3,28 +3,28 @@
 import pytest
 
 from port_knocking_doors.firewall import exposure
-from port_knocking_doors.firewall.exposure import Rules, Service
+from port_knocking_doors.firewall.exposure import ServiceSettings, ZoneSettings
 from port_knocking_doors.model import Port, Protocol
 
 PORT = Port(2222)
 MARK = 31313
 SERVICES = {
-    "ssh": Service(ports=(("22", "tcp"),)),
-    "many": Service(ports=(("2000-3000", "tcp"),)),
-    "other": Service(ports=(("2222", "udp"),)),
-    "outer": Service(includes=("ssh", "many")),
-    "circle": Service(includes=("circle", "missing")),
-    "somewhere": Service(ports=(("2222", "tcp"),), limited=True),
-    "all-of-tcp": Service(protocols=("tcp",)),
-    "from-port": Service(source_ports=(("53", "tcp"),)),
+    "ssh": ServiceSettings(ports=(("22", "tcp"),)),
+    "many": ServiceSettings(ports=(("2000-3000", "tcp"),)),
+    "other": ServiceSettings(ports=(("2222", "udp"),)),
+    "outer": ServiceSettings(includes=("ssh", "many")),
+    "circle": ServiceSettings(includes=("circle", "missing")),
+    "somewhere": ServiceSettings(ports=(("2222", "tcp"),), limited=True),
+    "all-of-tcp": ServiceSettings(protocols=("tcp",)),
+    "from-port": ServiceSettings(source_ports=(("53", "tcp"),)),
 }
 
 
-def zone(**settings: object) -> Rules:
-    return Rules("public", **settings)  # type: ignore[arg-type]
+def zone(**settings: object) -> ZoneSettings:
+    return ZoneSettings("public", **settings)  # type: ignore[arg-type]
 
 
-def found(rules: Rules, port: Port = PORT, mark: int | None = MARK) -> list[str]:
+def found(rules: ZoneSettings, port: Port = PORT, mark: int | None = MARK) -> list[str]:
     return [way.what + (" (some)" if way.limited else "") for way in exposure.look(port, rules, SERVICES, mark).ways]
 
 
@@ -133,7 +133,7 @@ def test_what_to_do_is_a_command() -> None:
     assert exposure.remedy(rules, target) == (
         "firewall-cmd --zone=public --permanent --set-target=default, then firewall-cmd --reload"
     )
-    policy = Rules("in", target="ACCEPT", is_policy=True)
+    policy = ZoneSettings("in", target="ACCEPT", is_policy=True)
     (way,) = exposure.look(PORT, policy, SERVICES, MARK).ways
     assert exposure.remedy(policy, way).startswith("firewall-cmd --policy=in --permanent --set-target=CONTINUE")
 

@@ -10,7 +10,7 @@ from dbus_next.signature import Variant
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import firewalld
-from port_knocking_doors.firewall.exposure import Rules, Service
+from port_knocking_doors.firewall.exposure import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.firewalld import Firewalld
 from tests.helpers.fake_bus import NAME, FakeBus
 
@@ -56,7 +56,7 @@ def asked(folder: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[FakeBus,
 def test_zones_policies_and_services_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rules, services = asked(tmp_path, monkeypatch, lambda _, client: client.firewall(["public"]))
     assert rules == [
-        Rules(
+        ZoneSettings(
             "public",
             target="ACCEPT",
             services=("ssh",),
@@ -65,22 +65,22 @@ def test_zones_policies_and_services_are_understood(tmp_path: Path, monkeypatch:
             protocols=("esp",),
             rich_rules=('rule service name="http" accept',),
         ),
-        Rules("in", target="CONTINUE", rich_rules=("rule accept",), is_policy=True),
+        ZoneSettings("in", target="CONTINUE", rich_rules=("rule accept",), is_policy=True),
     ]
-    assert services == dict.fromkeys(("ssh", "http"), Service(ports=(("22", "tcp"),), limited=True))
+    assert services == dict.fromkeys(("ssh", "http"), ServiceSettings(ports=(("22", "tcp"),), limited=True))
 
 
 def test_a_firewalld_without_policies_has_none_and_a_service_that_went_opens_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def ask(bus: FakeBus, client: Firewalld) -> tuple[list[Rules], dict[str, Service]]:
+    async def ask(bus: FakeBus, client: Firewalld) -> tuple[list[ZoneSettings], dict[str, ServiceSettings]]:
         bus.errors["getActivePolicies"] = ("org.freedesktop.DBus.Error.UnknownMethod", "what?")
         bus.errors["getServiceSettings2"] = (f"{NAME}.Exception", "INVALID_SERVICE: ssh")
         return await client.firewall(["public"])
 
     rules, services = asked(tmp_path, monkeypatch, ask)
     assert [one.name for one in rules] == ["public"]
-    assert services == {"ssh": Service(), "http": Service()}
+    assert services == {"ssh": ServiceSettings(), "http": ServiceSettings()}
 
 
 @pytest.mark.parametrize(

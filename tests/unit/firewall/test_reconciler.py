@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import firewalld, reconciler
 from port_knocking_doors.firewall.firewalld import Event
-from port_knocking_doors.firewall.reconciler import Doorkeeper, Placed, Placement
+from port_knocking_doors.firewall.reconciler import Placement, RuleReconciler, ZoneRule
 from port_knocking_doors.firewall.zones import Zones
 from tests.helpers.fake_bus import DBUS, NAME, FakeBus, shorten_calls
 
@@ -30,7 +30,7 @@ def rule(number: int) -> str:
     return f'rule priority="31313" port port="{number}" protocol="udp" accept'
 
 
-def always(*rules: Placed) -> Placement:
+def always(*rules: ZoneRule) -> Placement:
     """What an owner wants whose rules are the same in all zones' arrangements."""
     return lambda _: rules
 
@@ -77,11 +77,11 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBus:
     return fake
 
 
-def on_a_bus(bus: FakeBus, story: Callable[[Doorkeeper, Story], Any]) -> None:
+def on_a_bus(bus: FakeBus, story: Callable[[RuleReconciler, Story], Any]) -> None:
     async def main() -> None:
         async with bus:
             told = Story()
-            keeper = Doorkeeper(PRIORITY, told)
+            keeper = RuleReconciler(PRIORITY, told)
             worker = asyncio.create_task(keeper.run())
             try:
                 await story(keeper, told)
@@ -95,11 +95,11 @@ def on_a_bus(bus: FakeBus, story: Callable[[Doorkeeper, Story], Any]) -> None:
 def test_wants_and_forgets(bus: FakeBus) -> None:
     bus.zones["external"].append(rule(9))
 
-    async def story(keeper: Doorkeeper, told: Story) -> None:
-        keeper.want("a", lambda zones: [Placed(zones.default, rule(1)), Placed("external", rule(2))])
+    async def story(keeper: RuleReconciler, told: Story) -> None:
+        keeper.set_desired("a", lambda zones: [ZoneRule(zones.default, rule(1)), ZoneRule("external", rule(2))])
         await asyncio.wait_for(keeper.settled(), SOON)
         assert bus.zones == {"public": [rule(1)], "external": [rule(2)]}
-        keeper.forget("a")
+        keeper.clear("a")
         await asyncio.wait_for(keeper.settled(), SOON)
         assert bus.zones == {"public": [], "external": []}
         assert told.told == [("standing", "a"), ("gone", "a")]
@@ -110,13 +110,13 @@ def test_wants_and_forgets(bus: FakeBus) -> None:
 
 
 def test_who_wants_again_what_stood_when_firewalld_went_waits_for_its_word(bus: FakeBus) -> None:
-    async def story(keeper: Doorkeeper, told: Story) -> None:
-        keeper.want("a", always(Placed("public", rule(1))))
+    async def story(keeper: RuleReconciler, told: Story) -> None:
+        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
         await asyncio.wait_for(keeper.settled(), SOON)
         bus.own(False)
         await until(lambda: not keeper.present)
-        keeper.forget("a")
-        keeper.want("a", always(Placed("public", rule(1))))
+        keeper.clear("a")
+        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
         assert told.told == [("standing", "a")], "nobody can know whether it stands"
         bus.zones["public"].clear()
         bus.own(True)
@@ -140,9 +140,9 @@ def test_without_the_right_to_change_rules_the_log_names_the_remedy_once(
 ) -> None:
     bus.errors["addRichRule"] = error
 
-    async def story(keeper: Doorkeeper, told: Story) -> None:
+    async def story(keeper: RuleReconciler, told: Story) -> None:
         for number in range(5):
-            keeper.want(number, always(Placed("public", rule(number))))
+            keeper.set_desired(number, always(ZoneRule("public", rule(number))))
         for _ in range(3):
             await asyncio.wait_for(keeper.settled(), SOON)
             keeper.check()
@@ -162,8 +162,8 @@ def test_without_the_right_to_read_rules_the_log_names_the_remedy_once(
 ) -> None:
     bus.errors["getRichRules"] = REFUSALS["by firewalld"]
 
-    async def story(keeper: Doorkeeper, told: Story) -> None:
-        keeper.want("a", always(Placed("public", rule(1))))
+    async def story(keeper: RuleReconciler, told: Story) -> None:
+        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
         await until(lambda: len(bus.called("getRichRules")) >= 4)
         assert told.told == []
         bus.errors.clear()
@@ -190,8 +190,8 @@ def test_who_may_not_change_rules_is_told_what_is_missing(
     action = f"{firewalld.NAME}.config"
     bus.errors["addRichRule"] = (f"{firewalld.NAME}.NotAuthorizedException", f"Not Authorized{said}: {action}")
 
-    async def story(keeper: Doorkeeper, told: Story) -> None:
-        keeper.want("a", always(Placed("public", rule(1))))
+    async def story(keeper: RuleReconciler, told: Story) -> None:
+        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
         await asyncio.wait_for(keeper.settled(), SOON)
         assert told.told == []
 
@@ -206,8 +206,8 @@ def test_a_firewalld_that_is_still_starting_is_asked_again_soon(bus: FakeBus, ca
     unknown = (f"{DBUS}.Error.UnknownMethod", 'Method "getDefaultZone" is not known')
     bus.errors.update(dict.fromkeys(("getDefaultZone", "getZones", "getActiveZones"), unknown))
 
-    async def story(keeper: Doorkeeper, told: Story) -> None:
-        keeper.want("a", always(Placed("public", rule(1))))
+    async def story(keeper: RuleReconciler, told: Story) -> None:
+        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
         await until(lambda: len(bus.called("getDefaultZone")) >= 4)
         bus.errors.clear()
         await asyncio.wait_for(keeper.settled(), 0.5)
@@ -222,10 +222,10 @@ def test_a_firewalld_that_does_not_answer_is_told_of_once_and_looked_at_again(
 ) -> None:
     caplog.set_level(logging.INFO)
 
-    async def story(keeper: Doorkeeper, told: Story) -> None:
+    async def story(keeper: RuleReconciler, told: Story) -> None:
         await asyncio.wait_for(keeper.settled(), SOON)
         bus.silent.update({"addRichRule", "getDefaultZone"})
-        keeper.want("a", always(Placed("public", rule(1))))
+        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
         await until(lambda: "does not answer" in caplog.text)
         for _ in range(20):
             keeper.check()
@@ -258,8 +258,8 @@ def test_an_answer_of_the_wrong_kind_does_not_end_the_worker(
 ) -> None:
     bus.replies[member] = (signature, body)
 
-    async def story(keeper: Doorkeeper, told: Story) -> None:
-        keeper.want("a", always(Placed("public", rule(1))))
+    async def story(keeper: RuleReconciler, told: Story) -> None:
+        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
         await until(lambda: bus.called(member))
         await asyncio.sleep(0.1)
         bus.replies.clear()
@@ -276,7 +276,7 @@ def test_a_marked_rule_in_the_permanent_configuration_is_removed_and_reported(
     others = 'rule priority="31314" port port="1" protocol="udp" accept'
     bus.permanent["external"] += [rule(1), others]
 
-    async def story(keeper: Doorkeeper, told: Story) -> None:
+    async def story(keeper: RuleReconciler, told: Story) -> None:
         await asyncio.wait_for(keeper.settled(), SOON)
         bus.permanent["public"].append(rule(2))
         bus.signal(f"{NAME}.config.zone", "Updated", "s", "public")
@@ -287,13 +287,13 @@ def test_a_marked_rule_in_the_permanent_configuration_is_removed_and_reported(
 
 
 def test_a_door_wanted_again_while_its_rule_is_being_removed_stands_only_once_it_was_added_again(bus: FakeBus) -> None:
-    async def story(keeper: Doorkeeper, told: Story) -> None:
-        keeper.want("a", always(Placed("public", rule(1))))
+    async def story(keeper: RuleReconciler, told: Story) -> None:
+        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
         await asyncio.wait_for(keeper.settled(), SOON)
-        keeper.forget("a")
+        keeper.clear("a")
         await until(lambda: bus.called("removeRichRule"))
         told.told.clear()
-        keeper.want("a", always(Placed("public", rule(1))))
+        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
         assert told.told == [], "firewalld has confirmed nothing yet"
         await asyncio.wait_for(keeper.settled(), SOON)
         assert told.told == [("standing", "a")]
@@ -303,12 +303,12 @@ def test_a_door_wanted_again_while_its_rule_is_being_removed_stands_only_once_it
 
 
 def test_who_closes_waits_for_one_that_opens_and_not_for_all_of_them(bus: FakeBus) -> None:
-    async def story(keeper: Doorkeeper, told: Story) -> None:
-        keeper.want("closing", always(Placed("public", rule(1))))
+    async def story(keeper: RuleReconciler, told: Story) -> None:
+        keeper.set_desired("closing", always(ZoneRule("public", rule(1))))
         await asyncio.wait_for(keeper.settled(), SOON)
         for number in range(10, 30):
-            keeper.want(number, always(Placed("public", rule(number))))
-        keeper.forget("closing")
+            keeper.set_desired(number, always(ZoneRule("public", rule(number))))
+        keeper.clear("closing")
         await asyncio.wait_for(keeper.settled(), SOON)
         place = told.told.index(("gone", "closing"))
         assert 1 <= place <= 3, told.told
@@ -317,11 +317,11 @@ def test_who_closes_waits_for_one_that_opens_and_not_for_all_of_them(bus: FakeBu
 
 
 def test_a_rule_that_another_takes_the_place_of_goes_after_that_has_come(bus: FakeBus) -> None:
-    async def story(keeper: Doorkeeper, told: Story) -> None:
-        keeper.want("moving", always(Placed("public", rule(1)), Placed("public", rule(2))))
+    async def story(keeper: RuleReconciler, told: Story) -> None:
+        keeper.set_desired("moving", always(ZoneRule("public", rule(1)), ZoneRule("public", rule(2))))
         await asyncio.wait_for(keeper.settled(), SOON)
-        keeper.want("moving", always(Placed("external", rule(1)), Placed("external", rule(2))))
-        keeper.want("other", always(Placed("public", rule(3))))
+        keeper.set_desired("moving", always(ZoneRule("external", rule(1)), ZoneRule("external", rule(2))))
+        keeper.set_desired("other", always(ZoneRule("public", rule(3))))
         await until(lambda: bus.called("removeRichRule"))
         assert sorted(bus.zones["external"]) == [rule(1), rule(2)]
 
@@ -330,8 +330,8 @@ def test_a_rule_that_another_takes_the_place_of_goes_after_that_has_come(bus: Fa
 
 def test_it_can_be_ended_at_any_moment(bus: FakeBus) -> None:
     async def ended_after(turns: int) -> bool:
-        keeper = Doorkeeper(PRIORITY, Story())
-        keeper.want("a", always(Placed("public", rule(1)), Placed("external", rule(1))))
+        keeper = RuleReconciler(PRIORITY, Story())
+        keeper.set_desired("a", always(ZoneRule("public", rule(1)), ZoneRule("external", rule(1))))
         worker = asyncio.create_task(keeper.run())
         for _ in range(turns):
             await asyncio.sleep(0)
@@ -352,14 +352,14 @@ def test_it_can_be_ended_at_any_moment(bus: FakeBus) -> None:
 def test_who_is_forgotten_ahead_of_firewalld_is_never_told_to_stand(bus: FakeBus) -> None:
     bus.owned = False
 
-    async def story(keeper: Doorkeeper, told: Story) -> None:
-        keeper.want("known", always(Placed("public", rule(1))))
+    async def story(keeper: RuleReconciler, told: Story) -> None:
+        keeper.set_desired("known", always(ZoneRule("public", rule(1))))
         bus.own(True)
         await asyncio.wait_for(keeper.settled(), SOON)
         bus.own(False)
         await until(lambda: not keeper.present)
-        keeper.want("late", always(Placed("public", rule(2))))
-        keeper.forget("late")
+        keeper.set_desired("late", always(ZoneRule("public", rule(2))))
+        keeper.clear("late")
         bus.own(True)
         await asyncio.wait_for(keeper.settled(), SOON)
         assert ("standing", "late") not in told.told
@@ -401,12 +401,12 @@ class FakeFirewalld:
         self._on_event = on_event
         self._turn = asyncio.Lock()
         self.present = False
-        self.actual: set[Placed] = set()
+        self.actual: set[ZoneRule] = set()
         self.faults: list[str] = []
         self.late: list[Callable[[], None]] = []
-        self.leaving: set[Placed] = set()
+        self.leaving: set[ZoneRule] = set()
         """Rules that are being removed right now."""
-        self.lost: set[Placed] = set()
+        self.lost: set[ZoneRule] = set()
         """Rules that went without the keeper's doing."""
 
     async def run(self) -> None:
@@ -428,7 +428,7 @@ class FakeFirewalld:
             self.lose(set(self.actual))
             self._on_event(Event.RELOADED)
 
-    def lose(self, rules: set[Placed]) -> None:
+    def lose(self, rules: set[ZoneRule]) -> None:
         self.lost |= rules & self.actual
         self.actual -= rules
 
@@ -464,18 +464,18 @@ class FakeFirewalld:
         return found
 
     async def add(self, zone: str, text: str) -> None:
-        await self._call(lambda: self.actual.add(Placed(zone, text)))
+        await self._call(lambda: self.actual.add(ZoneRule(zone, text)))
 
     async def remove(self, zone: str, text: str) -> None:
-        self.leaving.add(Placed(zone, text))
+        self.leaving.add(ZoneRule(zone, text))
         try:
-            await self._call(lambda: self.actual.discard(Placed(zone, text)))
+            await self._call(lambda: self.actual.discard(ZoneRule(zone, text)))
         except FirewallError as error:
             if error.code == firewalld.INVALID_ZONE:
                 self.reload()  # no zone goes in another way, and its rules go with it
             raise
         finally:
-            self.leaving.discard(Placed(zone, text))
+            self.leaving.discard(ZoneRule(zone, text))
 
     async def answer(self) -> None:
         await self._call(lambda: None)
@@ -485,14 +485,14 @@ class FakeFirewalld:
 
 
 RULES = {
-    0: frozenset({Placed("public", rule(0))}),
-    1: frozenset({Placed("public", rule(1)), Placed("external", rule(1))}),
-    2: frozenset({Placed("public", rule(1)), Placed("public", rule(2))}),  # one of them is another's, too
-    3: frozenset({Placed("drop", rule(3))}),
+    0: frozenset({ZoneRule("public", rule(0))}),
+    1: frozenset({ZoneRule("public", rule(1)), ZoneRule("external", rule(1))}),
+    2: frozenset({ZoneRule("public", rule(1)), ZoneRule("public", rule(2))}),  # one of them is another's, too
+    3: frozenset({ZoneRule("drop", rule(3))}),
 }
 ANCHOR = 9
 """Wants its rule from first to last, so that its zone is always one that the keeper uses and looks into."""
-ANCHORED = frozenset({Placed("public", rule(ANCHOR))})
+ANCHORED = frozenset({ZoneRule("public", rule(ANCHOR))})
 EVERY = sorted({placed for rules in RULES.values() for placed in rules})
 
 
@@ -546,7 +546,7 @@ ACTIONS = st.one_of(
         ("come", 0),
         ("pause", 1.0),
         ("want", 2),
-        ("lose", Placed("public", rule(1))),
+        ("lose", ZoneRule("public", rule(1))),
         ("fault", "unanswered and done later"),
         ("pause", 0.0),
     ]
@@ -558,19 +558,19 @@ def test_in_the_end_what_stands_is_what_is_wanted_and_all_that_was_told_was_true
 ) -> None:
     async def main() -> None:
         truth = Truth()
-        keeper = Doorkeeper(PRIORITY, truth)
+        keeper = RuleReconciler(PRIORITY, truth)
         fake, worker = FakeFirewalld.latest, asyncio.create_task(keeper.run())
         truth.wanted.add(ANCHOR)
-        keeper.want(ANCHOR, always(*ANCHORED))
+        keeper.set_desired(ANCHOR, always(*ANCHORED))
         try:
             for action, what in actions:
                 match action:
                     case "want":
                         truth.wanted.add(what)
-                        keeper.want(what, always(*RULES[what]))
+                        keeper.set_desired(what, always(*RULES[what]))
                     case "forget":
                         truth.wanted.discard(what)
-                        keeper.forget(what)
+                        keeper.clear(what)
                     case "reload" | "go" | "come":
                         getattr(fake, action)()
                     case "check":
@@ -578,7 +578,7 @@ def test_in_the_end_what_stands_is_what_is_wanted_and_all_that_was_told_was_true
                     case "lose":
                         fake.lose({what})
                     case "stray":
-                        fake.actual.add(Placed("public", rule(what)))
+                        fake.actual.add(ZoneRule("public", rule(what)))
                     case "fault":
                         fake.faults.append(what)
                     case "pause":

@@ -48,4 +48,4 @@ def test_strangers_fall_into_the_default_zone_and_those_of_interfaces_but_for_co
         interfaces={"eth0": "external", "docker0": "docker", "virbr0": "libvirt"},
         sources={"10.88.0.0/16": "trusted"},
     )
-    assert zones.outward() == ("external", "public")
+    assert zones.external() == ("external", "public")

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from port_knocking_doors.knocks import dialects
-from port_knocking_doors.knocks.table import Knockers, Verdict
+from port_knocking_doors.knocks.table import KnockerTable, Verdict
 from port_knocking_doors.model import Dialect, Flags, Protocol, Reach, Sequence, Step
 
 ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
@@ -42,11 +42,11 @@ def tport(name: str, *steps: tuple[int, int, int], timeout: float = 10) -> Seque
 
 def completed(sequences: list[Sequence], packets: list[Packet]) -> list[tuple[int, str]]:
     """Which packet, by its position, opened which door."""
-    knockers = Knockers(sequences, 5.0, 100)
+    knockers = KnockerTable(sequences, 5.0, 100)
     found = []
-    for position, (source, when, word, echo) in enumerate(packets):
-        outcome = knockers.on_knock(ALICE if source == "a" else BOB, code(word), echo, when)
-        assert outcome.verdict in (Verdict.ADVANCED, Verdict.COMPLETE, Verdict.REPEATED, Verdict.UNNAMED)
+    for position, (source, when, word, packet_id) in enumerate(packets):
+        outcome = knockers.on_knock(ALICE if source == "a" else BOB, code(word), packet_id, when)
+        assert outcome.verdict in (Verdict.ADVANCED, Verdict.COMPLETE, Verdict.REPEATED, Verdict.NOT_A_KNOCK)
         if outcome.verdict is Verdict.COMPLETE:
             found += [(position, sequence.name) for sequence in outcome.sequences]
     return found
@@ -138,7 +138,7 @@ def test_tportknockd(doors: list[Sequence], packets: list[Packet], opened: list[
 
 
 def test_who_tries_all_combinations_of_flags_in_turn_does_not_get_in() -> None:
-    knockers = Knockers([FLAGGED], 5.0, 100)
+    knockers = KnockerTable([FLAGGED], 5.0, 100)
     for turn in range(20):
         for flags in range(64):
             outcome = knockers.on_knock(ALICE, Step(Protocol.TCP, 110, flags).code, turn << 6 | flags, turn)
@@ -149,27 +149,27 @@ class TestTogether:
     NATIVE = Sequence("native", (Step(Protocol.UDP, 1), Step(Protocol.UDP, 2)), lifetime=30)
 
     def test_who_is_ignored_for_a_native_sequence_is_heard_in_the_other_dialects(self) -> None:
-        knockers = Knockers([self.NATIVE, OPEN, ANY], 5.0, 100)
+        knockers = KnockerTable([self.NATIVE, OPEN, ANY], 5.0, 100)
         assert knockers.on_knock(ALICE, code("u2"), 1, 0).verdict is Verdict.WRONG
         assert knockers.on_knock(ALICE, code("u1"), 1, 0).verdict is Verdict.IGNORED
         verdicts = [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in ("t7:s", "t8:s", "t9:s")]
         assert verdicts[-1] is Verdict.COMPLETE
 
     def test_a_native_error_leaves_another_dialects_progress(self) -> None:
-        knockers = Knockers([self.NATIVE, OPEN], 5.0, 100)
+        knockers = KnockerTable([self.NATIVE, OPEN], 5.0, 100)
         words = ("t7:s", "u2", "t8:s", "t9:s")
         verdicts = [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in words]
         assert verdicts == [Verdict.ADVANCED, Verdict.WRONG, Verdict.ADVANCED, Verdict.COMPLETE]
 
     def test_a_knock_that_is_right_in_one_dialect_is_no_error_in_another(self) -> None:
-        knockers = Knockers([self.NATIVE, knockd("b", "u2 u1")], 5.0, 100)
+        knockers = KnockerTable([self.NATIVE, knockd("b", "u2 u1")], 5.0, 100)
         assert [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in ("u2", "u1")] == [
             Verdict.ADVANCED,
             Verdict.COMPLETE,
         ]
 
     def test_a_trap_of_a_foreign_sequence_takes_it_back_and_ignores_nobody(self) -> None:
-        knockers = Knockers([OPEN], 5.0, 100, {code("t70:s"): frozenset({OPEN})})
+        knockers = KnockerTable([OPEN], 5.0, 100, {code("t70:s"): frozenset({OPEN})})
         words = ("t7:s", "t70:s", "t8:s", "t9:s", "t7:s", "t8:s", "t9:s")
         verdicts = [knockers.on_knock(ALICE, code(word), number, 0).verdict for number, word in enumerate(words)]
         assert Verdict.COMPLETE not in verdicts[:4]
@@ -188,25 +188,25 @@ class TestReach:
         [({HERE}, {"one"}), ({ELSEWHERE}, {"two"}), ({HERE, ELSEWHERE}, {"one", "two"})],
     )
     def test_who_hears(self, reaches: set[Reach], opened: set[str]) -> None:
-        knockers = Knockers([self.ONE, self.TWO], 5.0, 100)
+        knockers = KnockerTable([self.ONE, self.TWO], 5.0, 100)
         added = knockers.within(frozenset(reaches))
         assert added is not None
         outcomes = [knockers.on_knock(ALICE, code(word) | added, 1, 0) for word in ("u1", "u2")]
         assert {sequence.name for sequence in outcomes[-1].sequences} == opened
 
     def test_what_is_within_no_reach_is_for_nobody(self) -> None:
-        assert Knockers([self.ONE], 5.0, 100).within(frozenset()) is None
+        assert KnockerTable([self.ONE], 5.0, 100).within(frozenset()) is None
 
     def test_one_reach_for_all_costs_nothing(self) -> None:
-        assert Knockers([self.ONE], 5.0, 100).within(frozenset({self.HERE})) == 0
+        assert KnockerTable([self.ONE], 5.0, 100).within(frozenset({self.HERE})) == 0
 
     def test_a_trap_is_one_only_within_reach(self) -> None:
-        knockers = Knockers([self.ONE, self.TWO], 5.0, 100, {code("u9"): frozenset({self.ONE})})
+        knockers = KnockerTable([self.ONE, self.TWO], 5.0, 100, {code("u9"): frozenset({self.ONE})})
         one, two = knockers.within(frozenset({self.HERE})), knockers.within(frozenset({self.ELSEWHERE}))
         assert one is not None
         assert two is not None
         knockers.on_knock(ALICE, code("u1") | one, 1, 0)
-        assert knockers.on_knock(ALICE, code("u9") | two, 1, 0).verdict is Verdict.UNNAMED
+        assert knockers.on_knock(ALICE, code("u9") | two, 1, 0).verdict is Verdict.NOT_A_KNOCK
         assert knockers.on_knock(ALICE, code("u9") | one, 1, 0).verdict is Verdict.WRONG
 
 
@@ -214,39 +214,39 @@ class TestAdopt:
     """A new table, for a new configuration, goes on where the old one was."""
 
     def test_who_is_on_the_way_through_a_sequence_that_stays_goes_on(self) -> None:
-        old = Knockers([OPEN, ANY], 5.0, 100)
+        old = KnockerTable([OPEN, ANY], 5.0, 100)
         for source, words in ((ALICE, "t7:s t8:s"), (BOB, "t7:s")):
             for number, word in enumerate(words.split()):
                 old.on_knock(source, code(word), number, 0)
-        new = Knockers([OPEN], 5.0, 100)
+        new = KnockerTable([OPEN], 5.0, 100)
         new.adopt(old)
         assert len(new) == 2
         assert new.on_knock(ALICE, code("t9:s"), 9, 1).verdict is Verdict.COMPLETE
         assert new.on_knock(BOB, code("t8:s"), 9, 1).verdict is Verdict.ADVANCED
-        assert new.on_knock(BOB, code("t9:s"), 10, 10).verdict is Verdict.UNNAMED, "its time counts from the first"
+        assert new.on_knock(BOB, code("t9:s"), 10, 10).verdict is Verdict.NOT_A_KNOCK, "its time counts from the first"
 
     def test_a_sequence_whose_steps_changed_starts_anew(self) -> None:
-        old = Knockers([OPEN], 5.0, 100)
+        old = KnockerTable([OPEN], 5.0, 100)
         old.on_knock(ALICE, code("t7:s"), 1, 0)
-        new = Knockers([knockd("open", "t7 t9", (S, S))], 5.0, 100)
+        new = KnockerTable([knockd("open", "t7 t9", (S, S))], 5.0, 100)
         new.adopt(old)
-        assert new.on_knock(ALICE, code("t9:s"), 9, 1).verdict is Verdict.UNNAMED
+        assert new.on_knock(ALICE, code("t9:s"), 9, 1).verdict is Verdict.NOT_A_KNOCK
 
     def test_who_is_ignored_stays_so(self) -> None:
-        old = Knockers([TestTogether.NATIVE], 5.0, 100)
+        old = KnockerTable([TestTogether.NATIVE], 5.0, 100)
         old.on_knock(ALICE, code("u2"), 1, 0)
-        new = Knockers([TestTogether.NATIVE], 5.0, 100)
+        new = KnockerTable([TestTogether.NATIVE], 5.0, 100)
         new.adopt(old)
         assert new.on_knock(ALICE, code("u1"), 1, 4).verdict is Verdict.IGNORED
         assert new.on_knock(ALICE, code("u1"), 1, 5).verdict is Verdict.ADVANCED
 
     def test_a_smaller_table_keeps_those_who_are_further(self) -> None:
-        old = Knockers([OPEN], 5.0, 100)
+        old = KnockerTable([OPEN], 5.0, 100)
         for number in range(50):
             old.on_knock(number.to_bytes(4, "big"), code("t7:s"), 1, 0)
         for word in ("t7:s", "t8:s"):
             old.on_knock(ALICE, code(word), 1, 1)
-        new = Knockers([OPEN], 5.0, 10)
+        new = KnockerTable([OPEN], 5.0, 10)
         new.adopt(old)
         assert len(new) == 10
         assert new.on_knock(ALICE, code("t9:s"), 9, 1).verdict is Verdict.COMPLETE
@@ -256,8 +256,8 @@ def test_hundreds_of_doors_in_a_file_are_soon_prepared_and_each_opens() -> None:
     """Each hears what is meant for any other: listed for each of them, that took minutes."""
     doors = [knockd(f"d{n}", f"t{1000 + n} t{2000 + n} u{3000 + n}", (S, S)) for n in range(300)]
     began = time.process_time()
-    knockers = Knockers(doors, 5.0, 100)
-    assert len(set(map(id, dialects.heard(doors).values()))) == 1
+    knockers = KnockerTable(doors, 5.0, 100)
+    assert len(set(map(id, dialects.subscribed_codes(doors).values()))) == 1
     assert time.process_time() - began < 15, "it is one second"
     for n in (0, 150, 299):
         words = (f"t{1000 + n}:s", f"t{2000 + n}:s", f"u{3000 + n}")
@@ -310,7 +310,7 @@ PACKETS = st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from([0.0, 0.0, 0
 @given(DOORS, PACKETS)
 def test_it_agrees_with_an_obvious_knockd(doors: list[Sequence], steps: list[tuple[str, float, str]]) -> None:
     when, packets = 0.0, []
-    for echo, (source, pause, word) in enumerate(steps):
+    for packet_id, (source, pause, word) in enumerate(steps):
         when += pause
-        packets.append((source, when, word, echo))
+        packets.append((source, when, word, packet_id))
     assert completed(doors, packets) == obvious(doors, packets)

@@ -7,14 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from port_knocking_doors.knocks.table import Knockers, Outcome, Verdict
+from port_knocking_doors.knocks.table import KnockerTable, Outcome, Verdict
 from port_knocking_doors.model import Port, Protocol, Sequence, Step
 
 ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
 LIFETIME, IGNORING = 30.0, 5.0
 
 U, I, R, W, A, C = (  # noqa: E741
-    Verdict.UNNAMED,
+    Verdict.NOT_A_KNOCK,
     Verdict.IGNORED,
     Verdict.REPEATED,
     Verdict.WRONG,
@@ -60,8 +60,8 @@ CASES = {
 
 @pytest.mark.parametrize(("knocks", "verdicts"), CASES.values(), ids=CASES.keys())
 def test_a_knocker(knocks: list[tuple[float, int, int]], verdicts: list[Verdict]) -> None:
-    knockers = Knockers([sequence(1, 2, 3)], IGNORING, 100)
-    assert [knockers.on_knock(ALICE, udp(port), echo, now).verdict for now, port, echo in knocks] == verdicts
+    knockers = KnockerTable([sequence(1, 2, 3)], IGNORING, 100)
+    assert [knockers.on_knock(ALICE, udp(port), packet_id, now).verdict for now, port, packet_id in knocks] == verdicts
 
 
 LIMITED = {
@@ -84,17 +84,17 @@ def test_a_time_limit_counts_from_the_first_knock(
     knocks: list[tuple[float, int, int]], verdicts: list[Verdict]
 ) -> None:
     limited = replace(sequence(1, 2, 3), lifetime=math.inf, timeout=10.0)
-    table = Knockers((limited,), IGNORING, 10)
-    assert [table.on_knock(ALICE, udp(port), echo, now).verdict for now, port, echo in knocks] == verdicts
+    table = KnockerTable((limited,), IGNORING, 10)
+    assert [table.on_knock(ALICE, udp(port), packet_id, now).verdict for now, port, packet_id in knocks] == verdicts
 
 
 def test_a_step_that_stands_twice_in_a_row_needs_two_packets_and_they_may_look_alike() -> None:
-    knockers = Knockers([sequence(1, 1, 2)], IGNORING, 100)
+    knockers = KnockerTable([sequence(1, 1, 2)], IGNORING, 100)
     assert [knockers.on_knock(ALICE, udp(port), 9, 0).verdict for port in (1, 1, 1, 2)] == [A, A, R, C]
 
 
 def test_one_knocker_does_not_help_another() -> None:
-    knockers = Knockers([sequence(1, 2)], IGNORING, 100)
+    knockers = KnockerTable([sequence(1, 2)], IGNORING, 100)
     assert knockers.on_knock(ALICE, udp(1), 9, 0).verdict is A
     assert knockers.on_knock(BOB, udp(2), 9, 0).verdict is W
     assert knockers.on_knock(ALICE, udp(2), 9, 0).verdict is C
@@ -102,26 +102,26 @@ def test_one_knocker_does_not_help_another() -> None:
 
 def test_the_outcome_tells_the_stage_and_the_sequence() -> None:
     main = sequence(1, 2, 3)
-    knockers = Knockers([main], IGNORING, 100)
+    knockers = KnockerTable([main], IGNORING, 100)
     outcomes = [knockers.on_knock(ALICE, udp(port), 9, 0) for port in (1, 2, 3)]
     assert outcomes == [Outcome(A, (main,), 1), Outcome(A, (main,), 2), Outcome(C, (main,), 3)]
 
 
 class TestSeveralSequences:
     def test_a_knock_that_helps_one_is_wrong_for_none(self) -> None:
-        knockers = Knockers([sequence(1, 2, 3, name="a"), sequence(2, 1, 4, name="b")], IGNORING, 100)
+        knockers = KnockerTable([sequence(1, 2, 3, name="a"), sequence(2, 1, 4, name="b")], IGNORING, 100)
         outcomes = [knockers.on_knock(ALICE, udp(port), 9, 0) for port in (1, 2, 3)]
         assert [outcome.verdict for outcome in outcomes] == [A, A, C]
         assert [found.name for found in outcomes[-1].sequences] == ["a"]
 
     def test_they_advance_side_by_side(self) -> None:
-        knockers = Knockers([sequence(1, 2, 3, name="a"), sequence(1, 2, 4, 5, name="b")], IGNORING, 100)
+        knockers = KnockerTable([sequence(1, 2, 3, name="a"), sequence(1, 2, 4, 5, name="b")], IGNORING, 100)
         outcomes = [knockers.on_knock(ALICE, udp(port), 9, 0) for port in (1, 2, 4, 5)]
         assert [outcome.verdict for outcome in outcomes] == [A, A, A, C]
         assert outcomes[-1].sequences[0].name == "b"
 
     def test_each_has_its_own_lifetime(self) -> None:
-        knockers = Knockers([sequence(1, 2, name="a", lifetime=2), sequence(1, 3, name="b")], IGNORING, 100)
+        knockers = KnockerTable([sequence(1, 2, name="a", lifetime=2), sequence(1, 3, name="b")], IGNORING, 100)
         assert knockers.on_knock(ALICE, udp(1), 9, 0).verdict is A
         assert knockers.on_knock(ALICE, udp(3), 9, 10).verdict is C
 
@@ -130,7 +130,7 @@ class TestBound:
     LIMIT = 50
 
     def test_a_flood_of_newcomers_never_exceeds_it_nor_pushes_out_who_is_further(self) -> None:
-        knockers = Knockers([sequence(1, 2, 3)], IGNORING, self.LIMIT)
+        knockers = KnockerTable([sequence(1, 2, 3)], IGNORING, self.LIMIT)
         knockers.on_knock(ALICE, udp(1), 9, 0)
         knockers.on_knock(ALICE, udp(2), 9, 0)
         for number in range(10_000):
@@ -139,7 +139,7 @@ class TestBound:
         assert knockers.on_knock(ALICE, udp(3), 9, 2).verdict is C
 
     def test_wrong_newcomers_do_not_push_out_those_who_knocked_right(self) -> None:
-        knockers = Knockers([sequence(1, 2, 3)], IGNORING, self.LIMIT)
+        knockers = KnockerTable([sequence(1, 2, 3)], IGNORING, self.LIMIT)
         for number in range(self.LIMIT):
             knockers.on_knock(number.to_bytes(16, "big"), udp(1), 9, 0)
         for number in range(1000):
@@ -150,7 +150,7 @@ class TestBound:
     def test_a_flood_of_those_who_know_a_part_of_the_sequence_leaves_room_for_who_knows_it_all(
         self, known: int
     ) -> None:
-        knockers = Knockers([sequence(1, 2, 3, 4, 5)], IGNORING, self.LIMIT)
+        knockers = KnockerTable([sequence(1, 2, 3, 4, 5)], IGNORING, self.LIMIT)
         opened = 0
         for number in range(2_000):
             if number % 100 < 5:
@@ -163,14 +163,14 @@ class TestBound:
         assert opened == 20
 
     def test_among_equals_the_one_heard_longest_ago_goes(self) -> None:
-        knockers = Knockers([sequence(1, 2)], IGNORING, 2)
+        knockers = KnockerTable([sequence(1, 2)], IGNORING, 2)
         for source in (ALICE, BOB, b"\x01\x02\x03\x04"):
             knockers.on_knock(source, udp(1), 9, 0)
         assert knockers.on_knock(BOB, udp(2), 9, 0).verdict is C
         assert knockers.on_knock(ALICE, udp(2), 9, 0).verdict is W
 
     def test_nobody_new_while_all_are_further(self) -> None:
-        knockers = Knockers([sequence(1, 2, 3)], IGNORING, 1)
+        knockers = KnockerTable([sequence(1, 2, 3)], IGNORING, 1)
         knockers.on_knock(ALICE, udp(1), 9, 0)
         knockers.on_knock(ALICE, udp(2), 9, 0)
         assert knockers.on_knock(BOB, udp(1), 9, 0).verdict is A
@@ -180,7 +180,7 @@ class TestBound:
 
 class TestExpiry:
     def test_forgets_whoever_does_not_matter_any_more_and_says_when_to_look_again(self) -> None:
-        knockers = Knockers([sequence(1, 2)], IGNORING, 100)
+        knockers = KnockerTable([sequence(1, 2)], IGNORING, 100)
         assert knockers.next_deadline() is None
         knockers.on_knock(ALICE, udp(1), 9, 100)
         knockers.on_knock(BOB, udp(2), 9, 110)
@@ -191,7 +191,7 @@ class TestExpiry:
         assert (knockers.expire(140), knockers.next_deadline()) == (1, None)
 
     def test_an_ignoring_period_longer_than_the_lifetime_is_not_cut_short(self) -> None:
-        knockers = Knockers([sequence(1, 2, lifetime=1)], 60.0, 100)
+        knockers = KnockerTable([sequence(1, 2, lifetime=1)], 60.0, 100)
         knockers.on_knock(ALICE, udp(2), 9, 0)
         knockers.expire(59)
         assert knockers.on_knock(ALICE, udp(1), 9, 59).verdict is I
@@ -212,7 +212,7 @@ class _Model:
         self.progress: dict[bytes, _Progress] = {}
         self.ignored_until: dict[bytes, float] = {}
 
-    def on_knock(self, source: bytes, port: int, echo: int, now: float) -> Verdict:
+    def on_knock(self, source: bytes, port: int, packet_id: int, now: float) -> Verdict:
         if port not in self.ports:
             return U
         if now < self.ignored_until.get(source, -1):
@@ -223,9 +223,9 @@ class _Model:
         stage = progress.stage if progress else 0
         if self.ports[stage] == port:
             done = stage + 1 == len(self.ports)
-            self.progress[source] = _Progress(0 if done else stage + 1, now, (port, echo))
+            self.progress[source] = _Progress(0 if done else stage + 1, now, (port, packet_id))
             return C if done else A
-        if progress and progress.packet == (port, echo):
+        if progress and progress.packet == (port, packet_id):
             return R
         self.progress.pop(source, None)
         self.ignored_until[source] = now + IGNORING
@@ -248,12 +248,14 @@ KNOCKS = st.lists(
 @settings(max_examples=1000, deadline=None)
 @given(PORTS, KNOCKS)
 def test_agrees_with_the_model(ports: list[int], knocks: list[tuple[float, bytes, int, int, bool]]) -> None:
-    knockers, model, now = Knockers([sequence(*ports)], IGNORING, 100), _Model(ports), 0.0
-    for pause, source, port, echo, expire in knocks:
+    knockers, model, now = KnockerTable([sequence(*ports)], IGNORING, 100), _Model(ports), 0.0
+    for pause, source, port, packet_id, expire in knocks:
         now += pause
         if expire:
             knockers.expire(now)
-        assert knockers.on_knock(source, udp(port), echo, now).verdict is model.on_knock(source, port, echo, now)
+        assert knockers.on_knock(source, udp(port), packet_id, now).verdict is model.on_knock(
+            source, port, packet_id, now
+        )
 
 
 @settings(max_examples=300, deadline=None)
@@ -261,12 +263,12 @@ def test_agrees_with_the_model(ports: list[int], knocks: list[tuple[float, bytes
 def test_stays_within_any_bound_and_its_files_agree(
     ports: list[int], knocks: list[tuple[float, bytes, int, int, bool]], limit: int
 ) -> None:
-    knockers, now = Knockers([sequence(*ports)], IGNORING, limit), 0.0
-    for number, (pause, source, port, echo, expire) in enumerate(knocks):
+    knockers, now = KnockerTable([sequence(*ports)], IGNORING, limit), 0.0
+    for number, (pause, source, port, packet_id, expire) in enumerate(knocks):
         now += pause
         if expire:
             knockers.expire(now)
-        knockers.on_knock(source + bytes([number % 3]) * 12, udp(port), echo, now)
+        knockers.on_knock(source + bytes([number % 3]) * 12, udp(port), packet_id, now)
         assert len(knockers) <= limit
         deadline = knockers.next_deadline()
         assert (deadline is None) == (len(knockers) == 0)

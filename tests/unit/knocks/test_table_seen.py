@@ -2,7 +2,7 @@
 
 import time
 
-from port_knocking_doors.knocks.table import Knockers, Seen, Verdict
+from port_knocking_doors.knocks.table import KnockerTable, Seen, Verdict
 from port_knocking_doors.model import Protocol, Sequence, Step
 
 PORTS = (7, 3, 9, 5)
@@ -11,11 +11,11 @@ TWO = Sequence("two", tuple(Step(Protocol.UDP, port) for port in (107, 103, 109)
 A, B, C, D = (bytes([10, 0, 0, number]) for number in range(4))
 
 
-def table(limit: int = 100) -> Knockers:
-    return Knockers([ONE, TWO], ignoring_period=8.0, limit=limit)
+def table(limit: int = 100) -> KnockerTable:
+    return KnockerTable([ONE, TWO], ignoring_period=8.0, limit=limit)
 
 
-def knock(knockers: Knockers, source: bytes, ports: tuple[int, ...], now: float) -> Verdict:
+def knock(knockers: KnockerTable, source: bytes, ports: tuple[int, ...], now: float) -> Verdict:
     for port in ports:
         verdict = knockers.on_knock(source, Step(Protocol.UDP, port).code, 1000 + port, now).verdict
     return verdict

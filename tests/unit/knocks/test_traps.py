@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from port_knocking_doors.knocks.table import Knockers, Verdict
-from port_knocking_doors.knocks.traps import lay
+from port_knocking_doors.knocks.table import KnockerTable, Verdict
+from port_knocking_doors.knocks.traps import choose_traps
 from port_knocking_doors.model import PORT_MAX, Flags, Port, Protocol, Sequence, Step
 
 OUTGOING = range(32768, 61000)
@@ -27,7 +27,7 @@ def udp(*ports: int, traps: int = 512) -> Sequence:
 def test_each_sequence_gets_as_many_as_it_asks_for_in_each_of_its_protocols() -> None:
     mixed = Sequence("mixed", (Step(Protocol.UDP, 1000), Step(Protocol.TCP, 2000, Flags.SYN)), traps=300)
     few, none = syn(3000, 4000, 5000, traps=7, name="few"), syn(6000, 7000, 8000, traps=0, name="none")
-    traps = lay([mixed, few, none], (), OUTGOING, Random(1))
+    traps = choose_traps([mixed, few, none], (), OUTGOING, Random(1))
     assert sum(mixed in of for code, of in traps.items() if code >> 16 & 0xFF == 17) == 300
     assert sum(mixed in of for code, of in traps.items() if code >> 16 & 0xFF == 6) == 300
     assert sum(few in of for of in traps.values()) == 7
@@ -37,7 +37,7 @@ def test_each_sequence_gets_as_many_as_it_asks_for_in_each_of_its_protocols() ->
 def test_none_is_a_step_of_any_sequence_nor_served_nor_where_answers_to_own_datagrams_arrive() -> None:
     served = [Port(number) for number in range(1, 1024)] + [Port(53, Protocol.UDP)]
     sequences = [syn(7000, 8000, 9000), udp(5000, 6000, 4000)]
-    traps = lay(sequences, served, OUTGOING, Random(1))
+    traps = choose_traps(sequences, served, OUTGOING, Random(1))
     steps = {step.code for sequence in sequences for step in sequence.steps}
     for code in traps:
         port, is_udp = code & 0xFFFF, code >> 16 & 0xFF == 17
@@ -48,7 +48,7 @@ def test_none_is_a_step_of_any_sequence_nor_served_nor_where_answers_to_own_data
 
 
 def test_they_stand_right_beside_and_between_the_steps() -> None:
-    ports = {code & 0xFFFF for code in lay([syn(7000, 8000, 7002, traps=8)], (), OUTGOING, Random(1))}
+    ports = {code & 0xFFFF for code in choose_traps([syn(7000, 8000, 7002, traps=8)], (), OUTGOING, Random(1))}
     assert {6999, 7001, 7003, 7999, 8001} <= ports
     assert any(7100 < port < 7900 for port in ports)
 
@@ -67,7 +67,7 @@ SEQUENCES = {
 
 def scan(sequence: Sequence, ports: list[int], seed: int) -> int:
     """How many doors one scan opens, at 10,000 ports a second."""
-    knockers = Knockers([sequence], 5.0, 100, lay([sequence], (), OUTGOING, Random(seed)))
+    knockers = KnockerTable([sequence], 5.0, 100, choose_traps([sequence], (), OUTGOING, Random(seed)))
     first = sequence.steps[0]
     base, opened = Step(first.protocol, 0, first.flags).code, 0
     for number, port in enumerate(ports):
@@ -91,8 +91,8 @@ def test_without_traps_a_scan_in_order_does_open_a_sorted_sequence() -> None:
 @pytest.mark.parametrize("sequence", [syn(7000, 8000, 9000, timeout=86400), syn(31000, 7000, 52000, timeout=86400)])
 def test_a_thousand_scans_in_random_order_open_no_door(sequence: Sequence) -> None:
     random = Random(20261120)
-    traps = lay([sequence], (), OUTGOING, Random(7))
-    knockers = Knockers([sequence], 0.0, 100, traps)  # not even ignored for a while: the traps alone
+    traps = choose_traps([sequence], (), OUTGOING, Random(7))
+    knockers = KnockerTable([sequence], 0.0, 100, traps)  # not even ignored for a while: the traps alone
     base = Step(Protocol.TCP, 0, Flags.SYN).code
     # What neither is a step nor a trap is no knock and changes nothing: the order of the others is all that matters.
     codes = [code for code in (base + port for port in range(1, PORT_MAX + 1)) if _matters(code, sequence, traps)]
@@ -111,9 +111,9 @@ def test_the_chance_that_remains_is_as_the_arithmetic_has_it() -> None:
     traps, steps, tries = 4, 3, 20_000
     random = Random(3)
     sequence = syn(7000, 8000, 9000, traps=traps)
-    laid = lay([sequence], (), OUTGOING, Random(1))
+    laid = choose_traps([sequence], (), OUTGOING, Random(1))
     codes = [*laid, *(step.code for step in sequence.steps)]
-    knockers = Knockers([sequence], 0.0, 10, laid)
+    knockers = KnockerTable([sequence], 0.0, 10, laid)
     opened = 0
     for attempt in range(tries):
         random.shuffle(codes)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.errors import DoorsError
-from port_knocking_doors.system.crash_guard import Guardian
+from port_knocking_doors.system.crash_guard import CrashGuard
 from tests.helpers.fake_bus import open_descriptors
 from tests.helpers.waiting import wait_until
 
@@ -18,9 +18,9 @@ SOON = 5.0
 REPOSITORY = Path(__file__).parents[3]
 
 
-def guardian(trace: Path) -> Guardian:
+def guardian(trace: Path) -> CrashGuard:
     """One whose closer makes the file `trace`."""
-    made = Guardian(31313)
+    made = CrashGuard(31313)
     made._closer = ("/bin/sh", "-c", f"echo closed > {shlex.quote(str(trace))}")
     return made
 
@@ -142,5 +142,5 @@ def test_where_there_is_no_shell_nothing_is_left_and_one_line_says_so(monkeypatc
     monkeypatch.setattr("port_knocking_doors.system.crash_guard.SHELL", "/no/such/shell")
     before = open_descriptors()
     with pytest.raises(DoorsError, match=r"cannot begin \(/no/such/shell: No such file or directory\)$"):
-        Guardian(31313).__enter__()
+        CrashGuard(31313).__enter__()
     assert open_descriptors() == before

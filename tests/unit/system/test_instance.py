@@ -12,7 +12,7 @@ import pytest
 
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError
 from port_knocking_doors.system import instance
-from port_knocking_doors.system.instance import CLOSER, DAEMON, directory, hold_mark, left_behind
+from port_knocking_doors.system.instance import CLOSER, DAEMON, directory, instance_lock, left_behind
 from tests.helpers.fake_bus import open_descriptors
 
 REPOSITORY = Path(__file__).parents[3]
@@ -34,7 +34,7 @@ import sys, time
 from pathlib import Path
 from port_knocking_doors.system import instance
 instance.SYSTEM_DIRECTORY = Path(sys.argv[1])
-with instance.hold_mark(int(sys.argv[2]), sys.argv[3]):
+with instance.instance_lock(int(sys.argv[2]), sys.argv[3]):
     print("held", flush=True)
     time.sleep(float(sys.argv[4]))
 """
@@ -114,7 +114,7 @@ def test_without_any_directory_one_line_says_so(folder: Path) -> None:
 def test_a_mark_is_held_and_let_go_of_again(folder: Path) -> None:
     before = open_descriptors()
     for _ in range(2):
-        with hold_mark(MARK):
+        with instance_lock(MARK):
             assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
     assert (folder / f"{MARK}.lock").read_text() == ""
     assert open_descriptors() == before
@@ -124,7 +124,7 @@ def test_a_second_daemon_is_refused_at_once_and_told_by_whom(folder: Path) -> No
     with somebody(folder, DAEMON) as first:
         start = time.monotonic()
         with pytest.raises(AlreadyRunningError, match=rf"process {first.pid}, .* rule_priority = {MARK}"):
-            hold_mark(MARK).__enter__()
+            instance_lock(MARK).__enter__()
         assert time.monotonic() - start < 0.3
         assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {first.pid}\n"
 
@@ -139,19 +139,19 @@ def test_a_daemon_with_another_directory_sees_the_services_too(
     with somebody(folder.with_name(unit), DAEMON) as service:
         monkeypatch.setenv("RUNTIME_DIRECTORY", str(own))
         with pytest.raises(AlreadyRunningError, match=rf"process {service.pid}\b"):
-            hold_mark(MARK, role).__enter__()
-    with hold_mark(MARK, role):
+            instance_lock(MARK, role).__enter__()
+    with instance_lock(MARK, role):
         lock = folder.with_name(unit) / f"{MARK}.lock"
         assert lock.read_text() == f"{DAEMON} {service.pid}\n", "nothing is written there"
         monkeypatch.delenv("RUNTIME_DIRECTORY")
         with pytest.raises(AlreadyRunningError):
-            hold_mark(MARK, CLOSER).__enter__()
-    with hold_mark(MARK):
+            instance_lock(MARK, CLOSER).__enter__()
+    with instance_lock(MARK):
         pass
 
 
 def test_another_mark_is_anothers_matter(folder: Path) -> None:
-    with somebody(folder, DAEMON), hold_mark(MARK + 1):
+    with somebody(folder, DAEMON), instance_lock(MARK + 1):
         pass
 
 
@@ -160,26 +160,26 @@ def test_a_mark_whose_holder_was_killed_is_free(folder: Path) -> None:
         first.kill()
         first.wait()
         assert (folder / f"{MARK}.lock").read_text() != ""
-        with hold_mark(MARK):
+        with instance_lock(MARK):
             assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
 
 
 def test_what_was_left_behind_is_known_until_somebody_came_to_its_end(folder: Path) -> None:
     assert left_behind() == []
-    with hold_mark(MARK), hold_mark(-5):
+    with instance_lock(MARK), instance_lock(-5):
         assert left_behind() == [-5, MARK]
     assert left_behind() == []
     with somebody(folder, DAEMON) as killed:
         killed.kill()
         killed.wait()
     assert left_behind() == [MARK]
-    with hold_mark(MARK, CLOSER, leaves_rules=True):
+    with instance_lock(MARK, CLOSER, leaves_rules=True):
         pass
     assert left_behind() == [MARK]
-    with pytest.raises(ZeroDivisionError), hold_mark(MARK, CLOSER):
+    with pytest.raises(ZeroDivisionError), instance_lock(MARK, CLOSER):
         raise ZeroDivisionError
     assert left_behind() == [MARK]
-    with hold_mark(MARK, CLOSER):
+    with instance_lock(MARK, CLOSER):
         pass
     assert left_behind() == []
 
@@ -197,19 +197,19 @@ def test_a_closer_does_not_wait_for_anybody(folder: Path) -> None:
         with somebody(folder, role):
             start = time.monotonic()
             with pytest.raises(AlreadyRunningError):
-                hold_mark(MARK, CLOSER).__enter__()
+                instance_lock(MARK, CLOSER).__enter__()
             assert time.monotonic() - start < 0.3
 
 
 def test_a_daemon_waits_for_a_closer(folder: Path) -> None:
-    with somebody(folder, CLOSER, seconds=0.2), hold_mark(MARK):
+    with somebody(folder, CLOSER, seconds=0.2), instance_lock(MARK):
         assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
 
 
 def test_a_daemon_waits_for_a_closer_only_so_long(folder: Path) -> None:
     before = open_descriptors()
     with somebody(folder, CLOSER) as closer, pytest.raises(AlreadyRunningError) as raised:
-        hold_mark(MARK).__enter__()
+        instance_lock(MARK).__enter__()
     assert f"process {closer.pid} has been closing" in str(raised.value)
     assert open_descriptors() == before
 
@@ -218,7 +218,7 @@ def test_a_daemon_waits_for_a_closer_only_so_long(folder: Path) -> None:
 def test_whatever_stands_in_a_file_that_nobody_holds_is_no_matter(folder: Path, left: str) -> None:
     directory({})
     (folder / f"{MARK}.lock").write_text(left, encoding="latin-1")
-    with hold_mark(MARK):
+    with instance_lock(MARK):
         assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
 
 
@@ -228,7 +228,7 @@ def test_a_link_in_place_of_the_file_is_not_followed(folder: Path, tmp_path: Pat
     lock = folder / f"{MARK}.lock"
     lock.symlink_to(tmp_path / "precious")
     with pytest.raises(DoorsError, match=rf"^{lock}: the mark's lock cannot be taken \(Too many levels"):
-        hold_mark(MARK).__enter__()
+        instance_lock(MARK).__enter__()
     assert (tmp_path / "precious").read_text() == "keep me"
 
 
@@ -238,20 +238,20 @@ def test_a_folder_in_place_of_the_file_is_one_line(folder: Path) -> None:
     lock.mkdir()
     before = open_descriptors()
     with pytest.raises(DoorsError, match=rf"^{lock}: the mark's lock cannot be taken \(Is a directory\)$"):
-        hold_mark(MARK).__enter__()
+        instance_lock(MARK).__enter__()
     assert open_descriptors() == before
 
 
 def test_an_error_of_who_holds_the_mark_is_not_taken_for_one_of_the_lock(folder: Path) -> None:
-    with pytest.raises(FileNotFoundError), hold_mark(MARK):
+    with pytest.raises(FileNotFoundError), instance_lock(MARK):
         raise FileNotFoundError
 
 
 def test_children_do_not_inherit_the_mark(folder: Path) -> None:
-    with hold_mark(MARK):
+    with instance_lock(MARK):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:
-        with hold_mark(MARK):
+        with instance_lock(MARK):
             pass
     finally:
         child.kill()

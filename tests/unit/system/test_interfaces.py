@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from port_knocking_doors.system.interfaces import Links
+from port_knocking_doors.system.interfaces import InterfaceMonitor
 from port_knocking_doors.system.rtnetlink import (
     IFA_F_DADFAILED,
     IFF_UP,
@@ -282,7 +282,7 @@ HEARD = [
 def test_which_links_are_heard(
     patterns: tuple[str, ...], links: list[tuple[int, str, int, str]], expected: set[str]
 ) -> None:
-    with Links() as watched:
+    with InterfaceMonitor() as watched:
         watched._table.links = {  # the machine's own are none of the test's business
             index: Link(name, index, True, master, "", part) for index, name, master, part in links
         }
@@ -293,7 +293,7 @@ def test_which_links_are_heard(
 
 
 def test_loopback_is_known_and_local_without_a_loop() -> None:
-    with Links() as links:
+    with InterfaceMonitor() as links:
         index = links.index_of("lo")
         assert index is not None
         assert links.name_of(index) == "lo"

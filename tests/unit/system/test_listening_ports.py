@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.model import Port, Protocol
-from port_knocking_doors.system.listening_ports import served_ports
+from port_knocking_doors.system.listening_ports import listening_ports
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -46,18 +46,18 @@ def udp(port: int) -> Port:
 def test_served_ports_are_those_that_wait_for_anybody(tmp_path: Path, files: dict[str, str], ports: set[Port]) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert served_ports(tmp_path) == ports
+    assert listening_ports(tmp_path) == ports
 
 
 def test_a_folder_for_a_file_serves_nothing(tmp_path: Path) -> None:
     (tmp_path / "tcp").mkdir()
-    assert served_ports(tmp_path) == frozenset()
+    assert listening_ports(tmp_path) == frozenset()
 
 
 def test_the_kernel_of_this_machine_writes_so() -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as one:
         one.bind(("127.0.0.1", 0))
-        served = served_ports()
+        served = listening_ports()
         assert {Port(tcp.getsockname()[1]), udp(one.getsockname()[1])} <= served
 
 
@@ -68,5 +68,5 @@ def test_what_listens_on_loopback_alone_is_told_from_what_others_reach(address: 
         listener.bind((address, 0))
         listener.listen()
         port = Port(listener.getsockname()[1])
-        assert port in served_ports()
-        assert (port in served_ports(from_outside=True)) is (address in ("0.0.0.0", "::"))
+        assert port in listening_ports()
+        assert (port in listening_ports(from_outside=True)) is (address in ("0.0.0.0", "::"))

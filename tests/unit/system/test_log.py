@@ -12,7 +12,7 @@ import pytest
 
 import port_knocking_doors
 from port_knocking_doors.system import log
-from port_knocking_doors.system.log import LogEvent, about
+from port_knocking_doors.system.log import LogEvent, event_fields
 
 Lines = Callable[[], list[str]]
 
@@ -35,7 +35,7 @@ def test_a_program_reads_one_object_an_event(lines: Lines) -> None:
     log.logger.warning(
         "%s: wrong\nknock \x1b",
         "10.0.0.2",
-        extra=about(
+        extra=event_fields(
             LogEvent.WRONG_KNOCK, address="10.0.0.2", sequence=None, seconds=5.0, ports=("22/tcp",), reason=OSError()
         ),
     )
@@ -62,7 +62,7 @@ def test_whatever_a_line_tells_it_is_one_line_and_leaves_the_terminal_alone(line
         (line,) = lines()
         assert line.endswith("a b c [2Jd e f g h")
         log.set_up(False, environ, as_json=True)
-        log.logger.error("%s", evil, extra=about(LogEvent.FAILED, reason=evil))
+        log.logger.error("%s", evil, extra=event_fields(LogEvent.FAILED, reason=evil))
         (line,) = lines()
         assert line.isascii()
         assert line.isprintable()
@@ -96,7 +96,7 @@ def test_the_journal_gets_its_priority_ahead_of_the_object(lines: Lines) -> None
 
 def test_people_read_the_same_whatever_a_line_says_of_itself(lines: Lines) -> None:
     log.set_up(False, {"JOURNAL_STREAM": "8:1"})
-    log.logger.info("%s: closed", "10.0.0.2", extra=about(LogEvent.CLOSED, address="10.0.0.2"))
+    log.logger.info("%s: closed", "10.0.0.2", extra=event_fields(LogEvent.CLOSED, address="10.0.0.2"))
     assert lines() == ["<6>10.0.0.2: closed"]
 
 

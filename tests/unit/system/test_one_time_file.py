@@ -31,33 +31,33 @@ def file(tmp_path: Path) -> Path:
 
 def test_each_usable_line_is_in_force_once_and_nothing_else_changes(file: Path) -> None:
     seen = []
-    while (line := one_time_file.in_force(str(file), read)) is not None:
+    while (line := one_time_file.current_line(str(file), read)) is not None:
         seen.append(ports(line))
-        one_time_file.use(line)
+        one_time_file.consume(line)
     assert seen == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
     assert file.read_bytes() == b"# used\n\nnonsense\n\xff\n#1 2 3\r\n# 5 6\n#7 8 9"
 
 
 def test_the_same_line_cannot_be_used_twice(file: Path) -> None:
-    line = one_time_file.in_force(str(file), read)
+    line = one_time_file.current_line(str(file), read)
     assert line is not None
-    one_time_file.use(line)
+    one_time_file.consume(line)
     before = file.read_bytes()
     with pytest.raises(LineGoneError, match="was changed"):
-        one_time_file.use(line)
+        one_time_file.consume(line)
     assert file.read_bytes() == before
 
 
 def test_of_two_who_use_a_line_at_the_same_moment_one_gets_it(file: Path) -> None:
-    line = one_time_file.in_force(str(file), read)
+    line = one_time_file.current_line(str(file), read)
     assert line is not None
     before = file.read_bytes()
     with file.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(LineGoneError, match="at this moment"):
-            one_time_file.use(line)
+            one_time_file.consume(line)
     assert file.read_bytes() == before
-    one_time_file.use(line)
+    one_time_file.consume(line)
 
 
 def test_a_file_system_without_locks_is_no_obstacle(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,26 +65,26 @@ def test_a_file_system_without_locks_is_no_obstacle(file: Path, monkeypatch: pyt
         raise OSError(37, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", fail)
-    line = one_time_file.in_force(str(file), read)
+    line = one_time_file.current_line(str(file), read)
     assert line is not None
-    one_time_file.use(line)
+    one_time_file.consume(line)
     assert file.read_bytes().count(b"#") == 2
 
 
 def test_behind_a_carriage_return_a_comment_goes_on(file: Path) -> None:
     file.write_bytes(b"# 1 2 3\r4 5 6\n7 8 9\r\n")
-    assert ports(one_time_file.in_force(str(file), read)) == [7, 8, 9]
+    assert ports(one_time_file.current_line(str(file), read)) == [7, 8, 9]
 
 
 @pytest.mark.parametrize(
     "content", [b"# used\n\nnonsense\n\xff\n 1 2 4\r\n", b"", b" 1 2 3\n" * 20], ids=["edited", "emptied", "replaced"]
 )
 def test_a_file_that_somebody_edited_is_left_alone(file: Path, content: bytes) -> None:
-    line = one_time_file.in_force(str(file), read)
+    line = one_time_file.current_line(str(file), read)
     assert line is not None
     file.write_bytes(content)
     with pytest.raises(DoorsError, match="was changed"):
-        one_time_file.use(line)
+        one_time_file.consume(line)
     assert file.read_bytes() == content
 
 
@@ -97,16 +97,16 @@ def test_the_mark_is_on_the_disk_when_it_counts(file: Path, monkeypatch: pytest.
         synced.append(file.read_bytes())
 
     monkeypatch.setattr(os, "fsync", fsync)
-    line = one_time_file.in_force(str(file), read)
+    line = one_time_file.current_line(str(file), read)
     assert line is not None
-    one_time_file.use(line)
+    one_time_file.consume(line)
     assert synced == [file.read_bytes()]
     assert b"#1 2 3" in synced[0]
 
 
 @pytest.mark.parametrize("fails", ["open", "pwrite", "fsync"])
 def test_what_keeps_the_mark_from_the_disk_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    line = one_time_file.in_force(str(file), read)
+    line = one_time_file.current_line(str(file), read)
     assert line is not None
 
     def fail(*_: object) -> int:
@@ -114,25 +114,25 @@ def test_what_keeps_the_mark_from_the_disk_is_an_error(file: Path, monkeypatch: 
 
     monkeypatch.setattr(os, fails, fail)
     with pytest.raises(DoorsError, match="No space left"):
-        one_time_file.use(line)
+        one_time_file.consume(line)
 
 
 def test_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DoorsError, match="No such file"):
-        one_time_file.in_force(str(tmp_path / "nowhere"), read)
+        one_time_file.current_line(str(tmp_path / "nowhere"), read)
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(DoorsError, match="not an ordinary file"):
-        one_time_file.in_force(str(tmp_path / "pipe"), read)
+        one_time_file.current_line(str(tmp_path / "pipe"), read)
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
 def test_a_file_that_is_far_too_large_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"#" * (one_time_file.SIZE_MAX + 1))
     with pytest.raises(DoorsError, match="more than"):
-        one_time_file.in_force(str(tmp_path / "large"), read)
+        one_time_file.current_line(str(tmp_path / "large"), read)
 
 
 def test_no_message_has_a_step(file: Path) -> None:
-    line = one_time_file.in_force(str(file), read)
+    line = one_time_file.current_line(str(file), read)
     assert "1 2" not in repr(line)
     assert "port" not in repr(line)

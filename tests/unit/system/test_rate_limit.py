@@ -1,10 +1,10 @@
 """How the log stays bounded."""
 
-from port_knocking_doors.system.rate_limit import Spell, Throttle
+from port_knocking_doors.system.rate_limit import Incident, RateLimit
 
 
 def test_so_many_in_a_period_then_a_count_of_the_rest() -> None:
-    throttle = Throttle(burst=2, period=10)
+    throttle = RateLimit(burst=2, period=10)
     assert [throttle.admits(now) for now in (100, 101, 102, 103)] == [True, True, False, False]
     assert throttle.next_deadline() == 110
     assert throttle.summary(109) == 0
@@ -14,13 +14,13 @@ def test_so_many_in_a_period_then_a_count_of_the_rest() -> None:
 
 
 def test_a_period_begins_with_the_first_event_after_the_last_one() -> None:
-    throttle = Throttle(burst=1, period=10)
+    throttle = RateLimit(burst=1, period=10)
     assert [throttle.admits(now) for now in (0, 10, 25)] == [True, True, True]
     assert throttle.next_deadline() is None
 
 
 def test_what_comes_before_the_summary_was_asked_for_is_counted_and_not_admitted() -> None:
-    throttle = Throttle(burst=1, period=10)
+    throttle = RateLimit(burst=1, period=10)
     throttle.admits(0)
     throttle.admits(1)
     assert not throttle.admits(50)
@@ -28,7 +28,7 @@ def test_what_comes_before_the_summary_was_asked_for_is_counted_and_not_admitted
 
 
 def test_a_million_events_take_a_bounded_number_of_lines() -> None:
-    throttle, lines = Throttle(burst=20, period=10), 0
+    throttle, lines = RateLimit(burst=20, period=10), 0
     for event in range(1_000_000):
         now = event / 10_000  # a hundred seconds
         lines += throttle.admits(now) + (throttle.summary(now) > 0)
@@ -36,7 +36,7 @@ def test_a_million_events_take_a_bounded_number_of_lines() -> None:
 
 
 def test_a_spell_is_told_when_it_begins_summed_up_while_it_lasts_and_over_after_a_period_without() -> None:
-    spell = Spell(period=10)
+    spell = Incident(period=10)
     assert not spell.begins(0, 7, now=99)
     assert spell.next_deadline() is None
     assert spell.begins(3, 7, now=100)
@@ -50,7 +50,7 @@ def test_a_spell_is_told_when_it_begins_summed_up_while_it_lasts_and_over_after_
 
 
 def test_a_spell_that_comes_and_goes_each_second_takes_a_line_a_period() -> None:
-    spell, lines = Spell(period=10), 0
+    spell, lines = Incident(period=10), 0
     for now in range(1000):
         lines += spell.begins(now % 2, 9, now) + (spell.summary(now) is not None)
     assert 99 <= lines <= 101
