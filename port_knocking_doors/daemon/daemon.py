@@ -142,12 +142,12 @@ class Daemon:
 
     async def _meet_firewall(self) -> None:
         try:
-            await wait_at_most(FIRST_ANSWER, self._keeper.surveyed())
+            await wait_at_most(FIRST_ANSWER, self._keeper.ready())
         except asyncio.TimeoutError:
-            why = self._keeper.obstacle
+            why = self._keeper.unavailable_reason
             extra = event_fields(LogEvent.FIREWALLD, reason=why)
             logger.warning("firewalld %s: knocks are heard, doors wait until it obeys", why, extra=extra)
-            await self._keeper.surveyed()
+            await self._keeper.ready()
         assert self._keeper.zones is not None
         _check_zone(self._settings, self._keeper.zones)
         if self._settings.open_knock_ports:
@@ -193,8 +193,8 @@ class Daemon:
                 raise FirewallError(
                     "doors are not closed: firewalld does not answer; a helper process waits for it and closes them"
                 ) from None
-            if self._keeper.standing:
-                raise FirewallError(f"firewalld refused to remove {self._keeper.standing} rules; see above")
+            if self._keeper.active_rules:
+                raise FirewallError(f"firewalld refused to remove {self._keeper.active_rules} rules; see above")
         if unstopped:
             raise DoorsError(f"{unstopped} stop commands have not ended; a helper process runs them again")
         guardian.dismiss()
@@ -344,14 +344,14 @@ class Daemon:
 
     # What firewalld confirmed. ---------------------------------------------------------------------------------------
 
-    def on_standing(self, owner: Hashable, zones: tuple[str, ...]) -> None:
+    def on_active(self, owner: Hashable, zones: tuple[str, ...]) -> None:
         """A door is open, or open again after firewalld forgot it."""
         if isinstance(owner, Door) and owner not in self._confirmed:
             self._confirmed[owner] = zones
             self._counts["opened"] += 1
             self._teller.on_opened(owner, zones, (self._doors.until(owner) or now()) - now())
 
-    def on_gone(self, owner: Hashable) -> None:
+    def on_removed(self, owner: Hashable) -> None:
         """A door is closed."""
         if isinstance(owner, Door) and owner in self._confirmed:
             del self._confirmed[owner]

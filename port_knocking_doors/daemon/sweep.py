@@ -33,10 +33,10 @@ _PAUSE = 0.1
 class _Nobody:
     """Owns nothing, and is never called."""
 
-    def on_standing(self, owner: Hashable, zones: tuple[str, ...]) -> None:  # noqa: ARG002 the protocol has it
+    def on_active(self, owner: Hashable, zones: tuple[str, ...]) -> None:  # noqa: ARG002 the protocol has it
         raise AssertionError(owner)
 
-    def on_gone(self, owner: Hashable) -> None:
+    def on_removed(self, owner: Hashable) -> None:
         raise AssertionError(owner)
 
 
@@ -65,8 +65,8 @@ async def _remove_all(priority: int) -> int:
     finally:
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
-    if keeper.standing:
-        raise FirewallError(f"firewalld refuses to remove {keeper.standing} rules of a daemon that was killed")
+    if keeper.active_rules:
+        raise FirewallError(f"firewalld refuses to remove {keeper.active_rules} rules of a daemon that was killed")
     return keeper.removed
 
 

@@ -387,7 +387,7 @@ class Firewalld:
         return reply
 
 
-class Onlooker:
+class QueryClient:
     """Asks what the daemon itself never asks, over a connection that it keeps while the bus does: the sandbox looks at
     firewalld from outside with it."""
 

@@ -38,30 +38,30 @@ Placement = Callable[[Zones], Iterable[ZoneRule]]
 """Tells an owner's rules from the zones as they are; asked again whenever they change."""
 
 
-class RuleWitness(Protocol):
+class RuleListener(Protocol):
     """Who is told what firewalld confirmed."""
 
-    def on_standing(self, owner: Hashable, zones: tuple[str, ...]) -> None:
+    def on_active(self, owner: Hashable, zones: tuple[str, ...]) -> None:
         """Every rule of the owner stands, in these zones."""
 
-    def on_gone(self, owner: Hashable) -> None:
+    def on_removed(self, owner: Hashable) -> None:
         """No rule stands for the owner any more."""
 
 
 class RuleReconciler:
     """The worker and its two sets of rules: those that are wanted and those that stand."""
 
-    def __init__(self, priority: int, witness: RuleWitness) -> None:
+    def __init__(self, priority: int, listener: RuleListener) -> None:
         self._priority = priority
-        self._witness = witness
+        self._listener = listener
         self._firewalld = Firewalld(self._on_event)
         self._placements: dict[Hashable, Placement] = {}
         self._wanted_by: dict[Hashable, frozenset[ZoneRule]] = {}
         self._wanted: dict[ZoneRule, set[Hashable]] = {}
-        self._standing: set[ZoneRule] = set()
+        self._active: set[ZoneRule] = set()
         # Owners that wait for firewalld to confirm the rest of their rules: up, or down.
-        self._rising: dict[Hashable, set[ZoneRule]] = {}
-        self._falling: dict[Hashable, set[ZoneRule]] = {}
+        self._pending_active: dict[Hashable, set[ZoneRule]] = {}
+        self._pending_removed: dict[Hashable, set[ZoneRule]] = {}
         # What to add and what to remove next. A rule may be in both or in neither by the time it is looked at.
         self._to_add: dict[ZoneRule, None] = {}
         self._to_remove: dict[ZoneRule, None] = {}
@@ -76,7 +76,7 @@ class RuleReconciler:
         self._failures = 0
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
-        self._surveyed = asyncio.Event()
+        self._ready = asyncio.Event()
         self.removed = 0
         """How many rules were removed so far."""
         self.zones: Zones | None = None
@@ -87,7 +87,7 @@ class RuleReconciler:
     def set_desired(self, owner: Hashable, placement: Placement) -> None:
         """From now on the owner wants these rules, and no others that it wanted before."""
         self._placements[owner] = placement
-        self._falling.pop(owner, None)
+        self._pending_removed.pop(owner, None)
         if self.zones is not None:
             self._place(owner, frozenset(placement(self.zones)))
         self._stir()
@@ -96,15 +96,15 @@ class RuleReconciler:
         """From now on the owner wants nothing."""
         if self._placements.pop(owner, None) is None:
             return
-        self._rising.pop(owner, None)
+        self._pending_active.pop(owner, None)
         rules = self._wanted_by.get(owner, frozenset())
         self._place(owner, frozenset())
         del self._wanted_by[owner]
-        left = {placed for placed in rules if placed in self._standing and placed not in self._wanted}
+        left = {placed for placed in rules if placed in self._active and placed not in self._wanted}
         if left:
-            self._falling[owner] = left
+            self._pending_removed[owner] = left
         else:
-            self._witness.on_gone(owner)
+            self._listener.on_removed(owner)
         self._stir()
 
     def check(self) -> None:
@@ -137,9 +137,9 @@ class RuleReconciler:
         """Return once the wanted rules stand and no other marked one does, but for what firewalld refused."""
         await self._settled.wait()
 
-    async def surveyed(self) -> None:
+    async def ready(self) -> None:
         """Return once firewalld has answered for the first time, and `zones` is known."""
-        await self._surveyed.wait()
+        await self._ready.wait()
 
     @property
     def present(self) -> bool:
@@ -147,19 +147,19 @@ class RuleReconciler:
         return self._firewalld.present
 
     @property
-    def obstacle(self) -> str:
+    def unavailable_reason(self) -> str:
         """What firewalld does instead of obeying, as far as is known."""
         if not self.present:
             return "is not running"
         return "refuses" if self._failures else "does not answer"
 
     @property
-    def standing(self) -> int:
+    def active_rules(self) -> int:
         """How many marked rules stand, as far as is known."""
-        return len(self._standing)
+        return len(self._active)
 
     @property
-    def presence(self) -> FirewalldState:
+    def state(self) -> FirewalldState:
         """How firewalld does, as far as is known: that it hangs shows when it is asked for something."""
         if not self.present:
             return FirewalldState.ABSENT
@@ -168,7 +168,7 @@ class RuleReconciler:
         return FirewalldState.REFUSING if self._failures else FirewalldState.PRESENT
 
     @property
-    def refused(self) -> int:
+    def refused_rules(self) -> int:
         """How many rules firewalld refused to add or to remove when they were tried last."""
         return len(self._refused)
 
@@ -191,8 +191,8 @@ class RuleReconciler:
             self._to_add[placed] = None
         if rules != before and owner in self._placements:
             # Of what is not known to stand any more, a look at firewalld is to confirm it.
-            self._rising[owner] = set(rules - self._standing if self._trusted else rules)
-            self._announce(owner)
+            self._pending_active[owner] = set(rules - self._active if self._trusted else rules)
+            self._announce_active(owner)
 
     # What firewalld says. --------------------------------------------------------------------------------------------
 
@@ -219,7 +219,7 @@ class RuleReconciler:
                 self._permanent_stale = True
         self._stir()
         if event is Event.GONE and not self._placements:
-            self._standing.clear()  # it took its rules along, and nobody waits for others
+            self._active.clear()  # it took its rules along, and nobody waits for others
             self._settled.set()
 
     def _stir(self) -> None:
@@ -254,14 +254,14 @@ class RuleReconciler:
                 await self._read_back()
             elif self._closing_is_next and (placed := self._next_to_close()):
                 self._closing_is_next = False
-                if placed in self._standing and placed not in self._wanted:
+                if placed in self._active and placed not in self._wanted:
                     await self._remove(placed)
             elif placed := self._next(self._to_add):
                 self._closing_is_next = True
-                if placed in self._wanted and placed not in self._standing and placed not in self._refused:
+                if placed in self._wanted and placed not in self._active and placed not in self._refused:
                     await self._add(placed)
             elif placed := self._next(self._to_remove):
-                if placed in self._standing and placed not in self._wanted:
+                if placed in self._active and placed not in self._wanted:
                     await self._remove(placed)
             elif self._permanent_stale:
                 await self._clean_permanent()
@@ -279,7 +279,7 @@ class RuleReconciler:
     def _next_to_close(self) -> ZoneRule | None:
         """A rule of an owner that wants nothing any more: it waits for one rule that is added, and not for all of them.
         A rule that another one takes the place of does, so that there is no gap."""
-        for rules in self._falling.values():
+        for rules in self._pending_removed.values():
             for placed in rules:
                 if placed in self._to_remove:
                     del self._to_remove[placed]
@@ -301,7 +301,7 @@ class RuleReconciler:
     async def _read_back(self) -> None:
         """Read back what stands. What carries the mark and nobody wants goes; it is not asked whose it was."""
         assert self.zones is not None
-        used = {placed.zone for placed in (*self._wanted, *self._standing)}
+        used = {placed.zone for placed in (*self._wanted, *self._active)}
         looked_at = self.zones.known if self._everywhere else self.zones.known & used
         self._trusted, self._everywhere = True, False
         try:
@@ -315,19 +315,19 @@ class RuleReconciler:
             self._invalidate()
             self._zones_stale = True  # a zone may have gone while we looked
             raise
-        if strangers := standing - self._standing - self._wanted.keys():
+        if strangers := standing - self._active - self._wanted.keys():
             logger.warning("%d rules carry our mark and belong to no open door: removing them", len(strangers))
-        self._standing = standing
+        self._active = standing
         self._to_add = dict.fromkeys(placed for placed in self._wanted if placed not in standing)
         self._to_remove = dict.fromkeys(placed for placed in standing if placed not in self._wanted)
-        for owner in list(self._rising):
-            self._rising[owner] = set(self._wanted_by[owner] & self._to_add.keys())
-            self._announce(owner)
-        for owner in list(self._falling):
-            self._falling[owner] &= standing
-            self._announce_gone(owner)
+        for owner in list(self._pending_active):
+            self._pending_active[owner] = set(self._wanted_by[owner] & self._to_add.keys())
+            self._announce_active(owner)
+        for owner in list(self._pending_removed):
+            self._pending_removed[owner] &= standing
+            self._announce_removed(owner)
         self._failures = 0
-        self._surveyed.set()
+        self._ready.set()
 
     async def _add(self, placed: ZoneRule) -> None:
         try:
@@ -339,32 +339,32 @@ class RuleReconciler:
             self._zones_stale |= error.code == firewalld.INVALID_ZONE
             self._explain("a rule is not added", placed, error)
             return
-        self._standing.add(placed)
+        self._active.add(placed)
         self._explained.clear()
         for owner in self._wanted.get(placed, ()):
-            if owner in self._rising:
-                self._rising[owner].discard(placed)
-                self._announce(owner)
+            if owner in self._pending_active:
+                self._pending_active[owner].discard(placed)
+                self._announce_active(owner)
         if placed not in self._wanted:  # it closed meanwhile
             self._to_remove[placed] = None
 
     async def _remove(self, placed: ZoneRule) -> None:
         # From the moment that it is asked for: who wants the rule again meanwhile waits until it was added again.
-        self._standing.discard(placed)
+        self._active.discard(placed)
         try:
             await self._firewalld.remove(*placed)
         except FirewallError as error:
             if error.code in (firewalld.UNREACHABLE, firewalld.UNANSWERED):
                 raise
             if error.code != firewalld.INVALID_ZONE:
-                self._standing.add(placed)
+                self._active.add(placed)
                 self._refused.add(placed)
                 self._explain("a rule is not removed", placed, error)
                 return
         self.removed += 1
-        for owner in list(self._falling):
-            self._falling[owner].discard(placed)
-            self._announce_gone(owner)
+        for owner in list(self._pending_removed):
+            self._pending_removed[owner].discard(placed)
+            self._announce_removed(owner)
         if placed in self._wanted:  # it was opened again meanwhile
             self._to_add[placed] = None
 
@@ -412,15 +412,15 @@ class RuleReconciler:
             extra = _about(error, zone=placed.zone)
             logger.error("zone %s: %s: firewalld says: %s%s", placed.zone, what, error, _remedy(error), extra=extra)
 
-    def _announce(self, owner: Hashable) -> None:
-        if owner in self._rising and not self._rising[owner]:
-            del self._rising[owner]
-            self._witness.on_standing(owner, tuple(sorted({placed.zone for placed in self._wanted_by[owner]})))
+    def _announce_active(self, owner: Hashable) -> None:
+        if owner in self._pending_active and not self._pending_active[owner]:
+            del self._pending_active[owner]
+            self._listener.on_active(owner, tuple(sorted({placed.zone for placed in self._wanted_by[owner]})))
 
-    def _announce_gone(self, owner: Hashable) -> None:
-        if owner in self._falling and not self._falling[owner]:
-            del self._falling[owner]
-            self._witness.on_gone(owner)
+    def _announce_removed(self, owner: Hashable) -> None:
+        if owner in self._pending_removed and not self._pending_removed[owner]:
+            del self._pending_removed[owner]
+            self._listener.on_removed(owner)
 
 
 def _about(reason: object, **more: object) -> dict[str, object]:

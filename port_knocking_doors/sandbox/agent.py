@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall.firewalld import Onlooker
+from port_knocking_doors.firewall.firewalld import QueryClient
 from port_knocking_doors.sandbox.channel import Channel, Message
 
 _OUTCOMES = {
@@ -45,7 +45,7 @@ class Agent:
         self._servers: dict[int, _EchoServer] = {}
         self._watches: dict[int, _Watch] = {}
         self._loop = asyncio.new_event_loop()
-        self._onlooker = Onlooker()
+        self._queries = QueryClient()
         self._operations: dict[str, Callable[..., Any]] = {
             "signal": self._signal,
             "send": _send,
@@ -114,7 +114,7 @@ class Agent:
         return id(watch)
 
     def _ask(self, interface: str, member: str, arguments: list[str | int], timeout: float) -> Any:
-        question = asyncio.wait_for(self._onlooker.ask(interface, member, *arguments), timeout)
+        question = asyncio.wait_for(self._queries.ask(interface, member, *arguments), timeout)
         return asyncio.run_coroutine_threadsafe(question, self._loop).result()
 
     def _watched(self, watch: int) -> list[tuple[float, str]]:

@@ -41,11 +41,11 @@ class Story:
     def __init__(self) -> None:
         self.told: list[tuple[str, Hashable]] = []
 
-    def on_standing(self, owner: Hashable, zones: tuple[str, ...]) -> None:
+    def on_active(self, owner: Hashable, zones: tuple[str, ...]) -> None:
         assert zones, "it stands somewhere"
         self.told.append(("standing", owner))
 
-    def on_gone(self, owner: Hashable) -> None:
+    def on_removed(self, owner: Hashable) -> None:
         self.told.append(("gone", owner))
 
 
@@ -504,7 +504,7 @@ class Truth:
         self.wanted: set[int] = set()
         self.rules = {**RULES, ANCHOR: ANCHORED}
 
-    def on_standing(self, owner: Hashable, zones: tuple[str, ...]) -> None:
+    def on_active(self, owner: Hashable, zones: tuple[str, ...]) -> None:
         fake = FakeFirewalld.latest
         assert isinstance(owner, int)
         assert owner in self.wanted, "nobody wants it any more"
@@ -513,7 +513,7 @@ class Truth:
         assert not fake.leaving & self.rules[owner], "a rule is being removed"
         self.up.add(owner)
 
-    def on_gone(self, owner: Hashable) -> None:
+    def on_removed(self, owner: Hashable) -> None:
         fake = FakeFirewalld.latest
         assert isinstance(owner, int)
         assert owner not in self.wanted
@@ -594,7 +594,7 @@ def test_in_the_end_what_stands_is_what_is_wanted_and_all_that_was_told_was_true
             assert settled.done(), "it came to rest"
             assert fake.actual == {placed for owner in truth.wanted for placed in truth.rules[owner]}
             assert truth.up == truth.wanted
-            assert keeper.standing == len(fake.actual)
+            assert keeper.active_rules == len(fake.actual)
         finally:
             worker.cancel()
             await asyncio.gather(worker, return_exceptions=True)
