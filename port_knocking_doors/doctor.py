@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from port_knocking_doors.config.loader import Loaded
-from port_knocking_doors.control import server
+from port_knocking_doors.control import client
 from port_knocking_doors.control.status import Snapshot
 from port_knocking_doors.errors import DoorsError, FirewallError, NoDaemonError
 from port_knocking_doors.firewall import exposure, firewalld
@@ -91,7 +91,7 @@ def _findings(load: Callable[[], Loaded], priority: int | None) -> Iterator[Find
     yield from (_warning(f"configuration: {text}") for text in loaded.warnings)
     snapshot: Snapshot | None = None
     try:
-        snapshot = server.snapshot(mark)
+        snapshot = client.snapshot(mark)
     except NoDaemonError as error:
         # Who may not ask cannot know whether it runs.
         yield (_warning if error.forbidden else _problem)(f"daemon: {error}")
@@ -440,7 +440,7 @@ def listened(mark: int, seconds: float) -> Iterator[str]:
     yield f"Listening for {seconds:g} s: knock now. Each knock shows here, and what it was judged; never its port."
     heard = 0
     end = now() + seconds
-    for event in server.watch(mark, seconds):
+    for event in client.watch(mark, seconds):
         heard += "address" in event
         missed = f" ({event['missed']} more were too fast to be shown)" if "missed" in event else ""
         yield f"{_clean(event.get('time'))} {_clean(event.get('message'))}{_which(event)}{missed}"

@@ -84,9 +84,9 @@ def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Option
 
 
 def _ask(context: typer.Context, conf: Path | None, priority: int | None, request: Request) -> Any:
-    from port_knocking_doors.control import server
+    from port_knocking_doors.control import client
 
-    return server.ask(mark_of(context, conf, priority), request)
+    return client.ask(mark_of(context, conf, priority), request)
 
 
 def _read(text: str) -> Any:

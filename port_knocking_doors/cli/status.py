@@ -13,7 +13,8 @@ from typing import Optional
 import typer
 
 from port_knocking_doors.cli.options import CONF, PRIORITY, app, mark_of, number
-from port_knocking_doors.control import status as values
+from port_knocking_doors.control import metrics, text
+from port_knocking_doors.control.status import Snapshot, to_data
 from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError
 
 _HIDE, _SHOW = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # another screen without a cursor, and back (xterm)
@@ -42,10 +43,10 @@ def status(
         raise ConfigError("--prometheus goes with neither --json nor --watch")
     mark = mark_of(context, conf, priority)
 
-    def look() -> values.Snapshot:
-        from port_knocking_doors.control import server
+    def look() -> Snapshot:
+        from port_knocking_doors.control import client
 
-        return server.snapshot(mark)
+        return client.snapshot(mark)
 
     if prometheus:
         _print_metrics(look)
@@ -55,20 +56,20 @@ def status(
         print("\n".join(_lines(look(), as_json)))
 
 
-def _lines(snapshot: values.Snapshot, as_json: bool) -> list[str]:
-    return [json.dumps(values.to_data(snapshot))] if as_json else values.table(snapshot)
+def _lines(snapshot: Snapshot, as_json: bool) -> list[str]:
+    return [json.dumps(to_data(snapshot))] if as_json else text.table(snapshot)
 
 
-def _print_metrics(look: Callable[[], values.Snapshot]) -> None:
+def _print_metrics(look: Callable[[], Snapshot]) -> None:
     try:
-        text = values.prometheus(look())
+        exposed = metrics.prometheus(look())
     except DoorsError:  # one that hangs does not answer either
-        print(values.prometheus(None), end="")
+        print(metrics.prometheus(None), end="")
         raise
-    print(text, end="")
+    print(exposed, end="")
 
 
-def _watch(look: Callable[[], values.Snapshot], every: float, as_json: bool) -> None:
+def _watch(look: Callable[[], Snapshot], every: float, as_json: bool) -> None:
     """Show it again and again. A daemon that is restarted meanwhile is waited for."""
     on_screen = sys.stdout.isatty() and not as_json
     _lines(look(), as_json)  # where there is none from the start, that is an error as without --watch
@@ -106,8 +107,8 @@ def _screen() -> Iterator[Callable[[list[str]], None]]:
         width, height = _size()
         room = max(height - 2, 0)
         shown = lines if len(lines) < height else [*lines[:room], f"… and {len(lines) - room} more lines"]
-        text = "\r\n".join(line[:width] + _REST_OF_LINE for line in shown)
-        _write(_HOME + text + _REST_OF_SCREEN)
+        drawn = "\r\n".join(line[:width] + _REST_OF_LINE for line in shown)
+        _write(_HOME + drawn + _REST_OF_SCREEN)
 
     before = signal.signal(signal.SIGTERM, _end)
     try:

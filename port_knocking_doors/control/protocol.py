@@ -27,6 +27,11 @@ NAME_MAX = 256
 """Characters of a sequence's name."""
 
 
+def socket_name(priority: int | str) -> str:
+    """The socket's name in the runtime directory of a daemon with this mark, or a pattern for such names."""
+    return f"control-{priority}.sock"
+
+
 class Verb(str, Enum):
     """What can be asked for."""
 

@@ -8,12 +8,10 @@ Nothing that the other end does or leaves undone takes more from the daemon than
 import asyncio
 import errno
 import os
-import re
 import socket
 import stat
 import struct
 from asyncio import AbstractEventLoop
-from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -22,10 +20,10 @@ from typing import Any, NamedTuple, Protocol
 from port_knocking_doors.control import protocol, status
 from port_knocking_doors.control.protocol import Request, Verb
 from port_knocking_doors.control.status import DoorStatus, Snapshot
-from port_knocking_doors.errors import DoorsError, NoDaemonError
+from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.model import Address
 from port_knocking_doors.system import instance
-from port_knocking_doors.system.clock import now, readable, wait_at_most
+from port_knocking_doors.system.clock import readable, wait_at_most
 from port_knocking_doors.system.log import LogEvent, event_fields, logger, tapped
 
 CONNECTIONS = 16
@@ -37,15 +35,11 @@ WATCHERS = 4
 REQUEST_TIME = 5.0
 """Seconds for a request to arrive, and for an answer to be taken."""
 
-PATIENCE = 15.0
-"""Seconds that a client waits for an answer."""
-
 EVENTS_WAITING = 1000
 """Events that wait for one who watches; of more, the number is told."""
 
 _UCRED = struct.Struct("@iII")  # struct ucred (linux/socket.h): pid, uid, gid
 _BACKLOG = 16
-_CHUNK = 1 << 16
 _PAUSE = 0.1  # seconds, where there is no descriptor for another connection
 
 
@@ -80,11 +74,6 @@ class Handler(Protocol):
         """Log every single knock from now on, for somebody watches; or do not any more."""
 
 
-def socket_name(priority: int | str) -> str:
-    """The socket's name in the runtime directory of a daemon with this mark, or a pattern for such names."""
-    return f"control-{priority}.sock"
-
-
 class Control:
     """The daemon's end: a context manager for the socket, and `run` serves it.
 
@@ -102,7 +91,7 @@ class Control:
 
     def __enter__(self) -> "Control":
         try:
-            path = instance.directory() / socket_name(self._priority)
+            path = instance.directory() / protocol.socket_name(self._priority)
             self._socket = _listen(path)
             self._path = path
         except (OSError, DoorsError) as error:
@@ -292,100 +281,3 @@ async def _line(loop: AbstractEventLoop, connection: socket.socket) -> bytes:
             break
         line += chunk
     return line.partition(b"\n")[0]
-
-
-# The other end. ------------------------------------------------------------------------------------------------------
-
-
-def ask(priority: int, request: Request) -> Any:
-    """What the daemon with this mark answers. Raises `NotDoneError`, `NoDaemonError` or another `DoorsError`."""
-    with closing(_connect(priority)) as connection:
-        return protocol.read_reply(next(_lines(_asked(connection, request), PATIENCE), b""))
-
-
-def snapshot(priority: int) -> Snapshot:
-    """How the daemon with this mark does. Raises as `ask`."""
-    return status.from_data(ask(priority, Request(Verb.STATUS)))
-
-
-def watch(priority: int, seconds: float) -> Iterator[dict[str, Any]]:
-    """What the daemon logs from now on, as `log.as_data` has it. Raises as `ask`."""
-    with closing(_connect(priority)) as connection:
-        lines = _lines(_asked(connection, Request(Verb.WATCH, seconds=seconds)), seconds + PATIENCE)
-        protocol.read_reply(next(lines, b""))
-        for line in lines:
-            event = protocol.read_event(line)
-            if event is not None:
-                yield event
-
-
-def _asked(connection: socket.socket, request: Request) -> socket.socket:
-    with suppress(OSError):  # who turns us away may have hung up already: what it said is still to be read
-        connection.sendall(protocol.write_request(request))
-    return connection
-
-
-def _connect(priority: int) -> socket.socket:
-    places = [place / socket_name(priority) for place in instance.places()]
-    forbidden = None
-    for path in places:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(PATIENCE)
-        try:
-            connection.connect(str(path))
-            return connection
-        except PermissionError:
-            forbidden = path
-        except BlockingIOError:  # it is there, and takes no connection
-            connection.close()
-            raise DoorsError("the daemon does not answer") from None
-        except OSError:  # there is none, or nobody is behind it any more
-            pass
-        connection.close()
-    if forbidden is not None:
-        raise NoDaemonError(
-            f"this user may not talk to a daemon at {forbidden}: try as root, with sudo", forbidden=True
-        )
-    others = _others()
-    what = f"name one that runs: --priority {' or '.join(map(str, others))}" if others else "name another: --priority N"
-    raise NoDaemonError(
-        f"no daemon runs with the mark rule_priority = {priority} (nobody answers at {' or '.join(map(str, places))}); "
-        f"start one, or {what}"
-    )
-
-
-def _others() -> list[int]:
-    """The marks of the daemons that answer."""
-    found = set()
-    for place in instance.places():
-        for path in place.glob(socket_name("*")):
-            mark = re.fullmatch(socket_name(r"(-?\d{1,10})"), path.name)
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, suppress(OSError):
-                connection.settimeout(PATIENCE)
-                connection.connect(str(path))
-                found |= {int(mark[1])} if mark else set()
-    return sorted(found)
-
-
-def _lines(connection: socket.socket, patience: float) -> Iterator[bytes]:
-    """What the daemon says, line by line, until it hangs up. Raises `DoorsError` where it says nothing for too long."""
-    deadline = now() + patience
-    rest = b""
-    while True:
-        line, newline, after = rest.partition(b"\n")
-        if newline:
-            rest = after
-            yield line
-            continue
-        if len(rest) > protocol.REPLY_MAX:
-            raise DoorsError("the daemon's answer is too long")
-        connection.settimeout(max(0.01, deadline - now()))
-        try:
-            chunk = connection.recv(_CHUNK)
-        except TimeoutError:
-            raise DoorsError("the daemon does not answer") from None
-        except OSError:
-            return
-        if not chunk:
-            return
-        rest += chunk

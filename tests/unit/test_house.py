@@ -58,6 +58,8 @@ PURE_MODULES = (
     "firewall/exposure",
     "control/protocol",
     "control/status",
+    "control/text",
+    "control/metrics",
     "client/packets",
     "client/snippets",
     "daemon/observer",

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from port_knocking_doors.control import server, status
+from port_knocking_doors.control import protocol, text
 from port_knocking_doors.control.server import Control
 from port_knocking_doors.system import instance
 from tests.helpers.waiting import wait_until
@@ -116,7 +116,7 @@ def test_it_is_drawn_in_the_size_that_the_terminal_has_at_the_moment(daemon: Non
     with watched(30, 70, COLUMNS="200", LINES="5") as (terminal, process):
         # One line is left free: the cursor never has to go beyond the last one.
         wait_until(shows(terminal, 29, 70), 30, lambda: str(terminal.frame()))
-        assert terminal.frame()[-1] == f"… and {len(status.table(MANY)) - 28} more lines"
+        assert terminal.frame()[-1] == f"… and {len(text.table(MANY)) - 28} more lines"
         for lines, columns in ((10, 40), (2, 20), (1, 10), (50, 80)):
             terminal.resize(lines, columns)
             wait_until(shows(terminal, max(lines - 1, 1), min(columns, 80)), 10, lambda: str(terminal.frame()))
@@ -157,11 +157,11 @@ def test_what_is_no_number_is_one_line(folder: Path, words: tuple[str, ...]) -> 
 
 def test_prometheus_is_told_of_a_daemon_that_hangs(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(folder / server.socket_name(PRIORITY)))
+        listener.bind(str(folder / protocol.socket_name(PRIORITY)))
         listener.listen()
         command = (
-            "from port_knocking_doors import cli\nfrom port_knocking_doors.control import server\n"
-            "server.PATIENCE = 0.1\ncli.main()"
+            "from port_knocking_doors import cli\nfrom port_knocking_doors.control import client\n"
+            "client.PATIENCE = 0.1\ncli.main()"
         )
         argv = [sys.executable, "-c", command, *STATUS[3:], "--prometheus"]
         done = subprocess.run(argv, capture_output=True, text=True, check=False)

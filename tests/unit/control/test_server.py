@@ -6,8 +6,7 @@ import json
 import os
 import socket
 import stat
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import replace
@@ -16,7 +15,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from port_knocking_doors.control import protocol, server
+from port_knocking_doors.control import client, protocol, server
 from port_knocking_doors.control.protocol import Request, Verb
 from port_knocking_doors.control.server import CloseResult, Control
 from port_knocking_doors.control.status import DoorStatus, Snapshot
@@ -65,23 +64,12 @@ class Handler:
             raise self.failure
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The runtime directory, by a name that is short enough for a socket (108 bytes, unix(7))."""
-    made = tmp_path_factory.mktemp("run")
-    monkeypatch.setattr(instance, "SYSTEM_DIRECTORY", made / "pkd")
-    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
-    before = log.logger.level
-    yield made / "pkd"
-    assert log.logger.level == before
-
-
 @asynccontextmanager
 async def serving(host: Handler) -> AsyncIterator[Path]:
     with Control(PRIORITY, host) as control_:
         work = asyncio.create_task(control_.run())
         try:
-            yield instance.directory() / server.socket_name(PRIORITY)
+            yield instance.directory() / protocol.socket_name(PRIORITY)
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -98,7 +86,7 @@ def run(story: Callable[[Handler, Path], Awaitable[T]]) -> T:
 
 async def ask(request: Request) -> Any:
     """As a command does, from a thread, since the daemon has this one."""
-    return await asyncio.to_thread(server.ask, PRIORITY, request)
+    return await asyncio.to_thread(client.ask, PRIORITY, request)
 
 
 async def raw(path: Path, data: bytes, *, end: bool = False) -> bytes:
@@ -122,7 +110,7 @@ async def until(condition: Callable[[], object]) -> None:
 
 def test_what_is_asked_is_done_and_answered() -> None:
     async def story(host: Handler, _: Path) -> None:
-        assert await asyncio.to_thread(server.snapshot, PRIORITY) == SNAPSHOT
+        assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
         assert (await ask(Request(Verb.OPEN, ADDRESS, "ssh")))[0]["address"] == DOOR.address
         assert await ask(Request(Verb.CLOSE)) == {"closed": 3, "waiting": 1}
         assert await ask(Request(Verb.FORGET, ADDRESS)) is True
@@ -257,7 +245,7 @@ def test_who_does_not_take_the_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPa
             lazy.sendall(b'{"do":"status"}\n')
             await until(lambda: len(asyncio.all_tasks()) > idle)  # it is being served …
             await until(lambda: len(asyncio.all_tasks()) == idle)  # … and is not any more
-        assert await asyncio.to_thread(server.snapshot, PRIORITY) == big
+        assert await asyncio.to_thread(client.snapshot, PRIORITY) == big
 
     run(story)
 
@@ -285,14 +273,14 @@ def test_a_hundred_at_a_time_leave_nothing_behind() -> None:
         told = [json.loads(answer)["ok"] for answer in answers if isinstance(answer, bytes) and answer]
         assert told.count(True) >= server.CONNECTIONS
         await until(lambda: len(asyncio.all_tasks()) == tasks and open_descriptors() == before)
-        assert await asyncio.to_thread(server.snapshot, PRIORITY) == SNAPSHOT
+        assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
 
     run(story)
 
 
 def test_a_daemon_that_knows_too_much_for_one_answer_shows_less_of_it() -> None:
     async def story(_: Handler, path: Path) -> None:
-        seen = await asyncio.to_thread(server.snapshot, PRIORITY)
+        seen = await asyncio.to_thread(client.snapshot, PRIORITY)
         assert 0 < len(seen.doors) < len(crowd.doors)
         assert seen == replace(crowd, doors=crowd.doors[: len(seen.doors)])
         assert len(await raw(path, b'{"do":"status"}\n')) <= protocol.REPLY_MAX
@@ -345,11 +333,11 @@ def test_the_socket_is_private_from_its_first_moment(monkeypatch: pytest.MonkeyP
 
 
 def test_what_a_killed_daemon_left_is_replaced_and_what_ends_takes_its_own_along(folder: Path) -> None:
-    path = instance.directory() / server.socket_name(PRIORITY)
+    path = instance.directory() / protocol.socket_name(PRIORITY)
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     with pytest.raises(NoDaemonError, match="no daemon runs with the mark rule_priority = 77"):
-        server.snapshot(PRIORITY)
+        client.snapshot(PRIORITY)
 
     async def story(_: Handler, __: Path) -> None:
         await ask(Request(Verb.RELOAD))
@@ -362,7 +350,7 @@ def test_what_a_killed_daemon_left_is_replaced_and_what_ends_takes_its_own_along
 def test_what_is_no_socket_is_left_alone_and_the_daemon_runs_on(
     make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = instance.directory() / server.socket_name(PRIORITY)
+    path = instance.directory() / protocol.socket_name(PRIORITY)
     make(path)
     run(lambda _, __: asyncio.sleep(0))
     assert "no control socket" in caplog.text
@@ -381,52 +369,24 @@ def test_what_takes_the_sockets_place_meanwhile_is_no_way_to_what_it_points_at(t
     assert precious.read_text() == "here"
 
 
-def test_the_units_that_there_are_are_looked_for_each_in_its_place(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unit = Path(__file__).parents[3] / "packaging" / "systemd" / "port-knocking-doors-commands.service"
-    (named,) = [line for line in unit.read_text().splitlines() if line.startswith("RuntimeDirectory=")]
-    assert named == "RuntimeDirectory=port-knocking-doors-commands"
-    given = folder.with_name(f"{folder.name}-commands")
-    given.mkdir(mode=0o700)
-    monkeypatch.setenv("RUNTIME_DIRECTORY", str(given))
-
-    async def story(_: Handler, path: Path) -> None:
-        assert path.parent == given
-        monkeypatch.delenv("RUNTIME_DIRECTORY")
-        assert await asyncio.to_thread(server.snapshot, PRIORITY) == SNAPSHOT
-
-    run(story)
-
-
-def test_who_looks_for_another_mark_is_told_of_those_that_answer() -> None:
-    async def story(_: Handler, path: Path) -> None:
-        with socket.socket(socket.AF_UNIX) as left:
-            left.bind(str(path.with_name(server.socket_name(5))))
-        with pytest.raises(NoDaemonError, match=r"mark rule_priority = 6 .*; start one, or name .*: --priority 77$"):
-            await asyncio.to_thread(server.snapshot, 6)
-
-    run(story)
-
-
 @pytest.mark.parametrize("rounds", range(8))
 def test_who_connects_while_the_daemon_ends_is_hung_up_on(rounds: int) -> None:
     """Whatever the daemon was doing with the connection just then: each round of its loop is a moment to end at."""
 
     async def story(_: Handler, path: Path) -> None:
         await asyncio.sleep(0)
-        client = socket.socket(socket.AF_UNIX)
-        client.connect(str(path))
-        clients.append(client)
+        end = socket.socket(socket.AF_UNIX)
+        end.connect(str(path))
+        ends.append(end)
         for _round in range(rounds):
             await asyncio.sleep(0)
 
-    clients: list[socket.socket] = []
+    ends: list[socket.socket] = []
     run(story)
     gc.collect()  # a socket that was merely forgotten would be a ResourceWarning, which pytest makes an error
-    with clients[0] as client, suppress(ConnectionError):
-        client.settimeout(5)
-        assert client.recv(1) == b""
+    with ends[0] as end, suppress(ConnectionError):
+        end.settimeout(5)
+        assert end.recv(1) == b""
 
 
 def test_a_path_too_long_is_no_reason_to_end(
@@ -439,54 +399,6 @@ def test_a_path_too_long_is_no_reason_to_end(
     assert "no control socket" in caplog.text
 
 
-def test_nobody_there_is_an_error_that_says_where_it_was_looked() -> None:
-    with pytest.raises(NoDaemonError, match=r"pkd/control-77\.sock.*--priority") as caught:
-        server.snapshot(PRIORITY)
-    assert not caught.value.forbidden
-
-
-def test_who_may_not_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Forbidden(socket.socket):
-        def connect(self, _: Any) -> None:
-            raise PermissionError
-
-    monkeypatch.setattr(socket, "socket", Forbidden)
-    with pytest.raises(NoDaemonError, match="may not talk") as caught:
-        server.snapshot(PRIORITY)
-    assert caught.value.forbidden
-
-
-@pytest.mark.parametrize("says", [b"", b"what?\n", b'{"ok":true}\n', b"x" * (protocol.REPLY_MAX + 2)])
-def test_a_client_is_not_hurt_by_a_strange_daemon(says: bytes) -> None:
-    path = instance.directory() / server.socket_name(PRIORITY)
-
-    def answer(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        with connection:
-            connection.recv(4096)
-            with suppress(BrokenPipeError):
-                connection.sendall(says)
-
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        strange = threading.Thread(target=answer, args=(listener,))
-        strange.start()
-        with pytest.raises(DoorsError, match=r"another version|too long"):
-            server.snapshot(PRIORITY)
-        strange.join()
-
-
-def test_a_daemon_that_does_not_answer_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "PATIENCE", 0.05)
-    path = instance.directory() / server.socket_name(PRIORITY)
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        listener.listen()
-        with pytest.raises(DoorsError, match="does not answer"):
-            server.snapshot(PRIORITY)
-
-
 # Watching. -----------------------------------------------------------------------------------------------------------
 
 
@@ -494,7 +406,7 @@ def test_who_watches_sees_what_is_logged_single_knocks_and_all() -> None:
     log.logger.setLevel("INFO")
 
     async def story(host: Handler, _: Path) -> None:
-        watched = asyncio.create_task(asyncio.to_thread(lambda: list(server.watch(PRIORITY, 0.5))))
+        watched = asyncio.create_task(asyncio.to_thread(lambda: list(client.watch(PRIORITY, 0.5))))
         await until(lambda: host.told)
         log.logger.debug(
             "%s: knock", "10.0.0.2", extra=log.event_fields(log.LogEvent.KNOCK, address="10.0.0.2", stage=2)
@@ -553,8 +465,8 @@ def test_so_many_watch_and_no_more() -> None:
             writer.write(b'{"do":"watch","seconds":3600}\n')
             assert json.loads(await reader.readline())["ok"] is True
         with pytest.raises(NotDoneError, match="too many watch"):
-            await asyncio.to_thread(lambda: list(server.watch(PRIORITY, 1)))
-        assert await asyncio.to_thread(server.snapshot, PRIORITY) == SNAPSHOT
+            await asyncio.to_thread(lambda: list(client.watch(PRIORITY, 1)))
+        assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
         for _, writer in connections:
             writer.close()
         await until(lambda: host.told[-1] == ("watch", False))
@@ -567,7 +479,7 @@ def test_the_daemons_end_ends_what_is_watched_and_leaves_the_log_as_it_was() -> 
         host = Handler()
         with ThreadPoolExecutor() as threads:
             async with serving(host):
-                watched = threads.submit(lambda: list(server.watch(PRIORITY, 3600)))
+                watched = threads.submit(lambda: list(client.watch(PRIORITY, 3600)))
                 await until(lambda: host.told)
             assert await asyncio.wrap_future(watched) == []
         assert host.told == [("watch", True), ("watch", False)]

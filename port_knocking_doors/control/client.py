@@ -1,0 +1,113 @@
+"""The other end of the control socket: a command asks the daemon with a mark, and reads what it answers."""
+
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import closing, suppress
+from typing import Any
+
+from port_knocking_doors.control import protocol, status
+from port_knocking_doors.control.protocol import Request, Verb, socket_name
+from port_knocking_doors.control.status import Snapshot
+from port_knocking_doors.errors import DoorsError, NoDaemonError
+from port_knocking_doors.system import instance
+from port_knocking_doors.system.clock import now
+
+PATIENCE = 15.0
+"""Seconds that a client waits for an answer."""
+
+_CHUNK = 1 << 16
+
+
+def ask(priority: int, request: Request) -> Any:
+    """What the daemon with this mark answers. Raises `NotDoneError`, `NoDaemonError` or another `DoorsError`."""
+    with closing(_connect(priority)) as connection:
+        return protocol.read_reply(next(_lines(_asked(connection, request), PATIENCE), b""))
+
+
+def snapshot(priority: int) -> Snapshot:
+    """How the daemon with this mark does. Raises as `ask`."""
+    return status.from_data(ask(priority, Request(Verb.STATUS)))
+
+
+def watch(priority: int, seconds: float) -> Iterator[dict[str, Any]]:
+    """What the daemon logs from now on, as `log.as_data` has it. Raises as `ask`."""
+    with closing(_connect(priority)) as connection:
+        lines = _lines(_asked(connection, Request(Verb.WATCH, seconds=seconds)), seconds + PATIENCE)
+        protocol.read_reply(next(lines, b""))
+        for line in lines:
+            event = protocol.read_event(line)
+            if event is not None:
+                yield event
+
+
+def _asked(connection: socket.socket, request: Request) -> socket.socket:
+    with suppress(OSError):  # who turns us away may have hung up already: what it said is still to be read
+        connection.sendall(protocol.write_request(request))
+    return connection
+
+
+def _connect(priority: int) -> socket.socket:
+    places = [place / socket_name(priority) for place in instance.places()]
+    forbidden = None
+    for path in places:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(PATIENCE)
+        try:
+            connection.connect(str(path))
+            return connection
+        except PermissionError:
+            forbidden = path
+        except BlockingIOError:  # it is there, and takes no connection
+            connection.close()
+            raise DoorsError("the daemon does not answer") from None
+        except OSError:  # there is none, or nobody is behind it any more
+            pass
+        connection.close()
+    if forbidden is not None:
+        raise NoDaemonError(
+            f"this user may not talk to a daemon at {forbidden}: try as root, with sudo", forbidden=True
+        )
+    others = _others()
+    what = f"name one that runs: --priority {' or '.join(map(str, others))}" if others else "name another: --priority N"
+    raise NoDaemonError(
+        f"no daemon runs with the mark rule_priority = {priority} (nobody answers at {' or '.join(map(str, places))}); "
+        f"start one, or {what}"
+    )
+
+
+def _others() -> list[int]:
+    """The marks of the daemons that answer."""
+    found = set()
+    for place in instance.places():
+        for path in place.glob(socket_name("*")):
+            mark = re.fullmatch(socket_name(r"(-?\d{1,10})"), path.name)
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, suppress(OSError):
+                connection.settimeout(PATIENCE)
+                connection.connect(str(path))
+                found |= {int(mark[1])} if mark else set()
+    return sorted(found)
+
+
+def _lines(connection: socket.socket, patience: float) -> Iterator[bytes]:
+    """What the daemon says, line by line, until it hangs up. Raises `DoorsError` where it says nothing for too long."""
+    deadline = now() + patience
+    rest = b""
+    while True:
+        line, newline, after = rest.partition(b"\n")
+        if newline:
+            rest = after
+            yield line
+            continue
+        if len(rest) > protocol.REPLY_MAX:
+            raise DoorsError("the daemon's answer is too long")
+        connection.settimeout(max(0.01, deadline - now()))
+        try:
+            chunk = connection.recv(_CHUNK)
+        except TimeoutError:
+            raise DoorsError("the daemon does not answer") from None
+        except OSError:
+            return
+        if not chunk:
+            return
+        rest += chunk

@@ -1,0 +1,92 @@
+"""The commands' end of the control socket, against every daemon that may be there or not."""
+
+import asyncio
+import socket
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from port_knocking_doors.control import client, protocol
+from port_knocking_doors.errors import DoorsError, NoDaemonError
+from port_knocking_doors.system import instance
+from tests.unit.control.test_server import PRIORITY, Handler, run
+from tests.unit.control.test_status import SNAPSHOT
+
+
+def test_the_units_that_there_are_are_looked_for_each_in_its_place(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = Path(__file__).parents[3] / "packaging" / "systemd" / "port-knocking-doors-commands.service"
+    (named,) = [line for line in unit.read_text().splitlines() if line.startswith("RuntimeDirectory=")]
+    assert named == "RuntimeDirectory=port-knocking-doors-commands"
+    given = folder.with_name(f"{folder.name}-commands")
+    given.mkdir(mode=0o700)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(given))
+
+    async def story(_: Handler, path: Path) -> None:
+        assert path.parent == given
+        monkeypatch.delenv("RUNTIME_DIRECTORY")
+        assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
+
+    run(story)
+
+
+def test_who_looks_for_another_mark_is_told_of_those_that_answer() -> None:
+    async def story(_: Handler, path: Path) -> None:
+        with socket.socket(socket.AF_UNIX) as left:
+            left.bind(str(path.with_name(protocol.socket_name(5))))
+        with pytest.raises(NoDaemonError, match=r"mark rule_priority = 6 .*; start one, or name .*: --priority 77$"):
+            await asyncio.to_thread(client.snapshot, 6)
+
+    run(story)
+
+
+def test_nobody_there_is_an_error_that_says_where_it_was_looked() -> None:
+    with pytest.raises(NoDaemonError, match=r"pkd/control-77\.sock.*--priority") as caught:
+        client.snapshot(PRIORITY)
+    assert not caught.value.forbidden
+
+
+def test_who_may_not_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Forbidden(socket.socket):
+        def connect(self, _: Any) -> None:
+            raise PermissionError
+
+    monkeypatch.setattr(socket, "socket", Forbidden)
+    with pytest.raises(NoDaemonError, match="may not talk") as caught:
+        client.snapshot(PRIORITY)
+    assert caught.value.forbidden
+
+
+@pytest.mark.parametrize("says", [b"", b"what?\n", b'{"ok":true}\n', b"x" * (protocol.REPLY_MAX + 2)])
+def test_a_client_is_not_hurt_by_a_strange_daemon(says: bytes) -> None:
+    path = instance.directory() / protocol.socket_name(PRIORITY)
+
+    def answer(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            connection.recv(4096)
+            with suppress(BrokenPipeError):
+                connection.sendall(says)
+
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        strange = threading.Thread(target=answer, args=(listener,))
+        strange.start()
+        with pytest.raises(DoorsError, match=r"another version|too long"):
+            client.snapshot(PRIORITY)
+        strange.join()
+
+
+def test_a_daemon_that_does_not_answer_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PATIENCE", 0.05)
+    path = instance.directory() / protocol.socket_name(PRIORITY)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+        listener.listen()
+        with pytest.raises(DoorsError, match="does not answer"):
+            client.snapshot(PRIORITY)
