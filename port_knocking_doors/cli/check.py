@@ -7,7 +7,7 @@ from typing import Optional
 import typer
 
 from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
-from port_knocking_doors.config import knockd_to_toml, loader, render
+from port_knocking_doors.config import knockd_to_toml, lint, loader, render
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Sequence
@@ -81,7 +81,7 @@ def _check_tportknockd(path: Path) -> None:
     found = loader.read_tportknockd(path)
     print(f"Configuration: {path}, as tportknockd has it")
     _show(found.sequences)
-    _warn((*found.warnings, *loader.doubts(found.sequences, listening_ports())))
+    _warn((*found.warnings, *lint.foreign_warnings(found.sequences, listening_ports())))
     for error in found.errors[:-1]:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
     for error in found.errors[-1:]:

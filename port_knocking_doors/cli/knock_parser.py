@@ -116,9 +116,9 @@ def _parser() -> _Parser:
 
 
 def _load(conf: Path | None) -> "Loaded":
-    from port_knocking_doors.config import loader
+    from port_knocking_doors.config import files, loader
 
-    return loader.load(conf, magic_seq=None, ports=None, environ=os.environ, home=loader.find_home(), served=tuple)
+    return loader.load(conf, magic_seq=None, ports=None, environ=os.environ, home=files.find_home(), served=tuple)
 
 
 def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = False) -> None:

@@ -109,7 +109,7 @@ class Source:
 
     def load(self, served: "Callable[[], Collection[Port]] | None" = None) -> "loader.Loaded":
         """The configuration in force. `served` stands for a look at the ports that this machine's programs serve."""
-        from port_knocking_doors.config import loader
+        from port_knocking_doors.config import files, loader
         from port_knocking_doors.system.listening_ports import listening_ports
 
         return loader.load(
@@ -119,7 +119,7 @@ class Source:
             zone=self.zone,
             interfaces=self.interfaces or (),
             environ=os.environ,
-            home=loader.find_home(),
+            home=files.find_home(),
             served=served or listening_ports,
         )
 

@@ -7,7 +7,7 @@ import typer
 
 from port_knocking_doors import __version__
 from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
-from port_knocking_doors.config import loader
+from port_knocking_doors.config import files, loader
 from port_knocking_doors.errors import ConfigError, DoorsError, in_words
 from port_knocking_doors.system import log
 
@@ -95,7 +95,7 @@ def _run_daemon(source: Source) -> None:
 def _write_home_file() -> None:
     from port_knocking_doors.client import snippets
 
-    written = loader.write_home_file(loader.find_home())
+    written = files.write_home_file(files.find_home())
     print(f"Wrote {written.path}: a fresh random sequence, and port 22 to guard.")
     print("To knock from another machine, with HOST for this one:")
     print(f"  {snippets.shell_line(written.sequence)}")

@@ -10,7 +10,7 @@ from typing import Optional
 import typer
 
 from port_knocking_doors.cli.options import PROGRAM, app, reject_options_before
-from port_knocking_doors.config import loader, readers
+from port_knocking_doors.config import lint, loader, readers
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Reach, Settings
@@ -108,7 +108,7 @@ def load(path: Path, device: str | None) -> loader.Loaded:
 
 
 def _doubts(found: loader.Foreign) -> tuple[str, ...]:
-    return (*found.warnings, *loader.doubts(found.sequences, listening_ports()))
+    return (*found.warnings, *lint.foreign_warnings(found.sequences, listening_ports()))
 
 
 def _check(path: Path) -> None:

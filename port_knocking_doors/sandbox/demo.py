@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
-from port_knocking_doors.config import loader, native
+from port_knocking_doors.config import files, native
 from port_knocking_doors.errors import DoorsError, SandboxError
 from port_knocking_doors.model import DEFAULT_SEQUENCE, PAYLOAD, Port, Protocol, Settings
 from port_knocking_doors.sandbox import Attempt, ClientHost, Host, Outcome, Output, Process, Sandbox
@@ -27,7 +27,7 @@ GUARDED = Port(22)
 DOOR_SECONDS = 4
 HOME = Path("/run/admin")
 """The administrator's home. /run is the sandbox's own: no file is left on this machine, however the demo ends."""
-CONF = HOME / loader.HOME_NAME
+CONF = HOME / files.HOME_NAME
 
 _PROGRAM = "port-knocking-doors"
 _PACKAGE = "port_knocking_doors"
@@ -105,7 +105,7 @@ def _configuration(story: "Narrator", box: Sandbox) -> Settings:
     story.chapter("The administrator writes a configuration")
     _type(story, box.server, f"{_PROGRAM} --set-configuration-file-in-home")
     _type(story, box.server, f"sed -i '$a max_opened_door_duration = {DOOR_SECONDS}' {CONF.name}")
-    low, middle, high, *_ = sorted(loader.fresh_sequence())
+    low, middle, high, *_ = sorted(files.fresh_sequence())
     steps = f'"udp:{middle}", "tcp:{high}", "tcp:{low}"'
     opens = f"open = [{GUARDED.number}]\\nduration = {DOOR_SECONDS}"
     table = f'[[sequence]]\\nname = "closed-ports"\\nsteps = [{steps}]\\n{opens}'

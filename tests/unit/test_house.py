@@ -42,6 +42,7 @@ PURE_MODULES = (
     "config/readers",
     "config/describe",
     "config/schema",
+    "config/lint",
     "config/native",
     "config/render",
     "config/knockd",

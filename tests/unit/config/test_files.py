@@ -1,0 +1,237 @@
+"""The configuration file on disk: looked up, read or refused, its mode; and the file of a new installation."""
+
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from port_knocking_doors.client import snippets
+from port_knocking_doors.config import files
+from port_knocking_doors.config.files import write_home_file
+from port_knocking_doors.errors import ConfigError, DoorsError
+from port_knocking_doors.model import DEFAULT_SEQUENCE, Settings
+from tests.unit.config.broken import BROKEN, a_dangling_link, a_folder, a_pipe, empty, not_toml
+from tests.unit.config.world import World, sequence, text_of, write
+
+# Looking up
+
+
+@pytest.mark.parametrize("system", [False, True], ids=["", "system"])
+@pytest.mark.parametrize("home", [False, True], ids=["", "home"])
+@pytest.mark.parametrize("conf", [False, True], ids=["", "conf"])
+def test_the_first_file_that_is_there_is_in_force(world: World, conf: bool, home: bool, system: bool) -> None:
+    places = [world.root / "conf.toml", world.home_file, world.system_file]
+    present = [write(place, tens) for tens, place in enumerate(places) if (conf, home, system)[tens]]
+    loaded = world.load(conf=places[0] if conf else None)
+    assert loaded.path == (present[0] if present else None)
+    expected = sequence(places.index(present[0])) if present else DEFAULT_SEQUENCE
+    assert loaded.settings.opening_sequence == expected
+
+
+def test_a_tilde_in_the_option_is_the_home(world: World) -> None:
+    write(world.home / "sub" / "f.toml", 7)
+    loaded = world.load(conf=Path("~/sub/f.toml"))
+    assert loaded.path == world.home / "sub" / "f.toml"
+    assert "there is no such user" in world.refusal(conf=Path("~nobody-of-this-name/f.toml"))
+
+
+@pytest.mark.parametrize("place", ["conf", "home", "system"])
+@pytest.mark.parametrize(("make", "message"), BROKEN, ids=[make.__name__ for make, _ in BROKEN])
+def test_a_file_that_is_there_is_never_passed_over(
+    world: World, make: Callable[[Path], None], message: str, place: str
+) -> None:
+    path = {"conf": world.root / "conf", "home": world.home_file, "system": world.system_file}[place]
+    world.system_file.parent.mkdir()
+    make(path)
+    if place != "system":
+        write(world.system_file)
+    said = world.refusal(conf=path if place == "conf" else None, magic_seq=text_of(sequence(1)), ports="22")
+    assert said.startswith(f"{path}{message}")
+
+
+def test_a_file_that_may_not_be_read_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(world.home_file)
+    write(world.system_file)
+
+    def refuse(path: object, *_: object, **__: object) -> int:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(os, "open", refuse)  # not by its mode: the tests may run as root
+    assert world.refusal() == (
+        f"{world.home_file}: this file cannot be read (Permission denied), expected one that this user may read"
+    )
+
+
+def test_a_home_that_may_not_be_looked_into_is_not_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(world.system_file)
+
+    def refuse(path: Path, *_: object) -> object:
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(Path, "lstat", refuse)
+    assert "cannot be read" in world.refusal()
+
+
+def test_a_home_that_is_no_folder_holds_no_file(world: World) -> None:
+    write(world.system_file, 5)
+    world.home = Path("/dev/null")
+    assert world.load().path == world.system_file
+
+
+def test_a_named_file_that_is_not_there_is_refused(world: World) -> None:
+    write(world.home_file)
+    assert "(No such file or directory)" in world.refusal(conf=world.root / "typo")
+    assert "(no possible name)" in world.refusal(conf=world.root / "a\0b")
+
+
+def test_an_odd_file_name_keeps_the_message_in_one_line(world: World) -> None:
+    assert "\\n" in world.refusal(conf=world.root / "a\nb\udcff")
+
+
+def test_a_byte_order_mark_is_overlooked(world: World) -> None:
+    write(world.home_file, 4)
+    world.home_file.write_bytes(b"\xef\xbb\xbf" + world.home_file.read_bytes())
+    assert world.load().settings.opening_sequence == sequence(4)
+
+
+# Modes
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
+def test_a_file_that_others_can_use_is_warned_of(world: World, mode: int) -> None:
+    path = write(world.root / "my conf", mode=mode)
+    (warning,) = world.load(conf=path).warnings
+    assert warning == (f"{path}: others may use this file (mode {mode:04o}), and it holds a secret: chmod 600 '{path}'")
+
+
+# The file of a new installation
+
+
+def test_the_written_file_is_private_good_and_in_force(world: World) -> None:
+    written = write_home_file(world.home)
+    assert written.path == world.home_file
+    assert stat.S_IMODE(written.path.lstat().st_mode) == 0o600
+    loaded = world.load()
+    assert loaded.path == written.path
+    assert loaded.warnings == ()
+    assert loaded.settings == Settings(opening_sequence=loaded.settings.opening_sequence)
+    assert list(world.home.iterdir()) == [written.path]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
+def test_no_umask_changes_who_can_read_it_at_any_moment(
+    world: World, umask: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[int] = set()
+    really = os.open
+
+    def watched(path: Path, flags: int, mode: int = 0o777, **more: Any) -> int:
+        descriptor = really(path, flags, mode, **more)
+        seen.add(stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o077)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", watched)
+    monkeypatch.setattr(files, "_sync_folder", lambda _: None)
+    before = os.umask(umask)
+    try:
+        written = write_home_file(world.home)
+    finally:
+        os.umask(before)
+    assert seen == {0}
+    assert stat.S_IMODE(written.path.stat().st_mode) == 0o600
+
+
+def test_no_two_installations_share_a_sequence() -> None:
+    fresh = {files.fresh_sequence() for _ in range(200)}
+    assert len(fresh) == 200
+    for ports in fresh:
+        assert len(set(ports)) == 5
+        assert list(ports) not in (sorted(ports), sorted(ports, reverse=True))
+        assert all(1024 <= port < 32768 for port in ports)
+
+
+@pytest.mark.parametrize("make", [empty, a_folder, a_dangling_link, a_pipe, not_toml], ids=lambda make: make.__name__)
+def test_what_is_there_already_is_left_alone(world: World, make: Callable[[Path], None]) -> None:
+    make(world.home_file)
+    before = world.home_file.lstat()
+    with pytest.raises(ConfigError) as refused:
+        write_home_file(world.home)
+    assert str(refused.value) == (
+        f"{world.home_file}: something is there already and was left alone, expected a name not yet in use"
+    )
+    assert world.home_file.lstat() == before
+    assert list(world.home.iterdir()) == [world.home_file]
+
+
+def test_what_appears_meanwhile_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    really = os.fsync
+
+    def slowly(descriptor: int) -> None:
+        really(descriptor)
+        world.home_file.write_text("mine")
+
+    monkeypatch.setattr(os, "fsync", slowly)
+    with pytest.raises(ConfigError, match="something is there already"):
+        write_home_file(world.home)
+    assert world.home_file.read_text() == "mine"
+    assert list(world.home.iterdir()) == [world.home_file]
+
+
+@pytest.mark.parametrize("step", ["fsync", "fchmod", "link"])
+def test_a_full_disk_leaves_nothing_behind(world: World, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, step, full)
+    with pytest.raises(DoorsError) as failed:
+        write_home_file(world.home)
+    assert str(failed.value) == f"{world.home_file}: cannot be written (No space left on device)"
+    assert failed.value.exit_status == 1
+    assert list(world.home.iterdir()) == []
+
+
+def test_a_home_that_is_not_there_is_said(world: World) -> None:
+    with pytest.raises(DoorsError, match="No such file or directory"):
+        write_home_file(world.root / "nowhere")
+
+
+def test_a_kill_midway_leaves_no_half_file_in_place(world: World) -> None:
+    program = (
+        "import os, pathlib, signal, sys\n"
+        "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "from port_knocking_doors.config.files import write_home_file\n"
+        "write_home_file(pathlib.Path(sys.argv[1]))\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program, str(world.home)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert not world.home_file.exists()
+    assert [stat.S_IMODE(path.stat().st_mode) for path in world.home.iterdir()] == [0o600]
+    assert write_home_file(world.home).path.is_file()
+
+
+def test_the_client_line_knocks_on_every_port_in_order(world: World, tmp_path: Path) -> None:
+    written = write_home_file(world.home)
+    bin_folder = tmp_path / "bin"
+    bin_folder.mkdir()
+    for name, script in {"nc": 'echo "$@" $(od -An -c | tr "\\\\" /)', "sleep": ":"}.items():
+        (bin_folder / name).write_text(f"#!/bin/sh\n{script}\n")
+        (bin_folder / name).chmod(0o700)
+    path = f"{bin_folder}:{os.environ['PATH']}"
+    shown = subprocess.run(
+        ["sh", "-c", snippets.shell_line(written.sequence)],
+        env={"PATH": path},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert [line.split() for line in shown.stdout.splitlines()] == [
+        ["-u", "-w", "1", "HOST", str(port), "k", "n", "o", "c", "k", "/n"]
+        for port in world.load().settings.opening_sequence
+    ]
+    assert str(written.sequence) not in repr(written)

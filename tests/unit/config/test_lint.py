@@ -1,0 +1,85 @@
+"""What is allowed and still unwise, by the sequence's name or where it comes from."""
+
+from typing import Any
+
+import pytest
+
+from port_knocking_doors.config import render
+from port_knocking_doors.model import Port, Protocol, Settings
+from tests.unit.config.world import EXAMPLE, World, sequence, sniffed, text_of, write
+
+
+@pytest.mark.parametrize(
+    ("given", "source"),
+    [
+        ({}, ""),
+        ({"ports": "80"}, ""),
+        ({"magic_seq": EXAMPLE}, "--magic-seq: "),
+        ({"environ": {"KNOCKER_SEQ": EXAMPLE}}, "KNOCKER_SEQ: "),
+    ],
+    ids=["built-in", "built-in with ports", "option", "variable"],
+)
+def test_the_public_example_is_warned_of_loudly(world: World, given: dict[str, Any], source: str) -> None:
+    (warning,) = world.load(**given).warnings
+    assert warning.startswith(f"{source}PUBLIC SEQUENCE: ")
+    assert "--set-configuration-file-in-home" in warning
+
+
+def test_the_public_example_in_a_file_is_warned_of_unless_it_is_beaten(world: World) -> None:
+    write(world.home_file)
+    world.home_file.write_text(render.render(Settings()))
+    (warning,) = world.load().warnings
+    assert warning.startswith(f"{world.home_file}: PUBLIC SEQUENCE: ")
+    assert world.load(magic_seq=text_of(sequence(1))).warnings == ()
+
+
+@pytest.mark.parametrize("ports", ["20001,20002,20003,20004,20009", "5,4,3,2,1", "7,7,7,7,7"])
+def test_a_sequence_in_order_is_warned_of(world: World, ports: str) -> None:
+    (warning,) = world.load(magic_seq=ports).warnings
+    assert warning.startswith("--magic-seq: the ports of the sequence are in rising or falling order")
+
+
+def test_a_guarded_port_that_is_knocked_on_is_warned_of(world: World) -> None:
+    first = sequence(0)[0]
+    (warning,) = world.load(magic_seq=text_of(sequence(0)), ports=f"{first}/udp,{first},1194/udp").warnings
+    assert warning.startswith("--magic-seq: 1 guarded UDP port(s) are also in the sequence")
+    assert world.load(magic_seq=text_of(sequence(0)), ports=f"{first},1194/udp").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("steps", "warning"),
+    [
+        pytest.param("udp:5432 tcp:9321 udp:7123", "", id="good"),
+        pytest.param("udp:5432 tcp:9321", "it has 2 steps, which are soon found by chance", id="short"),
+        pytest.param("udp:5432 tcp:7123 tcp:9321", "its ports are in rising or falling order", id="rising"),
+        pytest.param("tcp:9321 udp:7123 tcp:5432:x", "its ports are in rising or falling order", id="falling"),
+        pytest.param("udp:5432 udp:5432 udp:5432", "its ports are in rising or falling order", id="one step"),
+        pytest.param("tcp:5432:x tcp:5432 tcp:5432:n", "", id="flags alone"),
+        pytest.param("udp:1234 tcp:543 tcp:123:frap", "PUBLIC SEQUENCE: ", id="this documentation"),
+        pytest.param("tcp:7000 tcp:8000 tcp:9000", "PUBLIC SEQUENCE: ", id="knockd's example"),
+        pytest.param("udp:2222 tcp:3333:sa udp:4444", "PUBLIC SEQUENCE: ", id="knockd's other example"),
+        pytest.param("udp:16001 udp:16002 udp:16003 udp:16004 udp:16005", "PUBLIC SEQUENCE: ", id="the built-in one"),
+    ],
+)
+def test_an_unwise_sniffed_sequence_is_warned_of_by_its_name(world: World, steps: str, warning: str) -> None:
+    write(world.home_file, more=sniffed("udp:11 tcp:2311 udp:15", "other", "[80]") + sniffed(steps))
+    warnings = world.load().warnings
+    assert len(warnings) == bool(warning)
+    for said in warnings:
+        assert said.startswith(f"{world.home_file}: sequence ssh: {warning}")
+        assert not any(step.split(":")[1] in said for step in steps.split())
+
+
+def test_steps_on_ports_in_use_are_warned_of(world: World) -> None:
+    knock_port = sequence(0)[0]
+    steps = f"tcp:22 udp:5432 tcp:80:x tcp:22:f udp:443 tcp:9321 udp:{knock_port} udp:53"
+    write(world.home_file, more=sniffed(steps, opens="[80]"))
+    udp = Protocol.UDP
+    served = [Port(22), Port(9321), Port(5432), Port(443), Port(53, udp), Port(5432, udp), Port(knock_port, udp)]
+    at = f"{world.home_file}: sequence ssh:"
+    guarded = "are guarded, so those who use what is behind them knock, too"
+    busy = "are served by a program of this machine, so those who use it knock, too"
+    assert world.load(served=served).warnings == (
+        f"{at} 2 port(s) of its steps {guarded}; choose others",
+        f"{at} 3 port(s) of its steps {busy}; choose others",
+    )
