@@ -415,9 +415,8 @@ class Daemon:
 
     # The configuration, again. ---------------------------------------------------------------------------------------
 
-    @reloading
     def _on_hangup(self) -> None:
-        with suppress(DoorsError):  # the log tells
+        with reloading(), suppress(DoorsError):  # the log has the error
             self.reload()
 
     def reload(self) -> None:
