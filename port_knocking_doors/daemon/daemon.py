@@ -20,6 +20,7 @@ from port_knocking_doors.config.loader import Loaded
 from port_knocking_doors.config.readers import RESERVED_NAME
 from port_knocking_doors.control.server import CloseResult, Control
 from port_knocking_doors.control.status import DoorStatus, Snapshot
+from port_knocking_doors.daemon import sweep
 from port_knocking_doors.daemon.active import ActiveConfig, interfaces, sequences_of
 from port_knocking_doors.daemon.event_log import EventLog, ready_line
 from port_knocking_doors.daemon.observer import Observer
@@ -107,7 +108,7 @@ class Daemon:
             self._commands = CommandRunner(pending, self)
             stack.enter_context(self._ears)
             # From here on something may be open; what went wrong before needs no closer.
-            guardian = stack.enter_context(CrashGuard(self._settings.rule_priority))
+            guardian = stack.enter_context(CrashGuard(sweep.command(self._settings.rule_priority)))
             end = self._ending.set
             stack.enter_context(_signals({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: self._on_hangup}))
             control = stack.enter_context(Control(self._settings.rule_priority, self))

@@ -17,7 +17,6 @@ from port_knocking_doors.firewall.firewalld import UNREACHABLE, Event, Firewalld
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.system import log
 from port_knocking_doors.system.clock import now, run, wait_at_most
-from port_knocking_doors.system.crash_guard import JSON
 from port_knocking_doors.system.instance import CLOSER, has_rules, instance_lock, left_behind
 from port_knocking_doors.system.log import logger
 
@@ -28,6 +27,8 @@ TURN = 10.0
 PATIENCE = 600.0
 """Seconds that a firewalld which hangs is waited for."""
 _PAUSE = 0.1
+_JSON = "json"
+"""Argument of this module: the log is for a program."""
 
 
 class _Nobody:
@@ -38,6 +39,11 @@ class _Nobody:
 
     def on_removed(self, owner: Hashable) -> None:
         raise AssertionError(owner)
+
+
+def command(priority: int) -> tuple[str, ...]:
+    """Program and arguments of a process that runs `close` for a mark, with a log like this process's."""
+    return (sys.executable, "-m", __name__, str(priority), *([_JSON] if log.is_json() else []))
 
 
 async def sweep(priority: int, patience: float = PATIENCE) -> int:
@@ -125,7 +131,7 @@ def close_all(patience: float) -> None:
 
 def main() -> int:
     """Run the closer with the command line's arguments."""
-    log.set_up(verbose=False, as_json=JSON in sys.argv[2:])
+    log.set_up(verbose=False, as_json=_JSON in sys.argv[2:])
     error = close(int(sys.argv[1]))
     if error is None:
         return 0

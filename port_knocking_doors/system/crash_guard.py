@@ -1,48 +1,43 @@
 """Closed means closed, also after SIGKILL: a shell that outlives the daemon and notices its end.
 
 The shell waits on a pipe whose other end the daemon alone has. A word on the pipe means that the daemon closed its
-doors itself. The pipe's end without a word means that it was killed: the shell then becomes the closer (`sweep`).
+doors itself. The pipe's end without a word means that the daemon was killed: the shell then runs the closer.
 """
 
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from port_knocking_doors.errors import DoorsError, in_words
-from port_knocking_doors.system import log
 
 SHELL = "/bin/sh"
-CLOSER = "port_knocking_doors.daemon.sweep"
-"""The module that closes what a killed daemon left open."""
-
-JSON = "json"
-"""Tells the closer that whoever reads the log is a program."""
-# Signals for the daemon's group are not meant for its guardian: it ends when the daemon has.
+# Signals for the daemon's process group are not meant for the guard: it ends when the daemon has ended.
 _SCRIPT = "trap '' HUP INT QUIT TERM; read -r word && exit 0; exec \"$@\""
 
 
 class CrashGuard:
-    """A context manager: while it lasts, the end of this process leads to a closer for the mark `priority`.
+    """A context manager: while it lasts, the end of this process runs the command `closer`, program and arguments.
 
-    Entering raises `DoorsError` where no process for it can be had.
+    Entering raises `DoorsError` if the helper process cannot start.
     """
 
-    def __init__(self, priority: int) -> None:
-        self._closer = (sys.executable, "-m", CLOSER, str(priority), *([JSON] if log.is_json() else []))
+    def __init__(self, closer: Sequence[str]) -> None:
+        self._closer = tuple(closer)
         self._pipe = -1
         self._shell: subprocess.Popen[bytes] | None = None
         self._dismissed = False
 
     def __enter__(self) -> "CrashGuard":
         try:
-            self._begin()
+            self._start()
         except OSError as error:
-            what = "the process that closes the doors if this one is killed cannot begin"
+            what = "cannot start the helper process that closes the doors if this process is killed"
             raise DoorsError(f"{what} ({in_words(error)})") from error
         return self
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         theirs, self._pipe = os.pipe()
         try:
             self._shell = subprocess.Popen(
@@ -50,7 +45,7 @@ class CrashGuard:
                 stdin=theirs,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,
-                # Python looks for modules in its working directory first: that must be nobody's.
+                # Python searches modules in its working directory first: no other user may write there.
                 cwd="/",
                 env={
                     **os.environ,
@@ -70,7 +65,7 @@ class CrashGuard:
         return self._shell.pid
 
     def dismiss(self) -> None:
-        """The doors are closed: there is nothing left to guard."""
+        """The doors are closed: the closer is not needed."""
         self._dismissed = True
 
     def __exit__(self, *_: object) -> None:
@@ -79,10 +74,10 @@ class CrashGuard:
             if self._dismissed:
                 os.write(self._pipe, b"closed\n")
         except BrokenPipeError:
-            pass  # somebody ended the guardian
+            pass  # the shell was killed
         finally:
             os.close(self._pipe)
         if self._dismissed:
             self._shell.wait()
         else:
-            self._shell.returncode = 0  # it works on without us: no warning that nobody waited for it
+            self._shell.returncode = 0  # the shell outlives this process: no warning that it was not waited for

@@ -1,4 +1,4 @@
-"""The guardian, with a closer that only leaves a trace: what the real one does is the system tests' matter."""
+"""The crash guard, with a closer that only makes a file; the system tests have the real closer."""
 
 import os
 import shlex
@@ -18,11 +18,9 @@ SOON = 5.0
 REPOSITORY = Path(__file__).parents[3]
 
 
-def guardian(trace: Path) -> CrashGuard:
-    """One whose closer makes the file `trace`."""
-    made = CrashGuard(31313)
-    made._closer = ("/bin/sh", "-c", f"echo closed > {shlex.quote(str(trace))}")
-    return made
+def guard(trace: Path) -> CrashGuard:
+    """A crash guard whose closer makes the file `trace`."""
+    return CrashGuard(("/bin/sh", "-c", f"echo closed > {shlex.quote(str(trace))}"))
 
 
 def alive(pid: int) -> bool:
@@ -33,8 +31,8 @@ def alive(pid: int) -> bool:
     return state != "Z"
 
 
-def test_dismissed_it_ends_and_closes_nothing(tmp_path: Path) -> None:
-    with guardian(tmp_path / "trace") as kept:
+def test_dismissed_guard_ends_without_running_closer(tmp_path: Path) -> None:
+    with guard(tmp_path / "trace") as kept:
         assert alive(kept.pid)
         kept.dismiss()
     assert not alive(kept.pid)
@@ -42,16 +40,16 @@ def test_dismissed_it_ends_and_closes_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("error")
-def test_not_dismissed_it_closes_and_nobody_waits_for_it(tmp_path: Path) -> None:
-    with guardian(tmp_path / "trace") as kept:
+def test_guard_that_is_not_dismissed_runs_closer(tmp_path: Path) -> None:
+    with guard(tmp_path / "trace") as kept:
         pass
     wait_until((tmp_path / "trace").exists, SOON, "the closer's trace")
     wait_until(lambda: not alive(kept.pid), SOON, "its end")
     os.waitpid(kept.pid, 0)
 
 
-def test_after_an_error_it_closes_and_the_error_is_the_one_that_was(tmp_path: Path) -> None:
-    with pytest.raises(KeyError, match="mine"), guardian(tmp_path / "trace") as kept:
+def test_guard_runs_closer_after_an_error_and_keeps_the_error(tmp_path: Path) -> None:
+    with pytest.raises(KeyError, match="mine"), guard(tmp_path / "trace") as kept:
         raise KeyError("mine")
     wait_until((tmp_path / "trace").exists, SOON, "the closer's trace")
     os.waitpid(kept.pid, 0)
@@ -60,15 +58,15 @@ def test_after_an_error_it_closes_and_the_error_is_the_one_that_was(tmp_path: Pa
 OWNER = """
 import signal, sys, time
 from pathlib import Path
-from tests.unit.system.test_crash_guard import guardian
-with guardian(Path(sys.argv[1])) as kept:
+from tests.unit.system.test_crash_guard import guard
+with guard(Path(sys.argv[1])) as kept:
     print(kept.pid, flush=True)
     time.sleep(1000)
 """
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGSEGV], ids=lambda number: number.name)
-def test_it_notices_its_owners_end_however_that_came(tmp_path: Path, number: signal.Signals) -> None:
+def test_guard_runs_closer_when_its_owner_is_killed(tmp_path: Path, number: signal.Signals) -> None:
     trace = tmp_path / "trace"
     argv = [sys.executable, "-c", OWNER, str(trace)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": ""}) as owner:
@@ -82,7 +80,7 @@ def test_it_notices_its_owners_end_however_that_came(tmp_path: Path, number: sig
     wait_until(lambda: not alive(pid), SOON, "its end")
 
 
-def test_a_child_of_the_owner_does_not_keep_it_waiting(tmp_path: Path) -> None:
+def test_guard_does_not_wait_for_a_child_of_its_owner(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     script = OWNER.replace("    time.sleep", "    import subprocess; subprocess.Popen(['sleep', '60'])\n    time.sleep")
     script = script.replace("print(kept.pid", "print(__import__('os').getpid()")
@@ -105,8 +103,8 @@ def test_a_child_of_the_owner_does_not_keep_it_waiting(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"])
-def test_signals_do_not_end_it(tmp_path: Path, name: str) -> None:
-    with guardian(tmp_path / "trace") as kept:
+def test_signal_does_not_end_guard(tmp_path: Path, name: str) -> None:
+    with guard(tmp_path / "trace") as kept:
         ignored = f"/proc/{kept.pid}/status"
         bit = 1 << (signal.Signals[name] - 1)
 
@@ -117,30 +115,30 @@ def test_signals_do_not_end_it(tmp_path: Path, name: str) -> None:
         wait_until(trapped, SOON, "its trap")
         os.kill(kept.pid, signal.Signals[name])
         assert alive(kept.pid)
-        assert os.getpgid(kept.pid) == os.getsid(kept.pid) == kept.pid, "a Ctrl-C of ours is not for it"
+        assert os.getpgid(kept.pid) == os.getsid(kept.pid) == kept.pid, "a Ctrl-C for the owner is not for the guard"
         kept.dismiss()
     assert not (tmp_path / "trace").exists()
 
 
-def test_its_owner_ends_well_where_somebody_ended_it(tmp_path: Path) -> None:
-    with guardian(tmp_path / "trace") as kept:
+def test_owner_ends_without_error_after_its_guard_was_killed(tmp_path: Path) -> None:
+    with guard(tmp_path / "trace") as kept:
         os.kill(kept.pid, signal.SIGKILL)
         wait_until(lambda: not alive(kept.pid), SOON, "its end")
         kept.dismiss()
     assert not (tmp_path / "trace").exists()
 
 
-def test_no_descriptor_is_left(tmp_path: Path) -> None:
+def test_guard_leaves_no_descriptor(tmp_path: Path) -> None:
     before = open_descriptors()
     for _ in range(3):
-        with guardian(tmp_path / "trace") as kept:
+        with guard(tmp_path / "trace") as kept:
             kept.dismiss()
     assert open_descriptors() == before
 
 
-def test_where_there_is_no_shell_nothing_is_left_and_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_shell_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("port_knocking_doors.system.crash_guard.SHELL", "/no/such/shell")
     before = open_descriptors()
-    with pytest.raises(DoorsError, match=r"cannot begin \(/no/such/shell: No such file or directory\)$"):
-        CrashGuard(31313).__enter__()
+    with pytest.raises(DoorsError, match=r"is killed \(/no/such/shell: No such file or directory\)$"):
+        guard(tmp_path / "trace").__enter__()
     assert open_descriptors() == before
