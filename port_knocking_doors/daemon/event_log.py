@@ -86,7 +86,7 @@ class EventLog:
         """A knock was wrong, and its source is ignored for so many seconds."""
         if self._wrong.admits(when):
             extra = event_fields(LogEvent.WRONG_KNOCK, address=_text(source), seconds=period)
-            self._wrong.say("%s: wrong knock, not heard for %g s", _text(source), period, extra=extra)
+            self._wrong.say("%s: wrong knock, address ignored for %g s", _text(source), period, extra=extra)
 
     def admits_stage(self, when: float) -> bool:
         """Whether a step of one of knockd's sequences gets a line in knockd's log."""

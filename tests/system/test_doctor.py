@@ -163,7 +163,7 @@ def test_a_healthy_daemon_has_no_problem_and_its_knocks_are_shown(
                 rf"{client.address4}: knock advanced to step 4 \(main\)",
                 rf"{client.address4}: knock complete \(main\)",
                 rf"{client.address4}: (opened|prolonged) {GUARDED}/tcp",
-                rf"{stranger.address4}: wrong knock, not heard for 5 s",
+                rf"{stranger.address4}: wrong knock, address ignored for 5 s",
                 rf"{stranger.address4}: knock ignored",
             )
         )

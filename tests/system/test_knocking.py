@@ -241,7 +241,7 @@ def test_a_wrong_order_that_waited_opens_nothing(
     assert_no_door_comes(box, client)
 
 
-# --- who erred is not heard for a while
+# --- an address is ignored after a wrong knock
 
 
 def test_whoever_erred_is_not_heard_until_the_period_is_over(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_whoever_erred_is_not_heard_until_the_period_is_over(box: Sandbox, clien
     daemon = start_daemon(box, tmp_path, "-v", ignoring_period_after_knock_error=period)
     erred = time.monotonic()
     knock(client, client.server4, [FIRST, THIRD])
-    daemon.wait_for(f"{client.address4}: wrong knock, not heard for 1 s")
+    daemon.wait_for(f"{client.address4}: wrong knock, address ignored for 1 s")
     heard = time.monotonic()
     knock(client, client.server4)
     assert_no_door_comes(box, client)

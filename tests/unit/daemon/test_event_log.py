@@ -28,7 +28,7 @@ BOUNDED: dict[str, tuple[Say, int, str, str, LogEvent]] = {
     "wrong knocks": (
         lambda teller, when: teller.on_wrong_knock(SOURCE, 60, when),
         20,
-        "10.0.0.2: wrong knock, not heard for 60 s",
+        "10.0.0.2: wrong knock, address ignored for 60 s",
         "%d more wrong knocks in the last 10 s",
         LogEvent.WRONG_KNOCK,
     ),
