@@ -34,7 +34,7 @@ from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.knocks.table import Judge, KnockerTable, Outcome, Verdict
 from port_knocking_doors.knocks.timeouts import AttemptTimeouts
 from port_knocking_doors.model import Address, Dialect, Door, Port, Protocol, Sequence, Settings
-from port_knocking_doors.system import one_time_file
+from port_knocking_doors.system import firewalld_service, one_time_file
 from port_knocking_doors.system.clock import now, wait_at_most
 from port_knocking_doors.system.crash_guard import CrashGuard
 from port_knocking_doors.system.instance import has_rules, instance_lock
@@ -147,7 +147,7 @@ class Daemon:
         except asyncio.TimeoutError:
             why = self._keeper.unavailable_reason
             extra = event_fields(LogEvent.FIREWALLD, reason=why)
-            logger.warning("firewalld %s: knocks are heard, doors wait until it obeys", why, extra=extra)
+            logger.warning("%s", firewalld_service.pending(why if self._keeper.present else ""), extra=extra)
             await self._keeper.ready()
         assert self._keeper.zones is not None
         _check_zone(self._settings, self._keeper.zones)

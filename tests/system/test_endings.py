@@ -123,7 +123,7 @@ def test_without_firewalld_it_ends_at_once_with_0(box: Sandbox, tmp_path: Path) 
 def test_told_to_end_before_it_is_ready_it_does(box: Sandbox, tmp_path: Path) -> None:
     box.firewalld.stop()
     daemon = begin_daemon(box, write_configuration(tmp_path))
-    daemon.wait_for("knocks are heard")
+    daemon.wait_for("accepting knocks")
     daemon.terminate()
     assert daemon.wait(2) == 0
     assert not said(daemon, r"\bready\b|Traceback")

@@ -184,7 +184,7 @@ def test_other_users_may_not_change_the_firewall_and_the_log_says_what_is_missin
     assert re.search(r"FirewallD1\.config", missing)
     assert f"user {USER}" in missing
     assert "install /etc/polkit-1/rules.d/50-port-knocking-doors.rules" in missing
-    waits = daemon.wait_for("knocks are heard")
+    waits = daemon.wait_for("accepting knocks")
     assert "firewalld refuses" in waits
     assert not said(daemon, r"\bready\b")
     assert not any("READY=1" in line for line in systemd.stdout.lines)
