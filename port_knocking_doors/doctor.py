@@ -390,13 +390,13 @@ def about_links(settings: Settings) -> Iterator[Finding]:
     names = [name for link in links for name in link.names]
     local = {packed for link in links for packed in link.addresses}
     for pattern in dict.fromkeys(
-        (*settings.interfaces, *(one for each in settings.sequences for one in each.reach.interfaces))
+        (*settings.interfaces, *(one for each in settings.sequences for one in each.scope.interfaces))
     ):
         if not any(fnmatchcase(name, pattern) for name in names):
             yield _problem(f"interface {pattern}: there is none of this name: sniffed sequences are not heard there")
     for sequence in settings.sequences:
-        if sequence.reach.target is not None and sequence.reach.target.packed not in local:
-            yield _problem(f"sequence {sequence.name}: its target {sequence.reach.target} is no address of this host")
+        if sequence.scope.target is not None and sequence.scope.target.packed not in local:
+            yield _problem(f"sequence {sequence.name}: its target {sequence.scope.target} is no address of this host")
 
 
 def about_capability(settings: Settings, snapshot: Snapshot | None) -> Iterator[Finding]:

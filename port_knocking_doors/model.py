@@ -95,7 +95,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Reach:
+class Scope:
     """Which packets a sequence hears at all."""
 
     target: Address | None = None
@@ -149,7 +149,7 @@ class Sequence:
     """The file that it comes from. Of knockd's dialect, a knock for one sequence of a group is one for all of it."""
     flags: tuple[int, int] = (0, 0)
     """Of knockd's dialect, mask and value: TCP packets with other flags are nothing to it, right or wrong."""
-    reach: Reach = Reach()
+    scope: Scope = Scope()
     one_time: str = ""
     """Path of the file of one-time sequences that `steps` is the line in force of; empty `steps` for none left."""
 

@@ -38,7 +38,7 @@ FLAGS = 0x3F  # linux/tcp.h
 
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
 INSTRUCTION_SIZE = _INSTRUCTION.size
-_REACH = 255  # what fits into jt and jf
+_JUMP_MAX = 255  # what fits into jt and jf
 _ROW = 4
 """Ranges that are tried in turn where the search by halves ends. A port costs 1.25 instructions like this and 2 if
 halved to the end, and a packet that nobody wants takes one step more."""
@@ -288,7 +288,7 @@ class _Assembler:
                 for number, line in enumerate(self._lines)
                 if line.op is not Op.JUMP
                 for side, label in ((True, line.yes), (False, line.no))
-                if label is not None and places[label.line] - places[number] - 1 > _REACH
+                if label is not None and places[label.line] - places[number] - 1 > _JUMP_MAX
             }
             if too_far <= far:
                 return b"".join(self._encode(number, places, far) for number in range(len(self._lines)))

@@ -11,7 +11,7 @@ from port_knocking_doors.capture.sniffer import Sniffer
 from port_knocking_doors.capture.udp import UdpListeners
 from port_knocking_doors.errors import CaptureError
 from port_knocking_doors.knocks.table import Act, Judge, KnockerTable
-from port_knocking_doors.model import Address, Reach
+from port_knocking_doors.model import Address, Scope
 from port_knocking_doors.system.interfaces import InterfaceMonitor
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
 from port_knocking_doors.system.resource import Resource
@@ -100,7 +100,7 @@ class KnockReceiver(Resource):
             self._ways.clear()
             self._links = links = stack.enter_context(InterfaceMonitor(self._on_link))
             self.sniffer = stack.enter_context(
-                Sniffer(knockers.sniffed, self._judge, self._act, self._reach_of, self._targets())
+                Sniffer(knockers.sniffed, self._judge, self._act, self._scope_of, self._targets())
             )
             self._sniffing = stack.pop_all()
         for pattern in self._patterns():
@@ -113,12 +113,12 @@ class KnockReceiver(Resource):
         self._sniffing.close()
 
     def _targets(self) -> list[Address]:
-        return [reach.target for reach in self._knockers.reaches if reach.target is not None]
+        return [scope.target for scope in self._knockers.scopes if scope.target is not None]
 
     def _patterns(self) -> list[str]:
-        return list(dict.fromkeys(pattern for reach in self._knockers.reaches for pattern in reach.interfaces))
+        return list(dict.fromkeys(pattern for scope in self._knockers.scopes for pattern in scope.interfaces))
 
-    def _reach_of(self, destination: bytes, interface: int) -> int | None:
+    def _scope_of(self, destination: bytes, interface: int) -> int | None:
         """What the table of knockers is told of packets that come this way; None where nobody hears them."""
         assert self._links is not None
         self._links.drain()
@@ -131,17 +131,17 @@ class KnockReceiver(Resource):
         except KeyError:
             if len(self._ways) >= _KNOWN_WAYS:
                 self._ways.clear()
-            self._ways[way] = reach = self._knockers.within(self._reaches_of(destination, interface, self._links))
-            return reach
+            self._ways[way] = scope = self._knockers.scope_bits(self._scopes_of(destination, interface, self._links))
+            return scope
 
-    def _reaches_of(self, destination: bytes, interface: int, links: InterfaceMonitor) -> frozenset[Reach]:
+    def _scopes_of(self, destination: bytes, interface: int, links: InterfaceMonitor) -> frozenset[Scope]:
         is_local = links.is_local(destination)
         return frozenset(
-            reach
-            for reach in self._knockers.reaches
-            if (is_local if reach.target is None else destination == reach.target.packed)
-            and links.heard(interface, reach.interfaces)
-            and not (reach.ipv4_only and len(destination) != _IPV4_SIZE)
+            scope
+            for scope in self._knockers.scopes
+            if (is_local if scope.target is None else destination == scope.target.packed)
+            and links.heard(interface, scope.interfaces)
+            and not (scope.ipv4_only and len(destination) != _IPV4_SIZE)
         )
 
     def _on_link(self, change: Change, link: Link) -> None:

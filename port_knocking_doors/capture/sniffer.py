@@ -53,7 +53,7 @@ SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 class Sniffer(Resource):
     """The ring and its socket: a context manager, and once entered it hears.
 
-    `codes`: what is to be heard (`Step.code`). `reach_of` tells what to add to the codes of packets to a destination by
+    `codes`: what is to be heard (`Step.code`). `scope_of` tells what to add to the codes of packets to a destination by
     a link (by index), or None where nobody hears them. `targets`: addresses, other than this host's, that somebody
     hears. Entering raises `CaptureError` where this process may not sniff.
     """
@@ -63,13 +63,13 @@ class Sniffer(Resource):
         codes: Iterable[int],
         judge: Judge,
         act: Act,
-        reach_of: Callable[[bytes, int], int | None],
+        scope_of: Callable[[bytes, int], int | None],
         targets: Iterable[Address] = (),
     ) -> None:
         self._codes = frozenset(codes)
         self._judge = judge
         self._act = act
-        self._reach_of = reach_of
+        self._scope_of = scope_of
         self._targets = tuple(targets)
         self._socket: socket.socket | None = None
         self._ring: mmap.mmap | None = None
@@ -159,24 +159,24 @@ class Sniffer(Resource):
     def _read(self) -> None:
         memory = self._ring
         assert memory is not None
-        codes, reach_of, judge = self._codes, self._reach_of, self._judge
+        codes, scope_of, judge = self._codes, self._scope_of, self._judge
         when = now()
         for _ in range(BLOCKS_AT_ONCE):
             block = self._next
             if not ring.is_ours(memory, block):
                 break
             when = now()
-            to, by, reach = b"", 0, None
+            to, by, scope = b"", 0, None
             for source, destination, code, packet_id, interface in packets(memory, block, GEOMETRY.block_size):
                 if code not in codes:  # the filter may let more through than was asked for
                     continue
                 # Of a block's packets nearly all come the same way: asking once for all of them saves 0.3 µs each.
                 if destination != to or interface != by:
                     to, by = destination, interface
-                    reach = reach_of(destination, interface)
-                if reach:
-                    code |= reach
-                elif reach is None:
+                    scope = scope_of(destination, interface)
+                if scope:
+                    code |= scope
+                elif scope is None:
                     continue
                 outcome = judge(source, code, packet_id, when)
                 if outcome.needs_action:

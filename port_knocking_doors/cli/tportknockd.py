@@ -13,7 +13,7 @@ from port_knocking_doors.cli.options import PROGRAM, app, reject_options_before
 from port_knocking_doors.config import lint, loader, readers
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import Reach, Settings
+from port_knocking_doors.model import Scope, Settings
 from port_knocking_doors.system import clock, instance, interfaces, log
 from port_knocking_doors.system import daemonize as detached
 from port_knocking_doors.system.listening_ports import listening_ports
@@ -96,12 +96,12 @@ def load(path: Path, device: str | None) -> loader.Loaded:
     if errors := found.errors:
         more = f" (and {len(errors) - 1} more; see {COMMAND} -C)" if len(errors) > 1 else ""
         raise ConfigError(f"{errors[0].problem}{more}", errors[0].where)
-    reach = Reach(interfaces=(device,) if device is not None else ())
+    scope = Scope(interfaces=(device,) if device is not None else ())
     settings = Settings(
         guarded_ports=(),
         opening_sequence=(),
         open_knock_ports=False,
-        sequences=tuple(replace(sequence, reach=reach) for sequence in found.sequences),
+        sequences=tuple(replace(sequence, scope=scope) for sequence in found.sequences),
         rule_priority=instance.mark_of(COMMAND, str(path.absolute()), device or ""),
     )
     return loader.Loaded(settings, path, _doubts(found), {})

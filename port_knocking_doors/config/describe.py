@@ -27,12 +27,12 @@ def in_words(sequence: Sequence) -> str:
 
 
 def _reach_in_words(sequence: Sequence) -> Iterator[str]:
-    reach = sequence.reach
-    if reach.target is not None:
-        yield f"hears packets to {reach.target} alone"
-    if reach.interfaces:
-        yield f"hears packets by {', '.join(reach.interfaces)} alone"
-    if reach.ipv4_only:
+    scope = sequence.scope
+    if scope.target is not None:
+        yield f"hears packets to {scope.target} alone"
+    if scope.interfaces:
+        yield f"hears packets by {', '.join(scope.interfaces)} alone"
+    if scope.ipv4_only:
         yield "hears IPv4 alone"
 
 

@@ -22,7 +22,7 @@ from ipaddress import ip_address
 
 from port_knocking_doors.config import readers
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import Address, Command, Dialect, Flags, Protocol, Reach, Sequence, Step
+from port_knocking_doors.model import Address, Command, Dialect, Flags, Protocol, Scope, Sequence, Step
 
 STEPS_MAX = 32
 SEQ_TIMEOUT = 25.0
@@ -174,7 +174,7 @@ class _Door:
             dialect=Dialect.KNOCKD,
             group=path,
             flags=(self.mask, self.flags),
-            reach=Reach(self.target, interfaces(options.interface)),
+            scope=Scope(self.target, interfaces(options.interface)),
             one_time=self.one_time,
         )
 

@@ -30,7 +30,7 @@ def as_toml(sequences: tuple[Sequence, ...]) -> str:
     made: list[Sequence] = []
     names: set[str] = set()
     parts = [_HEAD]
-    for interface in dict.fromkeys(name for sequence in sequences for name in sequence.reach.interfaces):
+    for interface in dict.fromkeys(name for sequence in sequences for name in sequence.scope.interfaces):
         parts[0] += (
             f"# knockd hears them by {interface} alone: for the same, start the daemon with --interface {interface}.\n"
         )
@@ -66,8 +66,8 @@ def _draft(sequence: Sequence, taken: set[str]) -> _Draft:
     tcp = [step for step in sequence.steps if step.protocol is Protocol.TCP]
     if tcp and tcp[0].mask != ALL_FLAGS:
         notes.append(_about_flags(tcp[0], _step(tcp[0])))
-    if sequence.reach.target is not None:
-        notes.append(f"knockd hears packets to {sequence.reach.target} alone; here, those to any address of this host.")
+    if sequence.scope.target is not None:
+        notes.append(f"knockd hears packets to {sequence.scope.target} alone; here, those to any address of this host.")
     draft = Sequence(name=name, steps=steps, timeout=min(sequence.timeout, readers.seconds.high), traps=_TRAPS)
     if draft.timeout != sequence.timeout:
         notes.append(f"knockd waits {sequence.timeout:g} s.")

@@ -147,7 +147,7 @@ def load_knockd(
     foreign = _read_knockd(path, folder)
     options = replace(foreign.options, interface=interface or foreign.options.interface or KNOCKD_INTERFACE)
     sequences = tuple(
-        replace(one, reach=replace(one.reach, interfaces=knockd.interfaces(options.interface), ipv4_only=ipv4_only))
+        replace(one, scope=replace(one.scope, interfaces=knockd.interfaces(options.interface), ipv4_only=ipv4_only))
         for one in foreign.sequences
     )
     settings = Settings(guarded_ports=(), opening_sequence=(), open_knock_ports=False, sequences=sequences)

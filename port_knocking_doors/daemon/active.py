@@ -36,9 +36,9 @@ class ActiveConfig:
         lines: dict[Sequence, one_time_file.Line] = {}
         shut: list[tuple[Sequence, str]] = []
         for sequence in settings.sequences:
-            reached = _reached(sequence, settings)
+            scoped = _scoped(sequence, settings)
             if not sequence.one_time:
-                sniffed.append(reached)
+                sniffed.append(scoped)
             elif sequence.one_time not in passed_over:
                 read = partial(knockd.one_time_steps, flags=sequence.flags)
                 try:
@@ -49,22 +49,22 @@ class ActiveConfig:
                 if line is None:
                     shut.append((sequence, f"no sequence is left in {sequence.one_time}"))
                 else:
-                    sniffed.append(replace(reached, steps=line.steps))
+                    sniffed.append(replace(scoped, steps=line.steps))
                     lines[sniffed[-1]] = line
         return cls(_knockers(settings, tuple(sniffed)), lines, tuple(shut), passed_over)
 
 
 def interfaces(settings: Settings) -> list[str]:
     """Names and patterns of the interfaces that sequences are heard on; empty where that is all of them."""
-    named = (_reached(sequence, settings).reach.interfaces for sequence in settings.sequences)
+    named = (_scoped(sequence, settings).scope.interfaces for sequence in settings.sequences)
     return list(dict.fromkeys(chain.from_iterable(named)))
 
 
-def _reached(sequence: Sequence, settings: Settings) -> Sequence:
+def _scoped(sequence: Sequence, settings: Settings) -> Sequence:
     """The sequence, heard on the interfaces that the options name where it names none itself."""
-    if sequence.reach.interfaces or not settings.interfaces:
+    if sequence.scope.interfaces or not settings.interfaces:
         return sequence
-    return replace(sequence, reach=replace(sequence.reach, interfaces=settings.interfaces))
+    return replace(sequence, scope=replace(sequence.scope, interfaces=settings.interfaces))
 
 
 def sequences_of(settings: Settings) -> tuple[Sequence, ...]:

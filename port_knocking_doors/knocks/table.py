@@ -37,7 +37,7 @@ from typing import NamedTuple
 
 from port_knocking_doors.knocks import dialects
 from port_knocking_doors.knocks.dialects import Codes
-from port_knocking_doors.model import LISTENED, Dialect, Reach, Sequence
+from port_knocking_doors.model import LISTENED, Dialect, Scope, Sequence
 
 
 class Verdict(Enum):
@@ -77,8 +77,8 @@ WRONG = Outcome(Verdict.WRONG)
 
 
 _NEVER = -math.inf
-_REACH_SHIFT = 32
-_CODE = (1 << _REACH_SHIFT) - 1
+_SCOPE_SHIFT = 32
+_CODE = (1 << _SCOPE_SHIFT) - 1
 """The part of a code that has nothing to do with its reach."""
 
 
@@ -194,8 +194,8 @@ class KnockerTable:
         self._traps = traps
         self._hearings: dict[int, _Hearing] = {}
         self._trapped_by: dict[int, tuple[_CompiledSequence, ...]] = {}
-        self._numbers: dict[frozenset[Reach], int] = {}
-        self._number(self.reaches)
+        self._numbers: dict[frozenset[Scope], int] = {}
+        self._number(self.scopes)
         # On a port that both ears hear, one packet is judged twice, for different sequences: what is wrong for the one
         # may be right for the other, and its knocker is not ignored for it.
         every_code = frozenset(self._every_code())
@@ -223,36 +223,36 @@ class KnockerTable:
         return frozenset(code for code in (*self._traps, *self._every_code()) if not code & LISTENED)
 
     @property
-    def reaches(self) -> frozenset[Reach]:
+    def scopes(self) -> frozenset[Scope]:
         """Which packets its sequences hear."""
-        return frozenset(sequence.reach for sequence in self._courses)
+        return frozenset(sequence.scope for sequence in self._courses)
 
-    def within(self, reaches: frozenset[Reach]) -> int | None:
-        """What to add to the codes of packets that are within these of `reaches`, and no others; None if in none."""
-        return self._number(reaches) << _REACH_SHIFT if reaches else None
+    def scope_bits(self, scopes: frozenset[Scope]) -> int | None:
+        """What to add to the codes of packets that are within these of `scopes`, and no others; None if in none."""
+        return self._number(scopes) << _SCOPE_SHIFT if scopes else None
 
     def _every_code(self) -> Iterator[int]:
         """What any sequence hears. Thousands may hear the very same, which is not gone through for each of them."""
         return chain(*{id(codes): codes for codes in self._heard.values()}.values())
 
-    def _number(self, reaches: frozenset[Reach]) -> int:
+    def _number(self, scopes: frozenset[Scope]) -> int:
         """All of them are number 0; the others are worked out when the first packet of their kind comes."""
-        known = self._numbers.get(reaches)
+        known = self._numbers.get(scopes)
         if known is not None:
             return known
-        number = self._numbers[reaches] = len(self._numbers)
-        added = number << _REACH_SHIFT
-        within = [
+        number = self._numbers[scopes] = len(self._numbers)
+        added = number << _SCOPE_SHIFT
+        included = [
             (place, sequence, course)
             for place, (sequence, course) in enumerate(self._courses.items())
-            if sequence.reach in reaches
+            if sequence.scope in scopes
         ]
         # By what they hear, since the doors of one file hear the same: to list each door for each code took a minute
         # where there are hundreds of doors.
         alike: dict[int, list[int]] = defaultdict(list)
         begun: dict[int, list[_CompiledSequence]] = defaultdict(list)
         sets: dict[int, Codes] = {}
-        for place, sequence, course in within:
+        for place, sequence, course in included:
             codes = self._heard[sequence]
             sets[id(codes)] = codes
             alike[id(codes)].append(place)
@@ -278,7 +278,7 @@ class KnockerTable:
         trapped: dict[frozenset[Sequence], tuple[_CompiledSequence, ...]] = {}
         for code, of_trap in self._traps.items():
             if of_trap not in trapped:
-                trapped[of_trap] = tuple(self._courses[one] for one in of_trap if one.reach in reaches)
+                trapped[of_trap] = tuple(self._courses[one] for one in of_trap if one.scope in scopes)
             if trapped[of_trap]:
                 self._trapped_by[code | added] = trapped[of_trap]
         return number
@@ -290,8 +290,8 @@ class KnockerTable:
         """Judge one knock.
 
         `source`: the canonical address, packed (4 or 16 bytes). `code`: `Step.code` of what arrived, with `LISTENED`
-        if a socket heard it, and with what `within` says. `packet_id`: what tells a packet from a later one with the
-        same step: its source port (and for TCP its sequence number).
+        if a socket heard it, and with what `scope_bits` says. `packet_id`: what tells a packet from a later one with
+        the same step: its source port (and for TCP its sequence number).
         """
         hearing = self._hearings.get(code)
         if hearing is None:

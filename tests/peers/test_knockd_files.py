@@ -104,7 +104,7 @@ def compare(read: Read, ours: loader.LoadedKnockd) -> None:
             assert one.steps == expected.steps
         assert one.flags == expected.flags
         target = door.said.get("target")
-        assert one.reach.target == (ip_address(target) if target is not None else None)
+        assert one.scope.target == (ip_address(target) if target is not None else None)
         start, start6 = door.said.get("start_command", ""), door.said.get("start_command_6")
         stop, stop6 = door.said.get("stop_command", ""), door.said.get("stop_command_6")
         # What runs for either family, as knockd decides it.

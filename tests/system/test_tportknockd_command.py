@@ -8,7 +8,7 @@ import pytest
 
 from port_knocking_doors.cli import tportknockd as command
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import Reach
+from port_knocking_doors.model import Scope
 from port_knocking_doors.sandbox import ClientHost, Sandbox
 from tests.helpers.waiting import wait_until
 
@@ -118,10 +118,10 @@ def test_the_settings_that_a_file_stands_for(conf: Path) -> None:
     settings = loaded.settings
     assert (settings.opening_sequence, settings.guarded_ports, settings.open_knock_ports) == ((), (), False)
     assert [sequence.name for sequence in settings.sequences] == ["SSH", "VPN"]
-    assert {sequence.reach for sequence in settings.sequences} == {Reach(interfaces=("ppp0",))}
+    assert {sequence.scope for sequence in settings.sequences} == {Scope(interfaces=("ppp0",))}
     assert {sequence.group for sequence in settings.sequences} == {str(conf)}
     assert (loaded.path, loaded.warnings) == (conf, ())
-    assert {sequence.reach for sequence in command.load(conf, None).settings.sequences} == {Reach()}
+    assert {sequence.scope for sequence in command.load(conf, None).settings.sequences} == {Scope()}
 
 
 def test_the_daemon_tells_the_first_error_and_how_many_there_are(conf: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from port_knocking_doors.config import knockd
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Reach, Sequence, Step
+from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Scope, Sequence, Step
 
 SYN, ACK, FIN = Flags.SYN, Flags.ACK, Flags.FIN
 STEPS = "Sequence = 26173,23817:udp,21951"
@@ -75,7 +75,7 @@ def test_every_directive_is_read() -> None:
                 dialect=Dialect.KNOCKD,
                 group="F",
                 flags=(SYN | ACK, SYN),
-                reach=Reach(ip_address("192.0.2.9"), ("ppp0",)),
+                scope=Scope(ip_address("192.0.2.9"), ("ppp0",)),
             ),
             Sequence(
                 "once",
@@ -83,7 +83,7 @@ def test_every_directive_is_read() -> None:
                 timeout=25,
                 dialect=Dialect.KNOCKD,
                 group="F",
-                reach=Reach(None, ("ppp0",)),
+                scope=Scope(None, ("ppp0",)),
                 one_time="/etc/knockd/once",
                 flags=(FIN, FIN),
             ),

@@ -9,7 +9,7 @@ import pytest
 
 from port_knocking_doors.config import knockd, loader
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import DEFAULT_SEQUENCE, Dialect, Port, Protocol, Reach, Settings
+from port_knocking_doors.model import DEFAULT_SEQUENCE, Dialect, Port, Protocol, Scope, Settings
 from tests.unit.config.broken import BROKEN, a_dangling_link, a_device, a_folder, a_pipe, too_large
 from tests.unit.config.world import World, sequence, sniffed, text_of, write
 
@@ -149,7 +149,7 @@ def test_imported_files_bring_their_sequences(world: World) -> None:
         ("web", Dialect.TPORTKNOCKD, 9, f"{world.root}/t.conf"),
         ("open SSH", Dialect.KNOCKD, 9, f"{world.home}/knockd.conf"),
     ]
-    assert loaded.settings.sequences[2].reach == Reach(interfaces=("ppp0",))
+    assert loaded.settings.sequences[2].scope == Scope(interfaces=("ppp0",))
     assert len(loaded.settings.imports) == 2
 
 
@@ -287,7 +287,7 @@ def test_knockd_s_file_alone_opens_nothing_else(world: World) -> None:
     loaded = loader.load_knockd(path, None, False, served=lambda: ())
     (one,) = loaded.settings.sequences
     assert loaded.settings == Settings(guarded_ports=(), opening_sequence=(), open_knock_ports=False, sequences=(one,))
-    assert (one.reach, one.group, one.traps) == (Reach(interfaces=("ppp0",)), str(path), 0)
+    assert (one.scope, one.group, one.traps) == (Scope(interfaces=("ppp0",)), str(path), 0)
     assert loaded.options == knockd.Options(use_syslog=True, interface="ppp0")
     assert loaded.warnings == ()
 
@@ -298,7 +298,7 @@ def test_knockd_s_file_alone_opens_nothing_else(world: World) -> None:
 )
 def test_where_knockd_listens(world: World, text: str, interface: str | None, expected: str) -> None:
     loaded = loader.load_knockd(foreign(world.root / "x", text), interface, True, served=lambda: ())
-    assert [one.reach for one in loaded.settings.sequences] == [Reach(None, (expected,), True)]
+    assert [one.scope for one in loaded.settings.sequences] == [Scope(None, (expected,), True)]
     assert loaded.options.interface == expected
     with pytest.raises(ConfigError, match=r"^--interface: an interface's name has a character"):
         loader.load_knockd(world.root / "x", "a/b", False)

@@ -22,7 +22,7 @@ from port_knocking_doors.model import (
     Import,
     Port,
     Protocol,
-    Reach,
+    Scope,
     Sequence,
     Settings,
     Step,
@@ -660,7 +660,7 @@ def test_a_sequence_of_another_daemon_in_words() -> None:
         timeout=25,
         command=Command("a", "b", 10, "", ""),
         dialect=Dialect.KNOCKD,
-        reach=Reach(ip_address("192.0.2.1"), ("eth0", "ppp*"), True),
+        scope=Scope(ip_address("192.0.2.1"), ("eth0", "ppp*"), True),
     )
     assert (
         in_words(door)

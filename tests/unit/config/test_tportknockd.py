@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from port_knocking_doors.config import tportknockd
 from port_knocking_doors.config.describe import in_words
-from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Reach, Sequence, Step
+from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Scope, Sequence, Step
 
 F, S, R, P, A, U = Flags.FIN, Flags.SYN, Flags.RST, Flags.PSH, Flags.ACK, Flags.URG
 
@@ -107,7 +107,7 @@ def test_each_example_by_itself(name: str) -> None:
     begin = PAGE.index(f"<{name}>")
     found = only(PAGE[begin : PAGE.index(f"</{name}>") + len(name) + 3])
     assert (found.name, found.steps, found.command) == (name, *ON_THE_PAGE[name])
-    assert (found.opens, found.traps, found.listened, found.reach) == ((), 0, False, Reach())
+    assert (found.opens, found.traps, found.listened, found.scope) == ((), 0, False, Scope())
 
 
 GRAMMAR = """\

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from port_knocking_doors.knocks import dialects
 from port_knocking_doors.knocks.table import KnockerTable, Verdict
-from port_knocking_doors.model import Dialect, Flags, Protocol, Reach, Sequence, Step
+from port_knocking_doors.model import Dialect, Flags, Protocol, Scope, Sequence, Step
 
 ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
 S, A, F = Flags.SYN, Flags.ACK, Flags.FIN
@@ -176,33 +176,33 @@ class TestTogether:
         assert Verdict.WRONG not in verdicts
 
 
-class TestReach:
+class TestScope:
     """A sequence hears only what comes by its links to its address."""
 
-    HERE, ELSEWHERE = Reach(interfaces=("ppp0",)), Reach(interfaces=("eth*",))
-    ONE = Sequence("one", (Step(Protocol.UDP, 1), Step(Protocol.UDP, 2)), reach=HERE)
-    TWO = Sequence("two", (Step(Protocol.UDP, 1), Step(Protocol.UDP, 2)), reach=ELSEWHERE)
+    HERE, ELSEWHERE = Scope(interfaces=("ppp0",)), Scope(interfaces=("eth*",))
+    ONE = Sequence("one", (Step(Protocol.UDP, 1), Step(Protocol.UDP, 2)), scope=HERE)
+    TWO = Sequence("two", (Step(Protocol.UDP, 1), Step(Protocol.UDP, 2)), scope=ELSEWHERE)
 
     @pytest.mark.parametrize(
-        ("reaches", "opened"),
+        ("scopes", "opened"),
         [({HERE}, {"one"}), ({ELSEWHERE}, {"two"}), ({HERE, ELSEWHERE}, {"one", "two"})],
     )
-    def test_who_hears(self, reaches: set[Reach], opened: set[str]) -> None:
+    def test_who_hears(self, scopes: set[Scope], opened: set[str]) -> None:
         knockers = KnockerTable([self.ONE, self.TWO], 5.0, 100)
-        added = knockers.within(frozenset(reaches))
+        added = knockers.scope_bits(frozenset(scopes))
         assert added is not None
         outcomes = [knockers.on_knock(ALICE, code(word) | added, 1, 0) for word in ("u1", "u2")]
         assert {sequence.name for sequence in outcomes[-1].sequences} == opened
 
     def test_what_is_within_no_reach_is_for_nobody(self) -> None:
-        assert KnockerTable([self.ONE], 5.0, 100).within(frozenset()) is None
+        assert KnockerTable([self.ONE], 5.0, 100).scope_bits(frozenset()) is None
 
     def test_one_reach_for_all_costs_nothing(self) -> None:
-        assert KnockerTable([self.ONE], 5.0, 100).within(frozenset({self.HERE})) == 0
+        assert KnockerTable([self.ONE], 5.0, 100).scope_bits(frozenset({self.HERE})) == 0
 
     def test_a_trap_is_one_only_within_reach(self) -> None:
         knockers = KnockerTable([self.ONE, self.TWO], 5.0, 100, {code("u9"): frozenset({self.ONE})})
-        one, two = knockers.within(frozenset({self.HERE})), knockers.within(frozenset({self.ELSEWHERE}))
+        one, two = knockers.scope_bits(frozenset({self.HERE})), knockers.scope_bits(frozenset({self.ELSEWHERE}))
         assert one is not None
         assert two is not None
         knockers.on_knock(ALICE, code("u1") | one, 1, 0)
