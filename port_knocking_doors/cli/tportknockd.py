@@ -12,6 +12,7 @@ import typer
 from port_knocking_doors.cli.options import PROGRAM, app, reject_options_before
 from port_knocking_doors.config import lint, loader, readers
 from port_knocking_doors.config.describe import in_words
+from port_knocking_doors.config.reader_types import Whole
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Scope, Settings
 from port_knocking_doors.system import clock, instance, interfaces, log
@@ -19,7 +20,7 @@ from port_knocking_doors.system import daemonize as detached
 from port_knocking_doors.system.listening_ports import listening_ports
 
 COMMAND = "tportknockd"
-_PERIOD = readers.Whole(1, 10**6, "number of seconds")
+_PERIOD = Whole(1, 10**6, "number of seconds")
 _HEADINGS = ("INTERFACE", "STATE", "ADDRESSES")
 
 _CONF = typer.Option(

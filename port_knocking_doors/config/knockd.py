@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from port_knocking_doors.config import readers
+from port_knocking_doors.config.reader_types import Whole, shown
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Address, Command, Dialect, Flags, Protocol, Scope, Sequence, Step
 
@@ -43,8 +44,8 @@ _BLANKS = " \t\n\v\f\r"
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Control characters, bytes that are not UTF-8, and line ends, by their category in Unicode."""
 
-_seconds = readers.Whole(1, SECONDS_MAX, "number of seconds")
-_delay = readers.Whole(0, SECONDS_MAX, "number of seconds")
+_seconds = Whole(1, SECONDS_MAX, "number of seconds")
+_delay = Whole(0, SECONDS_MAX, "number of seconds")
 
 
 @dataclass(frozen=True)
@@ -161,7 +162,7 @@ class _Door:
         flag = _FLAGS.get(word.lower().removeprefix("!")) if word.isascii() else None
         if flag is None:
             expects = f"{', '.join(_FLAGS)}, each with a ! where it may not be set, commas and no blanks between them"
-            raise ConfigError(f"position {position}: {readers.shown(word)} is not a flag, expected {expects}")
+            raise ConfigError(f"position {position}: {shown(word)} is not a flag, expected {expects}")
         self.mask |= flag
         self.flags = self.flags & ~flag if word.startswith("!") else self.flags | flag
 
@@ -231,7 +232,7 @@ class _KnockdReader:
         key = word.rstrip(_BLANKS).lower() if word.isascii() else word
         if key not in _NAMES:
             nearest = _NAMES[difflib.get_close_matches(key[:40], _NAMES, n=1, cutoff=0)[0]]
-            raise ConfigError(f"{readers.shown(word.strip())} is unknown, the nearest directive is {nearest}")
+            raise ConfigError(f"{shown(word.strip())} is unknown, the nearest directive is {nearest}")
         if (key == _BARE) == bool(equals):
             form = "it by itself" if key == _BARE else f"{_NAMES[key]} = VALUE"
             raise ConfigError(f"{_NAMES[key]} stands {'with' if equals else 'without'} a value, expected {form}")
@@ -308,12 +309,12 @@ def _with_flags(steps: tuple[Step, ...], flags: int, mask: int) -> tuple[Step, .
     return tuple(replace(step, flags=flags, mask=mask) if step.protocol is Protocol.TCP else step for step in steps)
 
 
-def _whole(text: str, read: readers.Whole) -> int:
+def _whole(text: str, read: Whole) -> int:
     """A number in plain digits. What is not one may be a slip for a valid one (-7000), and is not shown."""
     if re.fullmatch(r"[0-9]+", text):
         return read(int(text))
     harmless = text if not any(char.isdigit() for char in text) else ""
-    what = readers.shown(harmless) if harmless or not text else "what is not all digits"
+    what = shown(harmless) if harmless or not text else "what is not all digits"
     raise ConfigError(f"{what} is not a {read.noun}, expected {read.expects}")
 
 
@@ -323,5 +324,5 @@ def _address(text: str) -> Address:
     except ValueError:
         address = None
     if address is None or "%" in text:
-        raise ConfigError(f"{readers.shown(text)} is not an address, expected one of IPv4 or IPv6, not a host's name")
+        raise ConfigError(f"{shown(text)} is not an address, expected one of IPv4 or IPv6, not a host's name")
     return address

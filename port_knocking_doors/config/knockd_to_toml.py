@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from port_knocking_doors.config import native, readers, render
 from port_knocking_doors.config.describe import flags_in_words
+from port_knocking_doors.config.reader_types import Seconds
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import ALL_FLAGS, Command, Flags, Port, Protocol, Sequence, Step
 
@@ -96,7 +97,7 @@ def _check(draft: _Draft, earlier: list[Sequence]) -> None:
 
 def _name(name: str, taken: set[str]) -> str:
     """A name that may stand in our own file: the same one where that is possible."""
-    longest = readers.sequence_name.longest
+    longest = readers.SEQUENCE_NAME_MAX
     try:
         word = readers.sequence_name(name)
     except ConfigError:
@@ -164,7 +165,7 @@ def _with_command(draft: Sequence, command: Command, notes: list[str]) -> Sequen
             "This lets the knocker in for ever. For a door that closes by itself, write instead of the command:"
         )
         notes.append(f"open = [{open_key}]")
-    delay = min(apart.delay, readers.Seconds(low=0).high)
+    delay = min(apart.delay, Seconds(low=0).high)
     if apart.stop and delay != apart.delay:
         notes.append(f"knockd waits {apart.delay:g} s before it runs the stop command.")
     return replace(draft, command=Command(apart.start, apart.stop, delay) if apart.stop else Command(apart.start))
@@ -278,10 +279,9 @@ def _firewall_cmd(words: list[str]) -> _Passage | None:
 
 def _ports(texts: list[str]) -> tuple[Port, ...] | None:
     try:
-        ports: tuple[Port, ...] = readers.guarded_ports.from_text(",".join(texts))
+        return readers.guarded_ports.from_text(",".join(texts))
     except ConfigError:  # a service's name, or a range
         return None
-    return ports
 
 
 def _apart(command: Command) -> Command | None:

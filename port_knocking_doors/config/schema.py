@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from port_knocking_doors.config import readers
+from port_knocking_doors.config.reader_types import Reader, Seconds, Tables, Whole
 from port_knocking_doors.model import Command, Flags, Port, Protocol, Sequence, Step
 
 RULES_MAX = 65536
@@ -22,7 +23,7 @@ class Key:
 
     name: str
     field: str
-    read: readers.Reader
+    read: Reader
     about: str
     required: bool = False
     needs: str = ""
@@ -138,7 +139,7 @@ SEQUENCE_KEYS = (
     Key(
         "command_delay",
         "command_delay",
-        readers.Seconds(low=0),
+        Seconds(low=0),
         "The time from the end of start_command to stop_command.",
         needs="stop_command",
     ),
@@ -229,13 +230,13 @@ KEYS = (
     Key(
         "max_knockers",
         "max_knockers",
-        readers.Whole(1, 2**20),
+        Whole(1, 2**20),
         "How many knockers are remembered at once. In a flood, whoever has come least far is forgotten first.",
     ),
     Key(
         "max_open_doors",
         "max_open_doors",
-        readers.Whole(1, RULES_MAX),
+        Whole(1, RULES_MAX),
         "How many doors may be open at once. Beyond that a newcomer is refused; nobody's door is closed for it. "
         f"Doors times guarded ports may be {RULES_MAX} at most.",
     ),
@@ -249,7 +250,7 @@ KEYS = (
     Key(
         "sequence",
         "sequences",
-        readers.Tables("sequence"),
+        Tables("sequence"),
         "Sequences that are sniffed: their ports are closed and look closed. They are heard on every interface, or on "
         "those that --interface names. No sequence may begin with the whole of another one, and the opening sequence, "
         f"which is called {readers.RESERVED_NAME}, is one of them; what is imported is free to.",
@@ -258,7 +259,7 @@ KEYS = (
     Key(
         "import",
         "imports",
-        readers.Tables("import"),
+        Tables("import"),
         "Files of other daemons, whose sequences are sniffed, too, and work as they do there. No sequence of such a "
         "file has the name of one of another file.",
         keys=IMPORT_KEYS,

@@ -18,14 +18,16 @@ from itertools import islice
 from typing import Any
 
 from port_knocking_doors.config import readers
+from port_knocking_doors.config.reader_types import Seconds, shown
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Command, Dialect, Sequence
 
 DELAY = 30.0
 """Seconds from `start_command` to `stop_command` where the file does not say."""
 
-steps = readers.KnockSteps(fewest=1, most=64, step=readers.KnockStep(bare=0, takes_any=True))
-_delay = readers.Seconds(low=0)
+step = readers.KnockStep(bare=0, takes_any=True)
+steps = readers.knock_steps_of(step, 1, 64)
+_delay = Seconds(low=0)
 
 _KEYS: dict[str, Callable[[str], Any]] = {
     "sequence": steps.from_text,
@@ -186,8 +188,8 @@ class _TportknockdReader:
         block = self._open[-1] if self._open else None
         if key not in _KEYS:
             nearest = difflib.get_close_matches(key[:_LONG], _KEYS, n=1, cutoff=0)[0]
-            shown = readers.shown(key)
-            what = shown if shown.startswith('"') else "a key"
+            quoted = shown(key)
+            what = quoted if quoted.startswith('"') else "a key"
             self._blame(line, f"{what} is unknown, the nearest known key is {nearest}", block)
             return
         if block is None:
@@ -226,7 +228,7 @@ class _TportknockdReader:
 def _wrong_frames(text: str) -> Iterator[str]:
     for position, word in enumerate(text.split(), start=1):
         try:
-            steps.step(word)
+            step(word)
         except ConfigError as wrong:  # noqa: PERF203 (each is told)
             yield f"position {position}: {wrong.problem}"
 

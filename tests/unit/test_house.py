@@ -39,6 +39,7 @@ PURE_MODULES = (
     "system/resource",
     "system/rtnetlink",
     "config/toml",
+    "config/reader_types",
     "config/readers",
     "config/describe",
     "config/schema",

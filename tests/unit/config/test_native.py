@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from port_knocking_doors.config import native, readers, render, schema, toml
 from port_knocking_doors.config.describe import in_words
+from port_knocking_doors.config.reader_types import Tables
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import (
     ALL_FLAGS,
@@ -336,7 +337,7 @@ def test_the_doors_of_a_sequence_count_as_rules() -> None:
 @pytest.mark.parametrize("sequences", ["17321", "[17321]", "[[]]", '"udp:17321"'])
 def test_what_is_no_list_of_tables_is_refused(sequences: str) -> None:
     assert complaint(f"{REQUIRED}sequence = {sequences}") == (
-        f"F:3: sequence: this is not a list of tables, expected {readers.Tables('sequence').expects}"
+        f"F:3: sequence: this is not a list of tables, expected {Tables('sequence').expects}"
     )
 
 

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from port_knocking_doors.config import readers
+from port_knocking_doors.config.reader_types import ListReader, Reader, Tables
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import ALL_FLAGS, Flags, Port, Protocol, Step
 
@@ -74,8 +75,8 @@ TAKEN = [
     pytest.param(readers.interface_name, "eth0", "eth0", id="interface"),
     pytest.param(readers.interface_name, "ppp*", "ppp*", id="pattern for interfaces"),
     pytest.param(readers.interface_name, "a" * 15, "a" * 15, id="longest interface"),
-    pytest.param(readers.Tables("t"), [], (), id="no tables"),
-    pytest.param(readers.Tables("t"), [{"a": 1}], ({"a": 1},), id="a table"),
+    pytest.param(Tables("t"), [], (), id="no tables"),
+    pytest.param(Tables("t"), [{"a": 1}], ({"a": 1},), id="a table"),
 ]
 
 STEP = "expected udp:PORT, tcp:PORT or tcp:PORT:FLAGS in small letters"
@@ -106,11 +107,11 @@ REFUSED = [
     pytest.param(readers.sequence, [1, 2, 3, 4], "it has 4 ports, expected 5 to 20", id="four ports"),
     pytest.param(readers.sequence, [1] * 21, "it has 21 ports, expected 5 to 20", id="21 ports"),
     pytest.param(readers.sequence, [], "it has 0 ports, expected 5 to 20", id="empty sequence"),
-    pytest.param(readers.sequence, 5, "5 is not a sequence, expected a list of 5 to 20 UDP ports", id="no list"),
+    pytest.param(readers.sequence, 5, "a number is not a list, expected a list of 5 to 20 UDP ports", id="no list"),
     pytest.param(
         readers.sequence,
         "1,2,3,4,5",
-        "a text is not a sequence, expected a list of 5 to 20 UDP ports",
+        "a text is not a list, expected a list of 5 to 20 UDP ports",
         id="a text for a list",
     ),
     pytest.param(
@@ -313,16 +314,16 @@ REFUSED = [
         ]
     ),
     pytest.param(
-        readers.Tables("t"), {}, "this is a single table, expected [[t]] in double brackets above each", id="one table"
+        Tables("t"), {}, "this is a single table, expected [[t]] in double brackets above each", id="one table"
     ),
     pytest.param(
-        readers.Tables("t"),
+        Tables("t"),
         [{}, 5],
         "this is not a list of tables, expected up to 1024 tables, each under its own [[t]]",
         id="a number for a table",
     ),
     pytest.param(
-        readers.Tables("t", 1),
+        Tables("t", 1),
         [{}, {}],
         "there are 2 tables, expected up to 1 tables, each under its own [[t]]",
         id="too many tables",
@@ -331,13 +332,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("read", "value", "result"), TAKEN)
-def test_a_right_value_is_taken(read: readers.Reader, value: object, result: object) -> None:
+def test_a_right_value_is_taken(read: Reader, value: object, result: object) -> None:
     assert read(value) == result
     assert type(read(value)) is type(result)
 
 
 @pytest.mark.parametrize(("read", "value", "message"), REFUSED)
-def test_a_wrong_value_is_refused_in_these_words(read: readers.Reader, value: object, message: str) -> None:
+def test_a_wrong_value_is_refused_in_these_words(read: Reader, value: object, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read(value)
     assert str(refused.value) == message
@@ -396,9 +397,7 @@ def complaint(read: Callable[[Any], object], value: object) -> str:
 
 @pytest.mark.parametrize("reader", [readers.sequence, readers.guarded_ports], ids=["sequence", "guarded ports"])
 @given(text=st.text())
-def test_a_text_is_taken_or_refused_in_one_line(
-    reader: readers.KnockSequence | readers.GuardedPorts, text: str
-) -> None:
+def test_a_text_is_taken_or_refused_in_one_line(reader: ListReader[Any], text: str) -> None:
     assert complaint(reader.from_text, text).isprintable()
 
 

@@ -437,5 +437,5 @@ def test_no_slip_shows_a_step(at: int, lost: int, put: str) -> None:
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.sampled_from("fsrpauxni") | st.text("fsrpau", min_size=1, max_size=6).filter(lambda t: len(set(t)) == len(t)))
 def test_what_is_spelt_reads_as_itself(flags: str) -> None:
-    step = tportknockd.steps.step(f"tcp:7001:{flags}")
-    assert tportknockd.steps.step(tportknockd.steps.step.spell(step)) == step
+    step = tportknockd.step(f"tcp:7001:{flags}")
+    assert tportknockd.step(tportknockd.step.spell(step)) == step
