@@ -28,7 +28,7 @@ def doctor(
 
     Exit status: 0 if no problem was found (a warning is none), 1 otherwise.
     """
-    from port_knocking_doors import doctor as examination
+    from port_knocking_doors.doctor.examine import examine
 
     source = Source(conf, None, None, None, None).over(context.obj)
-    raise typer.Exit(examination.examine(source.load, priority, listen))
+    raise typer.Exit(examine(source.load, priority, listen))
