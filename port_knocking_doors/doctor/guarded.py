@@ -1,0 +1,118 @@
+"""The guarded ports: closed without a knock, not redirected past the firewall, and served."""
+
+import shutil
+import subprocess
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
+from pathlib import Path
+
+from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
+from port_knocking_doors.firewall import exposure
+from port_knocking_doors.firewall.zones import Zones
+from port_knocking_doors.model import Port, Protocol, Settings
+from port_knocking_doors.system.listening_ports import listening_ports
+
+PROC = Path("/proc")
+NFT_TIME = 10.0
+"""Seconds for `nft list ruleset`; a large firewall's takes one."""
+
+_MAIN = "the opening sequence"
+
+
+def _opened_by(settings: Settings) -> dict[Port, str]:
+    """The guarded ports, with whose they are."""
+    guarded = dict.fromkeys(settings.guarded_ports, _MAIN)
+    for sequence in settings.sequences:
+        for port in sequence.opens:
+            guarded.setdefault(port, f"sequence {sequence.name}")
+    return guarded
+
+
+def about_guarded(
+    settings: Settings,
+    mark: int,
+    zones: Zones,
+    rules: Iterable[exposure.ZoneSettings],
+    services: dict[str, exposure.ServiceSettings],
+) -> Iterator[Finding]:
+    """Whether guarded ports are closed to those who have not knocked, and can be opened for those who have."""
+    loud = {*zones.external(), settings.zone}
+    guarded = _opened_by(settings)
+    found = False
+    for one in rules:
+        for port in guarded:
+            seen = exposure.look(port, one, services, mark)
+            for way in seen.ways:
+                found = True
+                if way.limited:
+                    yield warning(f"{one}: port {port} is open to some without a knock: {way.what}")
+                elif one.is_policy or one.name in loud:
+                    yield problem(exposure.complaint(port, one, way))
+                else:
+                    yield warning(exposure.complaint(port, one, way))
+            for way in seen.denials:
+                yield problem(
+                    f"{one}: port {port} is denied to everybody ahead of any door: {way.what}; "
+                    f"{exposure.remedy(one, way)}"
+                )
+    if guarded and not found:
+        yield ok(f"guarded ports: closed without a knock ({', '.join(map(str, guarded))})")
+
+
+def about_redirections(settings: Settings) -> Iterator[Finding]:
+    """Guarded ports whose packets go elsewhere before any zone sees them, as with containers' published ports."""
+    guarded = _opened_by(settings)
+    proxied = sorted(set(_proxied(PROC)) & guarded.keys())
+    for port in proxied:
+        yield problem(
+            f"port {port}: a container publishes it (docker-proxy), past the firewall: publish it on 127.0.0.1 only, "
+            f"and not as -p {port.number}:…"
+        )
+    try:
+        ruleset = _nft()
+    except (OSError, subprocess.SubprocessError):
+        yield warning("redirections: `nft list ruleset` cannot be read here (as root, with nftables, it can)")
+        return
+    redirected = [port for port in exposure.redirected(ruleset, guarded) if port not in proxied]
+    for port in redirected:
+        yield problem(
+            f"port {port}: a rule sends its packets elsewhere, past the zone: a container publishes it, or the "
+            "firewall forwards it (`nft list ruleset` shows the rule with dnat or redirect); no door is asked there"
+        )
+    if not redirected and not proxied:
+        yield ok("redirections: no container and no rule takes a guarded port past the firewall")
+
+
+def _nft() -> str:
+    if shutil.which("nft") is None:
+        raise FileNotFoundError("nft")
+    # --terse leaves out the elements of sets, which can be millions; --numeric names no service for a port.
+    command = ["nft", "--terse", "--numeric", "list", "ruleset"]
+    return subprocess.run(command, capture_output=True, check=True, timeout=NFT_TIME).stdout.decode(errors="replace")
+
+
+def _proxied(proc: Path) -> Iterator[Port]:
+    """What docker's helper processes, one for each published port, were told."""
+    for comm in proc.glob("[0-9]*/comm"):
+        try:
+            if comm.read_text().strip() != "docker-proxy":
+                continue
+            words = comm.with_name("cmdline").read_bytes().decode(errors="replace").split("\0")
+            said = dict(pairwise(words))
+            if not said.get("-host-ip", "").startswith(("127.", "::1")):
+                yield Port(int(said["-host-port"]), Protocol(said["-proto"]))
+        except (OSError, KeyError, ValueError):  # it ended, or it is something else
+            continue
+
+
+def about_services(settings: Settings) -> Iterator[Finding]:
+    """Whether anything is behind the doors."""
+    everywhere, outside = listening_ports(), listening_ports(from_outside=True)
+    silent = [(port, whose) for port, whose in _opened_by(settings).items() if port not in outside]
+    for port, whose in silent:
+        if port in everywhere:
+            yield warning(f"port {port} ({whose}): what listens there listens on loopback only: no door leads to it")
+        else:
+            yield warning(f"port {port} ({whose}): nothing listens there: start the service behind it")
+    if not silent:
+        yield ok("services: something listens on every guarded port")
