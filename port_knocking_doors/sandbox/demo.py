@@ -4,23 +4,18 @@
 truth differs, the story ends there with a `DoorsError` that says what was seen instead.
 """
 
-import os
 import shlex
-import shutil
 import subprocess
 import sys
-import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from port_knocking_doors.config import files, native
-from port_knocking_doors.errors import DoorsError, SandboxError
 from port_knocking_doors.model import DEFAULT_SEQUENCE, PAYLOAD, Port, Protocol, Settings
-from port_knocking_doors.sandbox import Attempt, ClientHost, Host, Outcome, Output, Process, Sandbox
+from port_knocking_doors.sandbox import Attempt, ClientHost, Host, Outcome, Process, Sandbox
+from port_knocking_doors.sandbox.narrator import PATIENCE, DaemonLog, Narrator, StoryError
 from port_knocking_doors.system.clock import now
 
 GUARDED = Port(22)
@@ -34,8 +29,6 @@ _PACKAGE = "port_knocking_doors"
 _FOUND_IN = str(Path(__file__).resolve().parents[2])
 """Where Python finds the program, installed or not."""
 
-_PATIENCE = 20.0
-"""Seconds, on a slow machine, for what takes a moment on others."""
 _MOMENT = 0.5
 """Seconds in which a door that must not open would have opened."""
 
@@ -81,7 +74,7 @@ def tell(pause: float) -> None:
 # Chapters. -----------------------------------------------------------------------------------------------------------
 
 
-def _hosts(story: "Narrator", stack: ExitStack) -> Sandbox:
+def _hosts(story: Narrator, stack: ExitStack) -> Sandbox:
     story.chapter("Three hosts appear: a server, a client, a stranger")
     story.say("Waiting for firewalld to start on the server: some seconds on a slow machine.")
     with story.step("The hosts are there, and firewalld answers.", summary="hosts and firewalld started"):
@@ -91,7 +84,7 @@ def _hosts(story: "Narrator", stack: ExitStack) -> Sandbox:
     return box
 
 
-def _port_is_closed(story: "Narrator", box: Sandbox) -> None:
+def _port_is_closed(story: Narrator, box: Sandbox) -> None:
     story.chapter(f"Port {GUARDED.number} is closed")
     with story.step("As firewalld comes, it lets everybody in to ssh."):
         _expect_connection(box.hosts["client"], "open")
@@ -101,7 +94,7 @@ def _port_is_closed(story: "Narrator", box: Sandbox) -> None:
             _expect_connection(host, "prohibited")
 
 
-def _configuration(story: "Narrator", box: Sandbox) -> Settings:
+def _configuration(story: Narrator, box: Sandbox) -> Settings:
     story.chapter("The administrator writes a configuration")
     _type(story, box.server, f"{_PROGRAM} --set-configuration-file-in-home")
     _type(story, box.server, f"sed -i '$a max_opened_door_duration = {DOOR_SECONDS}' {CONF.name}")
@@ -119,18 +112,18 @@ def _configuration(story: "Narrator", box: Sandbox) -> Settings:
     return settings
 
 
-def _daemon(story: "Narrator", box: Sandbox) -> tuple[Process, "Log"]:
+def _daemon(story: Narrator, box: Sandbox) -> tuple[Process, DaemonLog]:
     story.chapter("The daemon starts")
     with story.step("It listens, and firewalld lets its knock ports through.", summary="daemon started and ready"):
         daemon = _begin(story, box.server, f"{_PROGRAM} --conf ~/{CONF.name}")
-        log = Log(story, daemon.stderr)
+        log = DaemonLog(story, daemon.stderr)
         log.until(" ready: ")
     with story.step("The client, who has not knocked, is still refused."):
         _expect_connection(box.hosts["client"], "prohibited")
     return daemon, log
 
 
-def _stranger_guesses(story: "Narrator", box: Sandbox, settings: Settings, log: "Log") -> None:
+def _stranger_guesses(story: Narrator, box: Sandbox, settings: Settings, log: DaemonLog) -> None:
     stranger = box.hosts["stranger"]
     first, _, third, *_ = settings.opening_sequence
     story.chapter("A stranger knocks in the wrong order")
@@ -143,7 +136,7 @@ def _stranger_guesses(story: "Narrator", box: Sandbox, settings: Settings, log: 
         _expect_connection(stranger, "prohibited")
 
 
-def _knocks(story: "Narrator", box: Sandbox, settings: Settings, log: "Log", pause: float) -> float:
+def _knocks(story: Narrator, box: Sandbox, settings: Settings, log: DaemonLog, pause: float) -> float:
     """Returns when the last knock was sent."""
     client = box.hosts["client"]
     *knocks, last = settings.opening_sequence
@@ -162,7 +155,7 @@ def _knocks(story: "Narrator", box: Sandbox, settings: Settings, log: "Log", pau
     return last_knock
 
 
-def _door_is_open(story: "Narrator", box: Sandbox) -> None:
+def _door_is_open(story: Narrator, box: Sandbox) -> None:
     client = box.hosts["client"]
     story.chapter("The door is open, for the client only")
     story.command(box.server, "nft list ruleset")
@@ -175,7 +168,7 @@ def _door_is_open(story: "Narrator", box: Sandbox) -> None:
         _expect_connection(box.hosts["stranger"], "prohibited")
 
 
-def _door_closes(story: "Narrator", box: Sandbox, log: "Log", last_knock: float) -> None:
+def _door_closes(story: Narrator, box: Sandbox, log: DaemonLog, last_knock: float) -> None:
     client = box.hosts["client"]
     deadline = last_knock + DOOR_SECONDS
     story.chapter("The door closes by itself")
@@ -193,7 +186,7 @@ def _door_closes(story: "Narrator", box: Sandbox, log: "Log", last_knock: float)
         step.claim += f" each time it tried: {_all(before, 'open', client)} times."
 
 
-def _sniffed_knocks(story: "Narrator", box: Sandbox, settings: Settings, log: "Log") -> None:
+def _sniffed_knocks(story: Narrator, box: Sandbox, settings: Settings, log: DaemonLog) -> None:
     client = box.hosts["client"]
     (sequence,) = settings.sequences
     story.chapter("Another sequence, sniffed on ports that are closed")
@@ -218,7 +211,7 @@ def _sniffed_knocks(story: "Narrator", box: Sandbox, settings: Settings, log: "L
     log.until(f" {client.address4}: closed ")
 
 
-def _daemon_ends(story: "Narrator", box: Sandbox, settings: Settings, daemon: Process, log: "Log") -> None:
+def _daemon_ends(story: Narrator, box: Sandbox, settings: Settings, daemon: Process, log: DaemonLog) -> None:
     client = box.hosts["client"]
     story.chapter("The daemon ends while a door is open")
     with story.step("All five knocks at once: the door opens.", summary="five knocks to open door"):
@@ -232,7 +225,7 @@ def _daemon_ends(story: "Narrator", box: Sandbox, settings: Settings, daemon: Pr
         log.rest()
 
 
-def _nothing_is_left(story: "Narrator", box: Sandbox, before: str) -> None:
+def _nothing_is_left(story: Narrator, box: Sandbox, before: str) -> None:
     with story.step("nftables is, to the letter, as it was before the daemon."):
         _expect(box.nft() == before, "the daemon has ended, and nftables is not as it was before")
     for host in box.hosts.values():
@@ -241,7 +234,7 @@ def _nothing_is_left(story: "Narrator", box: Sandbox, before: str) -> None:
 
 
 @contextmanager
-def _refused_throughout(story: "Narrator", stranger: ClientHost) -> Iterator[None]:
+def _refused_throughout(story: Narrator, stranger: ClientHost) -> Iterator[None]:
     """Have the stranger try all along."""
     with stranger.watch_connect(stranger.server4, GUARDED.number, interval=0.02, duration=600.0) as watch:
         yield
@@ -252,7 +245,7 @@ def _refused_throughout(story: "Narrator", stranger: ClientHost) -> Iterator[Non
 # What is done, and what is seen. -------------------------------------------------------------------------------------
 
 
-def _begin(story: "Narrator", host: Host, line: str) -> Process:
+def _begin(story: Narrator, host: Host, line: str) -> Process:
     """Start what an administrator would type, and show it."""
     story.command(host, line)
     program, *arguments = shlex.split(line)
@@ -260,7 +253,7 @@ def _begin(story: "Narrator", host: Host, line: str) -> Process:
     return host.popen([*argv, *arguments], env={"HOME": str(HOME), "PYTHONPATH": _FOUND_IN}, cwd=HOME)
 
 
-def _type(story: "Narrator", host: Host, line: str) -> None:
+def _type(story: Narrator, host: Host, line: str) -> None:
     """The same, to its end and with what it says."""
     process = _begin(story, host, line)
     _expect_exit(process, 0)
@@ -305,22 +298,15 @@ def _differs(host: ClientHost, seen: Outcome, wanted: Outcome) -> str:
 
 def _expect_exit(process: Process, wanted: int) -> None:
     try:
-        status = process.wait(_PATIENCE)
+        status = process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
-        raise _StoryError(f"{process} did not end within {_PATIENCE:g} s") from None
+        raise StoryError(f"{process} did not end within {PATIENCE:g} s") from None
     _expect(status == wanted, f"{process}, expected {wanted}: {process.stderr.tail()}")
 
 
 def _expect(truth: bool, otherwise: str) -> None:
     if not truth:
-        raise _StoryError(otherwise)
-
-
-class _StoryError(DoorsError):
-    """The truth differs from the story."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"the demo went otherwise than its story: {what}")
+        raise StoryError(otherwise)
 
 
 def _sleep_until(when: float) -> bool:
@@ -328,117 +314,3 @@ def _sleep_until(when: float) -> bool:
     left = when - now()
     time.sleep(max(0.0, left))
     return left > 0
-
-
-# How it is told. -----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class StoryStep:
-    """One claim of the story; `seconds` is set where something else than the step itself was timed."""
-
-    claim: str
-    seconds: float | None = None
-
-
-class Narrator:
-    """Tells the story line by line, as it happens; in colour on a terminal."""
-
-    _INDENT = "   "
-    _BOLD, _DIM, _RED, _GREEN, _CYAN = 1, 2, 31, 32, 36  # of ECMA-48, "select graphic rendition"
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._colour = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-        self._width = min(max(shutil.get_terminal_size().columns, 40), 100)
-        self._chapters = 0
-        self._began = now()
-        self._times: list[tuple[str, float]] = []
-
-    def chapter(self, title: str) -> None:
-        self._chapters += 1
-        self._print("")
-        self._print(f"{self._chapters}. {title}", self._BOLD)
-
-    def say(self, text: str) -> None:
-        self._wrapped("", text)
-
-    def command(self, host: Host, line: str) -> None:
-        """What is typed on a host."""
-        self._wrapped(f"{host.name}# ", line, self._CYAN)
-
-    def output(self, text: str) -> None:
-        """What a program says."""
-        for line in text.splitlines():
-            self._wrapped("| ", line, self._DIM)
-
-    @contextmanager
-    def step(self, claim: str, *, summary: str = "", timed: bool = True) -> Iterator[StoryStep]:
-        """Do it, then claim it, with the seconds that it took; `summary` is its name in the closing table."""
-        step = StoryStep(claim)
-        began = now()
-        try:
-            yield step
-        except DoorsError:
-            self._wrapped("NO  ", f"not seen: {step.claim}", self._RED)
-            raise
-        seconds = now() - began if step.seconds is None else step.seconds
-        self._wrapped("ok  ", step.claim, self._GREEN, f"{seconds:9.3f} s" if timed else "")
-        if summary:
-            self._times.append((summary, seconds))
-
-    def summary(self) -> None:
-        self._print("")
-        self._print("How long it took", self._BOLD)
-        for name, seconds in [*self._times, ("the whole story", now() - self._began)]:
-            self._print(f"{self._INDENT}{name:30}{seconds:9.3f} s")
-
-    def _wrapped(self, mark: str, text: str, colour: int = 0, end: str = "") -> None:
-        """One line, or as many as it takes, under each other; `end` stands at the right of the last."""
-        *lines, last = textwrap.wrap(
-            text,
-            self._width - len(end),
-            initial_indent=self._INDENT + mark,
-            subsequent_indent=self._INDENT + " " * len(mark),
-            break_long_words=False,
-            break_on_hyphens=False,
-        ) or [self._INDENT + mark]
-        lines.append(f"{last:{self._width - len(end)}}{end}" if end else last)
-        lines[0] = lines[0].replace(mark, self._painted(mark, colour), 1)
-        for line in lines:
-            self._print(line)
-
-    def _print(self, line: str, colour: int = 0) -> None:
-        print(self._painted(line, colour), file=self._stream, flush=True)
-
-    def _painted(self, text: str, colour: int) -> str:
-        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
-
-
-class Log:
-    """The daemon's log, shown line by line while the story waits for what it says."""
-
-    def __init__(self, story: Narrator, output: Output) -> None:
-        self._story = story
-        self._output = output
-        self._shown = 0
-
-    def until(self, text: str) -> None:
-        """Show it as it comes, up to the first line that holds the text."""
-        deadline = now() + _PATIENCE
-        line = ""
-        while text not in line:
-            try:
-                line = self._output.wait_for("", deadline - now(), start=self._shown)
-            except SandboxError:
-                raise _StoryError(f"the daemon did not log {text.strip()!r}: {self._output.tail()}") from None
-            self._show(line)
-
-    def rest(self) -> None:
-        """Show what it has said since."""
-        for line in self._output.lines[self._shown :]:
-            self._show(line)
-
-    def _show(self, line: str) -> None:
-        self._story.output(line)
-        self._shown += 1

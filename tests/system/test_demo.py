@@ -16,6 +16,7 @@ import pytest
 from port_knocking_doors import cli
 from port_knocking_doors.errors import DoorsError, SandboxError
 from port_knocking_doors.sandbox import ClientHost, Sandbox, demo, launch
+from port_knocking_doors.sandbox.narrator import Narrator
 from tests.helpers.waiting import wait_until
 
 COMMAND = [sys.executable, "-m", "port_knocking_doors", "demo", "--pause", "0"]
@@ -127,7 +128,7 @@ def test_a_stranger_who_gets_in_ends_the_story_with_one_line(
 ) -> None:
     knocks = demo._knocks
 
-    def knocks_for_two(story: demo.Narrator, box: Sandbox, *others: object) -> float:
+    def knocks_for_two(story: Narrator, box: Sandbox, *others: object) -> float:
         try:
             return knocks(story, box, *others)  # type: ignore[arg-type]
         finally:
@@ -153,7 +154,7 @@ def test_a_stranger_who_got_in_for_a_moment_only_is_found_too(
 ) -> None:
     door_is_open = demo._door_is_open
 
-    def with_a_leak(story: demo.Narrator, box: Sandbox) -> None:
+    def with_a_leak(story: Narrator, box: Sandbox) -> None:
         door_is_open(story, box)
         let_in(box, box.hosts["stranger"])
         time.sleep(0.2)
@@ -170,7 +171,7 @@ def test_a_door_that_stays_open_ends_the_story(
 ) -> None:
     door_is_open = demo._door_is_open
 
-    def with_a_wedge(story: demo.Narrator, box: Sandbox) -> None:
+    def with_a_wedge(story: Narrator, box: Sandbox) -> None:
         door_is_open(story, box)
         let_in(box, box.hosts["client"])
 
@@ -215,7 +216,7 @@ def test_colour_is_for_terminals_that_want_it(
     monkeypatch.setenv("TERM", "xterm")
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    story = demo.Narrator(stream)
+    story = Narrator(stream)
     story.chapter("A title")
     with story.step("something is so"):
         pass
