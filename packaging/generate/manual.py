@@ -1,74 +1,47 @@
-"""The manual pages port-knocking-doors(1) and port_knocker.toml(5)."""
+"""The manual pages: the text of packaging/man, and in it what the program declares itself."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
+import markdown
 import roff
 from commands import Command, Option
 
 from port_knocking_doors import __version__
 from port_knocking_doors.config import render
 
+PAGES = Path(__file__).resolve().parents[1] / "man"
 _SOURCE = f"port-knocking-doors {__version__}"
-_BRIEF = "port knocking for servers with firewalld"
-_CONFIGURATION_BRIEF = "configuration of port-knocking-doors"
-
-_FILES = {
-    "~/.port_knocker.toml": "The configuration, if it is there.",
-    "/etc/port_knocker.toml": "Else this one: see port_knocker.toml(5).",
-    "/run/port-knocking-doors": "What has to be done should the daemon be killed.",
-}
-_ENVIRONMENT = {
-    "KNOCKER_SEQ": "The opening sequence, as with `--magic-seq`, which beats it; it beats the file.",
-    "KNOCKER_PORTS": "The guarded ports, as with `--ports`, which beats it; it beats the file.",
-    "NOTIFY_SOCKET": "Where the daemon tells systemd that it is ready; see sd_notify(3).",
-    "JOURNAL_STREAM": "If set, log lines have a priority in place of the time; see systemd.exec(5).",
-}
-_EXIT_STATUS = {"0": "Done.", "1": "Any failure that is none of the others.", "2": "Wrong usage or configuration."}
-_SIGNALS = {
-    "SIGTERM, SIGINT": "The daemon closes its doors and ends.",
-    "SIGHUP": "The daemon reads its configuration again; a wrong one is reported and changes nothing.",
-}
 
 
-def program_page(program: Command, date: str) -> str:
-    """port-knocking-doors(1)."""
-    return roff.page(
-        program.name,
-        1,
-        date,
-        _SOURCE,
-        _BRIEF,
-        {
-            "SYNOPSIS": [_synopsis(program.name, program), *(_synopsis(program.name, one) for one in program.commands)],
-            "DESCRIPTION": list(roff.paragraphs(program.about)),
-            "OPTIONS": [_option(option) for option in program.options],
-            "COMMANDS": [line for command in program.commands for line in _command(command)],
-            "FILES": _list(_FILES),
-            "ENVIRONMENT": _list(_ENVIRONMENT),
-            "SIGNALS": _list(_SIGNALS),
-            "EXIT STATUS": _list(_EXIT_STATUS),
-            "SEE ALSO": [roff.plain("port_knocker.toml(5), firewalld(1), firewalld.richlanguage(5), nft(8)")],
+def pages(program: Command, date: str) -> Iterator[tuple[str, str]]:
+    """The name of each page's file, such as `port-knocking-doors.1`, and its roff.
+
+    Raises `markdown.MarkdownError` where a page is not as it should be.
+    """
+    generated = {
+        f"{program.name}.1": {
+            "synopsis": [_synopsis(program.name, command) for command in (program, *program.commands)],
+            "description": list(roff.paragraphs(program.about)),
+            "options": [_option(option) for option in program.options],
+            "commands": [line for command in program.commands for line in _command(command)],
         },
-    )
+        "port_knocker.toml.5": {
+            "description": [_kept(paragraph) for paragraph in _about_the_file().split("\n\n")],
+            "keys": [_key(one) for one in render.explained()],
+        },
+    }
+    for path in sorted(PAGES.glob("*.md")):
+        page = markdown.read(path, generated.pop(path.stem, {}))
+        yield path.stem, roff.page(page.name, page.section, date, _SOURCE, page.brief, page.parts)
+    if generated:
+        raise markdown.MarkdownError(f"{PAGES}: no {', '.join(generated)}")
 
 
-def configuration_page(date: str) -> str:
-    """port_knocker.toml(5)."""
+def _about_the_file() -> str:
+    """What the help says ahead of the keys, without its title."""
     head = render.help_text().partition(f"\n{next(render.explained()).line}\n")[0]
-    _, _, about = head.partition("\n\n")
-    return roff.page(
-        "port_knocker.toml",
-        5,
-        date,
-        _SOURCE,
-        _CONFIGURATION_BRIEF,
-        {
-            "DESCRIPTION": [_kept(paragraph) for paragraph in about.strip("\n").split("\n\n")],
-            "KEYS": [_key(one) for one in render.explained()],
-            "FILES": _list({name: about for name, about in _FILES.items() if name.endswith(".toml")}),
-            "SEE ALSO": [roff.plain("port-knocking-doors(1), firewalld.zones(5)")],
-        },
-    )
+    return head.partition("\n\n")[2].strip("\n")
 
 
 def _key(key: render.Explained) -> str:
@@ -110,7 +83,3 @@ def _command(command: Command) -> Iterator[str]:
 def _option(option: Option) -> str:
     value = f" {roff.italic(option.value)}" if option.value else ""
     return roff.entry(", ".join(map(roff.bold, option.names)) + value, option.about)
-
-
-def _list(entries: dict[str, str]) -> list[str]:
-    return [roff.entry(roff.bold(name), about) for name, about in entries.items()]

@@ -7,6 +7,14 @@ from collections.abc import Iterator
 _SIGNS = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti", '"': r"\(dq"}
 """What groff would show as another sign than the one that has to be typed."""
 
+PARAGRAPH = ".PP\n"
+
+_TAG_WIDTH = 60
+"""Letters of a `.TP` head; one that needs a second line would have its text begin on that."""
+
+_TITLE_WIDTH = 30
+"""Letters of a page's name; a longer one leaves no place for the manual's title in a terminal's 80 columns."""
+
 
 def plain(text: str) -> str:
     """`text` as it is, on one line. What is no ASCII is written by its number, so that no encoding matters."""
@@ -23,28 +31,50 @@ def italic(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """A paragraph; what stands `between such quotes` is bold."""
+    """Filled text; what stands `between such quotes` is bold."""
     pieces = re.split(r"`([^`]+)`", " ".join(text.split()))
-    line = "".join(bold(piece) if odd % 2 else plain(piece) for odd, piece in enumerate(pieces))
+    return filled("".join(bold(piece) if odd % 2 else plain(piece) for odd, piece in enumerate(pieces)))
+
+
+def filled(line: str) -> str:
+    """A line that is roff already, on as many lines as it takes."""
     lines = textwrap.wrap(line, 78, break_long_words=False, break_on_hyphens=False)
     return "\n".join(f"\\&{one}" if one.startswith(".") else one for one in lines)
 
 
-def paragraphs(text: str) -> Iterator[str]:
+def paragraph(line: str) -> str:
+    """A paragraph of a line that is roff already."""
+    return f"{PARAGRAPH}{filled(line)}"
+
+
+def paragraphs(help_text: str) -> Iterator[str]:
     """The paragraphs of a help text. One that is indented stays as its lines are, and so does one under a line of
     `\\b`, which is click's way to say so."""
-    for paragraph in re.split(r"\n[ \t]*\n", text.strip("\n")):
-        if paragraph.startswith("\b"):
-            yield as_is(paragraph.removeprefix("\b").strip("\n"))
-        elif all(line.startswith("  ") for line in paragraph.split("\n")):
-            yield as_is(paragraph)
+    for text in re.split(r"\n[ \t]*\n", help_text.strip("\n")):
+        if text.startswith("\b"):
+            yield as_is(text.removeprefix("\b").strip("\n"))
+        elif all(line.startswith("  ") for line in text.split("\n")):
+            yield as_is(text)
         else:
-            yield f".PP\n{prose(paragraph)}"
+            yield f"{PARAGRAPH}{prose(text)}"
 
 
 def as_is(text: str) -> str:
     """Lines that nobody fills or breaks."""
-    return ".PP\n.nf\n" + "\n".join(plain(line) or r"\&" for line in text.split("\n")) + "\n.fi"
+    return f"{PARAGRAPH}.nf\n" + "\n".join(plain(line) or r"\&" for line in text.split("\n")) + "\n.fi"
+
+
+def code(text: str, nested: bool = False) -> str:
+    """The same indented, or twice so in an item of a list."""
+    return f".RS {8 if nested else 4}\n{as_is(text)}\n.RE"
+
+
+def labelled(head: str, *texts: str) -> str:
+    """An entry of a list, all of it roff already: its head, and indented paragraphs."""
+    below = [filled(text) for text in texts]
+    if len(re.sub(r"\\f[BIR]", "", head)) > _TAG_WIDTH:
+        return f"{PARAGRAPH}{filled(head)}\n.RS 7\n" + "\n.PP\n".join(below) + "\n.RE"
+    return f".TP\n{head}\n" + "\n.IP\n".join(below)
 
 
 def entry(head: str, *texts: str) -> str:
@@ -56,7 +86,7 @@ def page(name: str, section: int, date: str, source: str, brief: str, parts: dic
     """A whole page: its sections by their names."""
     head = [
         ".\\\" Made by packaging/generate from the program's own declarations.",
-        f'.TH "{plain(name)}" {section} {date} "{plain(source)}"',
+        f'.TH "{plain(name)}" {section} {date} "{plain(source)}"' + (' ""' if len(name) > _TITLE_WIDTH else ""),
         # no hyphen that nobody typed, and no gaps to make the lines equal
         ".nh",
         ".ad l",

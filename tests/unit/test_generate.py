@@ -1,4 +1,4 @@
-"""Manual pages and completion: made from the program's own declarations, so they have what it has and nothing else."""
+"""Manual pages and completion: commands, options and keys are those that the program declares."""
 
 import re
 import subprocess
@@ -11,13 +11,15 @@ from port_knocking_doors.cli import app
 from port_knocking_doors.config import render, schema
 
 PROJECT = Path(__file__).resolve().parents[2]
-PAGES = ("port-knocking-doors.1", "port_knocker.toml.5")
+PAGES = tuple(sorted(path.stem for path in (PROJECT / "packaging/man").glob("*.md")))
+PROGRAM_PAGE = "port-knocking-doors.1"
+FILE_PAGE = "port_knocker.toml.5"
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("made")
-    # Its own process: the generator puts its folder on the path.
+    # A process of its own: the generator puts its folder on the path.
     subprocess.run(
         [sys.executable, str(PROJECT / "packaging/generate"), str(folder)],
         check=True,
@@ -31,7 +33,7 @@ def commands() -> list[str]:
 
 
 def shown(page: Path) -> str:
-    """The page as a reader sees it, on one line."""
+    """The rendered page on one line."""
     printed = subprocess.run(["mandoc", "-T", "ascii", str(page)], check=True, capture_output=True, text=True).stdout
     return " ".join(re.sub(r".\x08", "", printed).split())  # bold is a letter twice
 
@@ -44,13 +46,13 @@ def shown(page: Path) -> str:
         pytest.param(("mandoc", "-T", "lint", "-W", "warning"), id="mandoc"),
     ],
 )
-def test_no_lint_has_a_complaint(made: Path, name: str, lint: tuple[str, ...]) -> None:
+def test_page_passes_lint(made: Path, name: str, lint: tuple[str, ...]) -> None:
     run = subprocess.run([*lint, str(made / name)], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout + run.stderr) == (0, "")
 
 
-def test_the_program_s_page_has_every_command_and_option(made: Path) -> None:
-    text = shown(made / PAGES[0])
+def test_program_page_has_commands_and_options(made: Path) -> None:
+    text = shown(made / PROGRAM_PAGE)
     for command in commands():
         assert f"port-knocking-doors {command} [OPTION]..." in text
     for option in (
@@ -66,18 +68,18 @@ def test_the_program_s_page_has_every_command_and_option(made: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["", *commands()])
-def test_the_program_s_page_has_every_option_that_the_help_has(made: Path, command: str) -> None:
+def test_program_page_has_every_option_of_the_help(made: Path, command: str) -> None:
     argv = [sys.executable, "-m", "port_knocking_doors", *filter(None, [command]), "--help"]
     usage = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=PROJECT).stdout
     options = set(re.findall(r"(?m)^ +(?:-\S, )?(--[a-z][a-z0-9-]+)", usage))
     assert "--help" in options
-    page = (made / PAGES[0]).read_text().replace("\\-", "-")
+    page = (made / PROGRAM_PAGE).read_text().replace("\\-", "-")
     part = page.partition(f".SS {command}\n")[2].partition("\n.SS ")[0] if command else page.partition(".SS ")[0]
     assert {option for option in options if f"\\fB{option}\\fR" not in part} == set()
 
 
-def test_the_file_s_page_has_every_key_with_what_the_help_says_of_it(made: Path) -> None:
-    text = shown(made / PAGES[1])
+def test_file_page_has_every_key_with_its_help(made: Path) -> None:
+    text = shown(made / FILE_PAGE)
     explained = list(render.explained())
     assert len(explained) > len(schema.KEYS)
     for key in explained:
@@ -85,7 +87,7 @@ def test_the_file_s_page_has_every_key_with_what_the_help_says_of_it(made: Path)
             assert " ".join(part.split()) in text
 
 
-def test_pages_are_the_same_whenever_they_are_made(made: Path, tmp_path: Path) -> None:
+def test_output_is_reproducible(made: Path, tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, str(PROJECT / "packaging/generate"), str(tmp_path)],
         check=True,
