@@ -21,7 +21,7 @@ class ActiveConfig:
     """The table of knockers for some settings, and what belongs to it."""
 
     knockers: KnockerTable
-    lines: dict[Sequence, one_time_file.Line]
+    lines: dict[Sequence, one_time_file.OneTimeLine]
     """For each one-time sequence of the table, where it stands."""
     shut: tuple[tuple[Sequence, str], ...]
     """Those whose file has no line for them, and why."""
@@ -33,7 +33,7 @@ class ActiveConfig:
         """A file of one-time sequences that cannot be read shuts its doors, and no other one."""
         passed_over = set(disabled)
         sniffed: list[Sequence] = []
-        lines: dict[Sequence, one_time_file.Line] = {}
+        lines: dict[Sequence, one_time_file.OneTimeLine] = {}
         shut: list[tuple[Sequence, str]] = []
         for sequence in settings.sequences:
             scoped = _scoped(sequence, settings)

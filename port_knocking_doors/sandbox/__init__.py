@@ -9,22 +9,30 @@
 runs in there is `inside` (the first process) and `agent` (one a host), which speak over a `channel`.
 """
 
-from port_knocking_doors.sandbox.box import Bus, FirewalldService, Polkit, Sandbox
-from port_knocking_doors.sandbox.host import Attempt, ClientHost, Datagram, Host, Listener, Outcome, Watch
+from port_knocking_doors.sandbox.box import BusService, FirewalldService, Polkit, Sandbox
+from port_knocking_doors.sandbox.host import (
+    ClientHost,
+    ConnectionAttempt,
+    ConnectionOutcome,
+    ConnectionWatch,
+    Host,
+    Listener,
+    OutgoingDatagram,
+)
 from port_knocking_doors.sandbox.process import Output, Process
 
 __all__ = [
-    "Attempt",
-    "Bus",
+    "BusService",
     "ClientHost",
-    "Datagram",
+    "ConnectionAttempt",
+    "ConnectionOutcome",
+    "ConnectionWatch",
     "FirewalldService",
     "Host",
     "Listener",
-    "Outcome",
+    "OutgoingDatagram",
     "Output",
     "Polkit",
     "Process",
     "Sandbox",
-    "Watch",
 ]

@@ -18,7 +18,7 @@ from typing import Any
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall.firewalld import QueryClient
-from port_knocking_doors.sandbox.channel import Channel, Message
+from port_knocking_doors.sandbox.channel import AgentMessage, Channel
 
 _OUTCOMES = {
     0: "open",
@@ -43,7 +43,7 @@ class Agent:
         self._channel = channel
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         self._servers: dict[int, _EchoServer] = {}
-        self._watches: dict[int, _Watch] = {}
+        self._watches: dict[int, _WatchThread] = {}
         self._loop = asyncio.new_event_loop()
         self._queries = QueryClient()
         self._operations: dict[str, Callable[..., Any]] = {
@@ -63,7 +63,7 @@ class Agent:
         while (received := self._channel.receive()) is not None:
             threading.Thread(target=self._serve_one, args=received, daemon=True).start()
 
-    def _serve_one(self, message: Message, descriptors: list[int]) -> None:
+    def _serve_one(self, message: AgentMessage, descriptors: list[int]) -> None:
         number = message.pop("id")
         operation = message.pop("operation")
         with suppress(ConnectionError):
@@ -109,7 +109,7 @@ class Agent:
         self._servers.pop(server).close()
 
     def _watch(self, **arguments: Any) -> int:
-        watch = _Watch(**arguments)
+        watch = _WatchThread(**arguments)
         self._watches[id(watch)] = watch
         return id(watch)
 
@@ -248,7 +248,7 @@ def _echo_stream(connection: socket.socket) -> None:
             connection.sendall(data)
 
 
-class _Watch:
+class _WatchThread:
     """Tries a connection again and again, in a thread, and remembers when each try ended and how."""
 
     def __init__(self, interval: float, duration: float, **arguments: Any) -> None:

@@ -105,7 +105,7 @@ class BoxService:
         self.process.wait(STOPPED_WITHIN)
 
 
-class Bus(BoxService):
+class BusService(BoxService):
     """The private system bus. firewalld ends when its bus does, as everywhere."""
 
     def __init__(self, server: Host) -> None:
@@ -202,7 +202,7 @@ class Sandbox(Resource):
         """Every process that was started on a host since set-up, and the services: for a look at their output."""
 
     server: Host
-    bus: Bus
+    bus: BusService
     firewalld: FirewalldService
 
     @property
@@ -216,7 +216,7 @@ class Sandbox(Resource):
         self._entrance = launch.enter(self._say, users=self._users)
         link, _ = self._new_link("server", own_network=False)
         self.server = Host("server", link, self._environment, self.processes)
-        self.bus = Bus(self.server)
+        self.bus = BusService(self.server)
         self.bus.start()
         self.firewalld = FirewalldService(self.server, link)
         self.firewalld.begin()

@@ -8,7 +8,7 @@ from contextlib import suppress
 from threading import Lock
 from typing import Any
 
-Message = dict[str, Any]
+AgentMessage = dict[str, Any]
 
 _CHUNK = 65536
 _MOST_DESCRIPTORS = 8
@@ -23,19 +23,19 @@ class Channel:
         self._received = bytearray()
         self._descriptors: deque[int] = deque()
 
-    def send(self, message: Message, descriptors: Sequence[int] = ()) -> None:
+    def send(self, message: AgentMessage, descriptors: Sequence[int] = ()) -> None:
         """Send one object; the descriptors stay open on this side."""
         line = json.dumps({**message, "descriptors": len(descriptors)}).encode() + b"\n"
         with self._sending:
             sent = socket.send_fds(self._socket, [line], list(descriptors)) if descriptors else 0
             self._socket.sendall(line[sent:])
 
-    def receive(self) -> tuple[Message, list[int]] | None:
+    def receive(self) -> tuple[AgentMessage, list[int]] | None:
         """The next object and its descriptors, which are now the caller's to close; None once the other end is gone."""
         while (end := self._received.find(b"\n")) < 0:
             if not self._read():
                 return None
-        message: Message = json.loads(self._received[:end])
+        message: AgentMessage = json.loads(self._received[:end])
         del self._received[: end + 1]
         return message, [self._descriptors.popleft() for _ in range(message.pop("descriptors"))]
 

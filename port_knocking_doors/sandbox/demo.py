@@ -14,7 +14,7 @@ from pathlib import Path
 
 from port_knocking_doors.config import files, native
 from port_knocking_doors.model import DEFAULT_SEQUENCE, PAYLOAD, Port, Protocol, Settings
-from port_knocking_doors.sandbox import Attempt, ClientHost, Host, Outcome, Process, Sandbox
+from port_knocking_doors.sandbox import ClientHost, ConnectionAttempt, ConnectionOutcome, Host, Process, Sandbox
 from port_knocking_doors.sandbox.narrator import PATIENCE, DaemonLog, Narrator, StoryError
 from port_knocking_doors.system.clock import now
 
@@ -38,7 +38,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as server:
     server.sendall(b"hello\\n")
     print(server.makefile().readline(), end="")
 """
-_WORDS: dict[Outcome, str] = {
+_WORDS: dict[ConnectionOutcome, str] = {
     "open": "open",
     "prohibited": "refused by the firewall",
     "refused": "let through by the firewall, with nobody listening",
@@ -271,7 +271,7 @@ def _rule_for(client: ClientHost, ruleset: str) -> str:
     return rules[0]
 
 
-def _all(attempts: Sequence[Attempt], wanted: Outcome, host: ClientHost) -> int:
+def _all(attempts: Sequence[ConnectionAttempt], wanted: ConnectionOutcome, host: ClientHost) -> int:
     """How many attempts there were, all of which went as wanted."""
     _expect(len(attempts) > 0, f"the {host.name} had no time for a single try")
     for attempt in attempts:
@@ -279,12 +279,12 @@ def _all(attempts: Sequence[Attempt], wanted: Outcome, host: ClientHost) -> int:
     return len(attempts)
 
 
-def _expect_connection(host: ClientHost, wanted: Outcome) -> None:
+def _expect_connection(host: ClientHost, wanted: ConnectionOutcome) -> None:
     seen = host.connect(host.server4, GUARDED.number)
     _expect(seen == wanted, _differs(host, seen, wanted))
 
 
-def _await_connection(host: ClientHost, wanted: Outcome, within: float = 3.0) -> float:
+def _await_connection(host: ClientHost, wanted: ConnectionOutcome, within: float = 3.0) -> float:
     """Try until it goes as wanted; returns when that was."""
     deadline = now() + within
     while (seen := host.connect(host.server4, GUARDED.number)) != wanted:
@@ -292,7 +292,7 @@ def _await_connection(host: ClientHost, wanted: Outcome, within: float = 3.0) ->
     return now()
 
 
-def _differs(host: ClientHost, seen: Outcome, wanted: Outcome) -> str:
+def _differs(host: ClientHost, seen: ConnectionOutcome, wanted: ConnectionOutcome) -> str:
     return f"port {GUARDED.number} is {_WORDS[seen]} for the {host.name}, expected {_WORDS[wanted]}"
 
 

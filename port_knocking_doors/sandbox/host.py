@@ -10,23 +10,23 @@ from typing import Literal, NamedTuple, cast
 
 from port_knocking_doors.errors import SandboxError
 from port_knocking_doors.model import Address
-from port_knocking_doors.sandbox.process import AgentLink, Output, Process, feed
+from port_knocking_doors.sandbox.process import AgentLink, Process, feed
 
 _POLL = 0.005
 
-Outcome = Literal["open", "refused", "prohibited", "timeout", "unreachable"]
+ConnectionOutcome = Literal["open", "refused", "prohibited", "timeout", "unreachable"]
 """What became of a connection: accepted; answered with a reset (for UDP "port unreachable"), so that no firewall
 stood in the way; answered by the firewall; not answered; without a way there."""
 
-Datagram = tuple[Address | str, int, bytes] | tuple[Address | str, int, bytes, int]
+OutgoingDatagram = tuple[Address | str, int, bytes] | tuple[Address | str, int, bytes, int]
 """Destination address, destination port, payload, and the source port (left out or 0: any)."""
 
 
-class Attempt(NamedTuple):
+class ConnectionAttempt(NamedTuple):
     """One try of `Host.watch_connect`: when it ended, on the monotonic clock, and how."""
 
     time: float
-    outcome: Outcome
+    outcome: ConnectionOutcome
 
 
 class Host:
@@ -97,7 +97,7 @@ class Host:
             output.wait_for_end(max(0.0, deadline - time.monotonic()))
         return status
 
-    def send(self, datagrams: Iterable[Datagram], *, pause: float = 0.0, repeat: int = 1) -> None:
+    def send(self, datagrams: Iterable[OutgoingDatagram], *, pause: float = 0.0, repeat: int = 1) -> None:
         """Send UDP datagrams in order, `pause` seconds apart, the whole row `repeat` times."""
         row = [(str(address), port, payload.hex(), *(source or [0])) for address, port, payload, *source in datagrams]
         # Bounded, but far beyond what a flood takes on a slow machine.
@@ -106,7 +106,7 @@ class Host:
 
     def connect(
         self, address: Address | str, port: int, *, timeout: float = 2.5, protocol: str = "tcp", source_port: int = 0
-    ) -> Outcome:
+    ) -> ConnectionOutcome:
         """Try one connection; for UDP, whether an echo comes back. TCP asks a second time after a second: the kernel
         drops an answer now and then, when other hosts' floods keep the socket busy that all its ICMP goes by."""
         outcome = self._link.ask(
@@ -118,7 +118,7 @@ class Host:
             protocol=protocol,
             source_port=source_port,
         )
-        return cast(Outcome, outcome)
+        return cast(ConnectionOutcome, outcome)
 
     def listen(self, port: int, protocol: str = "tcp") -> "Listener":
         """Serve an echo on a port, for IPv4 and IPv6, until it is closed."""
@@ -133,7 +133,7 @@ class Host:
         duration: float = 60.0,
         timeout: float = 1.0,
         protocol: str = "tcp",
-    ) -> "Watch":
+    ) -> "ConnectionWatch":
         """Try a connection again and again, `interval` after the last one, until stopped or for `duration`."""
         number = self._link.ask(
             "watch",
@@ -144,7 +144,7 @@ class Host:
             timeout=timeout,
             protocol=protocol,
         )
-        return Watch(self._link, number, timeout)
+        return ConnectionWatch(self._link, number, timeout)
 
     def await_link(self, interface: str, address: IPv6Address, timeout: float = 10.0) -> None:
         """Wait until a link that was set up from both ends works: the kernel readies it some time after the command.
@@ -219,7 +219,7 @@ class Listener:
         self.close()
 
 
-class Watch:
+class ConnectionWatch:
     """Connections under trial; `attempts` holds them once it is stopped, which the end of a `with` does."""
 
     def __init__(self, link: AgentLink, number: int, timeout: float) -> None:
@@ -227,20 +227,17 @@ class Watch:
         self._number = number
         self._timeout = timeout
         self._stopped = False
-        self.attempts: list[Attempt] = []
+        self.attempts: list[ConnectionAttempt] = []
 
-    def stop(self) -> list[Attempt]:
+    def stop(self) -> list[ConnectionAttempt]:
         if not self._stopped:
             self._stopped = True
             tried = self._link.ask("watched", self._timeout, watch=self._number)
-            self.attempts = [Attempt(when, outcome) for when, outcome in tried]
+            self.attempts = [ConnectionAttempt(when, outcome) for when, outcome in tried]
         return self.attempts
 
-    def __enter__(self) -> "Watch":
+    def __enter__(self) -> "ConnectionWatch":
         return self
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-
-
-__all__ = ["Attempt", "ClientHost", "Datagram", "Host", "HostLink", "Listener", "Outcome", "Output", "Watch"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from port_knocking_doors.errors import SandboxError
-from port_knocking_doors.sandbox.channel import Channel, Message
+from port_knocking_doors.sandbox.channel import AgentMessage, Channel
 
 ANSWER_WITHIN = 20.0
 """Seconds for an agent's answer beyond what the request itself may take."""
@@ -79,7 +79,7 @@ class AgentLink:
         self._reader.join()
         self._channel.close()
 
-    def _start(self, operation: str, arguments: Message, descriptors: Sequence[int]) -> AgentRequest:
+    def _start(self, operation: str, arguments: AgentMessage, descriptors: Sequence[int]) -> AgentRequest:
         request = AgentRequest()
         with self._lock:
             if self._ended:
@@ -111,7 +111,7 @@ class AgentLink:
         for request in unanswered:
             request.fail(self._gone())
 
-    def _take(self, message: Message, descriptors: list[int]) -> None:
+    def _take(self, message: AgentMessage, descriptors: list[int]) -> None:
         number = message["id"]
         request = self._requests[number]
         if "exit" in message:

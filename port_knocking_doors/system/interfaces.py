@@ -19,7 +19,17 @@ from types import MappingProxyType
 from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import logger
-from port_knocking_doors.system.rtnetlink import Change, Event, Kind, Link, Message, Table, fits, messages, request
+from port_knocking_doors.system.rtnetlink import (
+    Change,
+    Kind,
+    Link,
+    LinkEvent,
+    LinkTable,
+    NetlinkMessage,
+    fits,
+    messages,
+    request,
+)
 
 NETLINK_ROUTE = 0  # linux/netlink.h
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100  # linux/rtnetlink.h
@@ -56,11 +66,11 @@ class InterfaceMonitor:
 
     def __init__(self, on_change: OnChange | None = None) -> None:
         self._on_change = on_change
-        self._table = Table()
+        self._table = LinkTable()
         self.changes = 0
         """How often something changed, as of the last `drain`: whoever remembers an answer remembers this, too."""
         self._heard: dict[tuple[int, tuple[str, ...]], bool] = {}
-        self._news: deque[Event] = deque()
+        self._news: deque[LinkEvent] = deque()
         self._buffer = bytearray(_MESSAGE_MAX)
         self._is_stale = False  # the kernel told more than was read
         self._ask_again = -inf
@@ -186,10 +196,10 @@ class InterfaceMonitor:
                 return
         raise DoorsError("network links change faster than the kernel can tell")
 
-    def _dump(self) -> Table:
+    def _dump(self) -> LinkTable:
         """All that the kernel knows. Raises `_Overrun` where it changed meanwhile and could not be followed."""
         self._discard()
-        table, meanwhile = Table(), list[Message]()
+        table, meanwhile = LinkTable(), list[NetlinkMessage]()
         for kind in (Kind.GETLINK, Kind.GETADDR):
             for message in self._answers(kind):
                 if message.port == self._port:
@@ -213,7 +223,7 @@ class InterfaceMonitor:
                 if self._receive() is None:
                     return
 
-    def _answers(self, kind: Kind) -> Iterator[Message]:
+    def _answers(self, kind: Kind) -> Iterator[NetlinkMessage]:
         """The answers to one request, and the notifications between them; each is good until the next is asked for."""
         self._socket.send(request(kind, self._port))
         torn = False
@@ -248,7 +258,7 @@ class InterfaceMonitor:
             if sender == 0:  # others may write to us, too
                 return memoryview(self._buffer)[:length]
 
-    def _note(self, events: list[Event]) -> None:
+    def _note(self, events: list[LinkEvent]) -> None:
         if not events:
             return
         self.changes += 1

@@ -24,7 +24,7 @@ Read = Callable[[str], tuple[Step, ...] | None]
 
 
 @dataclass(frozen=True)
-class Line:
+class OneTimeLine:
     """A line in force, and where it stands."""
 
     path: str
@@ -34,7 +34,7 @@ class Line:
     steps: tuple[Step, ...] = field(repr=False)
 
 
-def current_line(path: str, read: Read) -> Line | None:
+def current_line(path: str, read: Read) -> OneTimeLine | None:
     """The first usable line, or None where none is left. Raises `DoorsError` where the file cannot be read."""
     try:
         descriptor = _open(path, os.O_RDONLY)
@@ -46,7 +46,7 @@ def current_line(path: str, read: Read) -> Line | None:
         raise DoorsError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def consume(line: Line) -> None:
+def consume(line: OneTimeLine) -> None:
     """Mark the line as used, on the disk. Raises `DoorsError` where that cannot be done: then it must not count.
 
     `LineGoneError` where the line is not there any more: somebody else used it, or edited the file.
@@ -61,7 +61,7 @@ def consume(line: Line) -> None:
         raise DoorsError(f"{line.path}: cannot be written ({error.strerror})") from error
 
 
-def _mark(descriptor: int, line: Line) -> None:
+def _mark(descriptor: int, line: OneTimeLine) -> None:
     # Of two daemons that hear the same knock one gets the line. Not every file system has locks.
     with suppress(OSError):
         try:
@@ -93,7 +93,7 @@ def _content(descriptor: int) -> bytes:
     return b"".join(pieces)
 
 
-def _usable(path: str, content: bytes, read: Read) -> Iterator[Line]:
+def _usable(path: str, content: bytes, read: Read) -> Iterator[OneTimeLine]:
     offset = 0
     for whole in content.split(b"\n"):  # and not at a carriage return: behind one, a comment goes on
         text = whole.rstrip(b"\r")
@@ -102,5 +102,5 @@ def _usable(path: str, content: bytes, read: Read) -> Iterator[Line]:
         except UnicodeDecodeError:
             steps = None
         if steps:
-            yield Line(path, offset, text, steps)
+            yield OneTimeLine(path, offset, text, steps)
         offset += len(whole) + 1

@@ -63,7 +63,7 @@ _LOOPBACK6 = bytes(15) + b"\1"  # ::1
 _ADDRESS_SIZES = {socket.AF_INET: 4, socket.AF_INET6: 16}
 
 
-class Message(NamedTuple):
+class NetlinkMessage(NamedTuple):
     """One netlink message."""
 
     kind: int
@@ -89,13 +89,13 @@ def request(kind: Kind, port: int) -> bytes:
     return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 0, port) + body
 
 
-def messages(data: memoryview) -> Iterator[Message]:
+def messages(data: memoryview) -> Iterator[NetlinkMessage]:
     """The messages in what one `recv` gave; one that is cut short is left out."""
     while len(data) >= _NLMSGHDR.size:
         length, kind, flags, _, port = _NLMSGHDR.unpack_from(data)
         if not _NLMSGHDR.size <= length <= len(data):
             return
-        yield Message(kind, flags, port, data[_NLMSGHDR.size : length])
+        yield NetlinkMessage(kind, flags, port, data[_NLMSGHDR.size : length])
         data = data[_aligned(length) :]
 
 
@@ -202,11 +202,11 @@ class Change(Enum):
     ADDRESSED = auto()  # an address came or went
 
 
-Event = tuple[Change, Link]
+LinkEvent = tuple[Change, Link]
 """With the link as it is after the change, or as it was before it went."""
 
 
-class Table:
+class LinkTable:
     """Links by index and the host's addresses, as messages tell them."""
 
     def __init__(self) -> None:
@@ -214,7 +214,7 @@ class Table:
         self.local: set[bytes] = {_LOOPBACK6}
         self._has_stale = False
 
-    def apply(self, message: Message) -> list[Event]:
+    def apply(self, message: NetlinkMessage) -> list[LinkEvent]:
         """Take note of one message; what it changed. A message of another kind changes nothing."""
         match message.kind:
             case Kind.NEWLINK | Kind.DELLINK:
@@ -236,7 +236,7 @@ class Table:
             self._has_stale = False
             self.local = {_LOOPBACK6}.union(*(link.addresses for link in self.links.values()))
 
-    def become(self, newer: "Table") -> list[Event]:
+    def become(self, newer: "LinkTable") -> list[LinkEvent]:
         """Be equal to `newer`; what that changes."""
         events = [event for index in self.links.keys() - newer.links.keys() for event in self._remove(index)]
         for index, link in newer.links.items():
@@ -250,7 +250,7 @@ class Table:
         self.tidy()
         return events
 
-    def _put(self, link: Link) -> list[Event]:
+    def _put(self, link: Link) -> list[LinkEvent]:
         before = self.links.get(link.index)
         if before is None:
             self.links[link.index] = link
@@ -266,14 +266,14 @@ class Table:
             changes.append(Change.CAME_UP if link.up else Change.WENT_DOWN)
         return [(change, link) for change in changes]
 
-    def _remove(self, index: int) -> list[Event]:
+    def _remove(self, index: int) -> list[LinkEvent]:
         link = self.links.pop(index, None)
         if link is None:
             return []
         self._has_stale |= bool(link.addresses)
         return [(Change.WENT, link)]
 
-    def _address(self, index: int, address: bytes, ours: bool) -> list[Event]:
+    def _address(self, index: int, address: bytes, ours: bool) -> list[LinkEvent]:
         link = self.links.get(index)
         if link is None or (address in link.addresses) == ours:
             return []

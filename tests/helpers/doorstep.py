@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import IPv4Address, IPv6Address
 
 from port_knocking_doors.model import RULE_PRIORITY
-from port_knocking_doors.sandbox import Attempt, ClientHost, Process, Sandbox
+from port_knocking_doors.sandbox import ClientHost, ConnectionAttempt, Process, Sandbox
 from tests.helpers.running import GUARDED, SEQUENCE
 from tests.helpers.waiting import wait_until
 
@@ -76,7 +76,7 @@ def one_more_try() -> None:
     past(time.monotonic() + 0.1)
 
 
-def gaps(attempts: Iterable[Attempt]) -> list[tuple[float, float]]:
+def gaps(attempts: Iterable[ConnectionAttempt]) -> list[tuple[float, float]]:
     """When a connection did not succeed between two that did: from the first failure to the next success."""
     found: list[tuple[float, float]] = []
     opened, failed = False, 0.0
@@ -90,7 +90,7 @@ def gaps(attempts: Iterable[Attempt]) -> list[tuple[float, float]]:
     return found
 
 
-def closed_at(attempts: Iterable[Attempt]) -> float:
+def closed_at(attempts: Iterable[ConnectionAttempt]) -> float:
     """The time of the first connection that failed after the last one that succeeded."""
     tries = list(attempts)
     last = max(number for number, attempt in enumerate(tries) if attempt.outcome == "open")

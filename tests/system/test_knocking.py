@@ -12,7 +12,7 @@ import pytest
 
 from port_knocking_doors.model import Address
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
-from port_knocking_doors.sandbox.host import Watch
+from port_knocking_doors.sandbox.host import ConnectionWatch
 from tests.helpers.running import (
     GUARDED,
     SEQUENCE,
@@ -346,7 +346,7 @@ def test_every_knock_may_have_a_source_port_of_its_own(box: Sandbox, client: Cli
 # --- deadlines
 
 
-def await_closing(watch: Watch, host: ClientHost, server: Address) -> float:
+def await_closing(watch: ConnectionWatch, host: ClientHost, server: Address) -> float:
     """When the door that is open under the watch closed: every try before was let in, every later one turned away."""
     wait_shut(host, server)
     shut = time.monotonic()

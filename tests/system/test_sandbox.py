@@ -15,7 +15,7 @@ import dbus_next
 import pytest
 
 from port_knocking_doors.errors import SandboxError
-from port_knocking_doors.sandbox import ClientHost, Datagram, Sandbox, launch
+from port_knocking_doors.sandbox import ClientHost, OutgoingDatagram, Sandbox, launch
 from tests.helpers.waiting import wait_until
 
 PACKAGE = Path(launch.__file__).parents[1]
@@ -124,7 +124,7 @@ def test_datagrams_arrive_in_order_with_the_payload_and_the_source_port_asked_fo
     box.firewall_cmd("--add-port=7001-7002/udp")
     receiver = box.server.popen([sys.executable, "-c", RECEIVER])
     receiver.stdout.wait_for("listening", 10)
-    row: list[Datagram] = [(client.server4, 7001, b"knock\n", 4444), (client.server6, 7002, b"\0\xff")]
+    row: list[OutgoingDatagram] = [(client.server4, 7001, b"knock\n", 4444), (client.server6, 7002, b"\0\xff")]
     client.send(row, repeat=3, pause=0.001)
     assert receiver.wait(10) == 0
     receiver.stdout.wait_for_end(5)

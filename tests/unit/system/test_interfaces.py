@@ -18,8 +18,8 @@ from port_knocking_doors.system.rtnetlink import (
     Kind,
     Link,
     LinkInfo,
-    Message,
-    Table,
+    LinkTable,
+    NetlinkMessage,
     attributes,
     messages,
     read_address,
@@ -63,7 +63,7 @@ class Kernel:
     """A table that is told, and all that it answered."""
 
     def __init__(self) -> None:
-        self.table = Table()
+        self.table = LinkTable()
 
     def tell(self, kind: Kind, body: bytes) -> list[tuple[Change, str]]:
         told = [self.table.apply(found) for found in messages(memoryview(message(kind, body)))]
@@ -164,10 +164,10 @@ def test_a_length_that_cannot_be_ends_the_reading(length: int) -> None:
 
 @given(st.binary(max_size=200), st.sampled_from([0, *Kind]))
 def test_no_bytes_break_it(noise: bytes, kind: int) -> None:
-    table = Table()
+    table = LinkTable()
     for found in messages(memoryview(noise)):
         table.apply(found)
-    table.apply(Message(kind, 0, 0, memoryview(noise)))
+    table.apply(NetlinkMessage(kind, 0, 0, memoryview(noise)))
     table.tidy()
 
 
@@ -180,7 +180,7 @@ def test_no_cut_and_no_flipped_byte_breaks_it(data: st.DataObject) -> None:
     )
     for _ in range(data.draw(st.integers(0, 5))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
-    table = Table()
+    table = LinkTable()
     for found in messages(memoryview(whole)[: data.draw(st.integers(0, len(whole)))]):
         table.apply(found)
 

@@ -18,7 +18,7 @@ def read(line: str) -> tuple[Step, ...] | None:
     return tuple(Step(Protocol.UDP, int(word)) for word in words) if all(word.isdigit() for word in words) else None
 
 
-def ports(line: one_time_file.Line | None) -> list[int] | None:
+def ports(line: one_time_file.OneTimeLine | None) -> list[int] | None:
     return [step.port for step in line.steps] if line is not None else None
 
 
