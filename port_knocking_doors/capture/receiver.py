@@ -15,7 +15,7 @@ from port_knocking_doors.model import Address, Scope
 from port_knocking_doors.system.interfaces import InterfaceMonitor
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
 from port_knocking_doors.system.resource import Resource
-from port_knocking_doors.system.rtnetlink import Change, Link, fits
+from port_knocking_doors.system.rtnetlink import Change, Link, matches
 
 _IPV4_SIZE = 4
 _KNOWN_WAYS = 1024
@@ -104,7 +104,7 @@ class KnockReceiver(Resource):
             )
             self._sniffing = stack.pop_all()
         for pattern in self._patterns():
-            if not any(fits(link, (pattern,)) for link in links.links.values()):
+            if not any(matches(link, (pattern,)) for link in links.links.values()):
                 text = "interface %s is not there: it is heard once it appears"
                 logger.warning(text, pattern, extra=_about(pattern, "absent"))
 
@@ -140,13 +140,13 @@ class KnockReceiver(Resource):
             scope
             for scope in self._knockers.scopes
             if (is_local if scope.target is None else destination == scope.target.packed)
-            and links.heard(interface, scope.interfaces)
+            and links.is_selected(interface, scope.interfaces)
             and not (scope.ipv4_only and len(destination) != _IPV4_SIZE)
         )
 
     def _on_link(self, change: Change, link: Link) -> None:
         patterns = tuple(self._patterns())
-        if not patterns or not fits(link, patterns):
+        if not patterns or not matches(link, patterns):
             return
         if change is Change.APPEARED:
             logger.info("interface %s is there: it is heard", link.name, extra=_about(link.name, "there"))

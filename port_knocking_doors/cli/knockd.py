@@ -126,5 +126,5 @@ def _load(path: Path, interface: str | None, folder: Path, *, ipv4_only: bool) -
     loaded = loader.load_knockd(path, interface, ipv4_only, folder)
     for warning in loaded.warnings:
         log.logger.warning("%s", warning)
-    mark = instance.mark_of(COMMAND, str(path), loaded.options.interface)
+    mark = instance.command_mark(COMMAND, str(path), loaded.options.interface)
     return replace(loaded, settings=replace(loaded.settings, rule_priority=mark))

@@ -26,7 +26,7 @@ def sweep(
     """
     reject_options_before(context, "sweep")
     log.set_up(verbose=False, as_json=log_json)
-    if not instance.left_behind():
+    if not instance.unreleased_marks():
         return
     from port_knocking_doors.daemon import sweep as closer  # with D-Bus, most of the time that this takes
 

@@ -103,7 +103,7 @@ def load(path: Path, device: str | None) -> loader.Loaded:
         opening_sequence=(),
         open_knock_ports=False,
         sequences=tuple(replace(sequence, scope=scope) for sequence in found.sequences),
-        rule_priority=instance.mark_of(COMMAND, str(path.absolute()), device or ""),
+        rule_priority=instance.command_mark(COMMAND, str(path.absolute()), device or ""),
     )
     return loader.Loaded(settings, path, _doubts(found), {})
 
@@ -149,7 +149,7 @@ def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool
         clock.run(Daemon(loaded, read).run())
 
     name = COMMAND if device is None else f"{COMMAND}-{device}"
-    detached.run(serve, instance.directory() / f"{name}.pid")
+    detached.run(serve, instance.runtime_directory() / f"{name}.pid")
 
 
 def _table() -> str:

@@ -48,7 +48,7 @@ def _asked(connection: socket.socket, request: Request) -> socket.socket:
 
 
 def _connect(priority: int) -> socket.socket:
-    places = [place / socket_name(priority) for place in instance.places()]
+    places = [place / socket_name(priority) for place in instance.known_directories()]
     forbidden = None
     for path in places:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -79,7 +79,7 @@ def _connect(priority: int) -> socket.socket:
 def _others() -> list[int]:
     """The marks of the daemons that answer."""
     found = set()
-    for place in instance.places():
+    for place in instance.known_directories():
         for path in place.glob(socket_name("*")):
             mark = re.fullmatch(socket_name(r"(-?\d{1,10})"), path.name)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, suppress(OSError):

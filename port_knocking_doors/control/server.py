@@ -24,7 +24,7 @@ from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.model import Address
 from port_knocking_doors.system import instance
 from port_knocking_doors.system.clock import readable, wait_at_most
-from port_knocking_doors.system.log import LogEvent, event_fields, logger, tapped
+from port_knocking_doors.system.log import LogEvent, event_fields, logger, mirrored
 
 CONNECTIONS = 16
 """Connections at the same time; more are turned away."""
@@ -91,7 +91,7 @@ class Control:
 
     def __enter__(self) -> "Control":
         try:
-            path = instance.directory() / protocol.socket_name(self._priority)
+            path = instance.runtime_directory() / protocol.socket_name(self._priority)
             self._socket = _listen(path)
             self._path = path
         except (OSError, DoorsError) as error:
@@ -205,7 +205,7 @@ class Control:
         self._watchers += 1
         hang_up = asyncio.create_task(loop.sock_recv(connection, 1))
         try:
-            with tapped(take):
+            with mirrored(take):
                 self._host.watch(True)
                 await wait_at_most(REQUEST_TIME, loop.sock_sendall(connection, protocol.write_result(None)))
                 end = loop.time() + seconds

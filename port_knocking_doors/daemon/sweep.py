@@ -17,7 +17,7 @@ from port_knocking_doors.firewall.firewalld import UNREACHABLE, Event, Firewalld
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.system import log
 from port_knocking_doors.system.clock import now, run, wait_at_most
-from port_knocking_doors.system.instance import CLOSER, has_rules, instance_lock, left_behind
+from port_knocking_doors.system.instance import CLOSER, has_rules, instance_lock, unreleased_marks
 from port_knocking_doors.system.log import logger
 
 ABSENCE = 5.0
@@ -118,13 +118,13 @@ def _sweep_after_others(priority: int, patience: float) -> int | None:
             if error.by_daemon or now() > deadline:
                 return None
         time.sleep(_PAUSE)
-        if priority not in left_behind():
+        if priority not in unreleased_marks():
             return None
 
 
 def close_all(patience: float) -> None:
     """`close` for every mark that somebody left behind. Raises `DoorsError` where rules may be left."""
-    failures = [failure for mark in left_behind() if (failure := close(mark, patience))]
+    failures = [failure for mark in unreleased_marks() if (failure := close(mark, patience))]
     if failures:
         raise failures[0]
 

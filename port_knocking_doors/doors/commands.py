@@ -76,7 +76,7 @@ def command_line(command: str, address: Address) -> str:
 
 def pending_directory(priority: int) -> Path:
     """Where the stop commands of whoever has this mark are remembered. Raises `DoorsError`."""
-    return instance.directory() / f"pending-{priority}"
+    return instance.runtime_directory() / f"pending-{priority}"
 
 
 def _has_stop(door: Door) -> bool:

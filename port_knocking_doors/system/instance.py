@@ -24,7 +24,7 @@ _PATIENCE = 15.0
 _PAUSE = 0.02
 
 
-def mark_of(*words: str) -> int:
+def command_mark(*words: str) -> int:
     """A mark for a daemon that has nothing in the firewall: beyond firewalld's priorities, and so never a rule's.
 
     Two of them that have the same words (a file, an interface) would run each command twice; others may run beside it.
@@ -37,7 +37,7 @@ def has_rules(priority: int) -> bool:
     return priority < _BEYOND_PRIORITIES
 
 
-def candidates(environ: Mapping[str, str] = os.environ) -> list[Path]:
+def candidate_directories(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Where a runtime directory may be: the one that systemd made for us (RuntimeDirectory= of systemd.exec(5)), the
     system's, and the user's own. Nothing is looked at or made."""
     given = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
@@ -49,22 +49,22 @@ def candidates(environ: Mapping[str, str] = os.environ) -> list[Path]:
     ]
 
 
-def places(environ: Mapping[str, str] = os.environ) -> list[Path]:
+def known_directories(environ: Mapping[str, str] = os.environ) -> list[Path]:
     """Where the runtime directory of a daemon that runs may be, whoever runs it: one of our candidates, or one that a
     unit has. The unit for commands that need root has its own: root uses nothing that is another user's."""
-    return list(dict.fromkeys((*candidates(environ), *_system_directories())))
+    return list(dict.fromkeys((*candidate_directories(environ), *_system_directories())))
 
 
 def _system_directories() -> tuple[Path, Path]:
     return SYSTEM_DIRECTORY, SYSTEM_DIRECTORY.with_name(f"{SYSTEM_DIRECTORY.name}-commands")
 
 
-def directory(environ: Mapping[str, str] = os.environ) -> Path:
+def runtime_directory(environ: Mapping[str, str] = os.environ) -> Path:
     """The runtime directory, made if need be: the first of the candidates that may be written.
 
     Raises `DoorsError` where there is none.
     """
-    for candidate in candidates(environ):
+    for candidate in candidate_directories(environ):
         try:
             candidate.mkdir(mode=0o700, exist_ok=True)
         except OSError:
@@ -74,7 +74,7 @@ def directory(environ: Mapping[str, str] = os.environ) -> Path:
             continue
         if os.access(candidate, os.W_OK | os.X_OK):
             return candidate
-    places = " and ".join(str(candidate) for candidate in candidates(environ))
+    places = " and ".join(str(candidate) for candidate in candidate_directories(environ))
     raise DoorsError(f"no runtime directory: {places} cannot be written; make one, or set XDG_RUNTIME_DIR")
 
 
@@ -82,11 +82,11 @@ def directory(environ: Mapping[str, str] = os.environ) -> Path:
 def instance_lock(priority: int, role: str = DAEMON, *, leaves_rules: bool = False) -> Iterator[None]:
     """Hold the lock on the mark `priority` for as long as the context lasts.
 
-    Where it ends by an exception, or `leaves_rules`, rules with the mark may be left behind: `left_behind` tells later.
-    A daemon waits for a closer to finish. Raises `AlreadyRunningError`, naming the holder, where a daemon has it, and
-    `DoorsError` where the lock's file cannot be used.
+    If the context ends by an exception, or with `leaves_rules`, rules with the mark may be left: `unreleased_marks`
+    keeps listing it. A daemon waits until a closer has finished. Raises `AlreadyRunningError`, naming the holder, where
+    a daemon holds the lock, and `DoorsError` where the lock's file cannot be used.
     """
-    path = directory() / f"{priority}.lock"
+    path = runtime_directory() / f"{priority}.lock"
     with ExitStack() as held:
         try:
             descriptor = _claim(path, role, priority, held)
@@ -114,9 +114,9 @@ def _claim(path: Path, role: str, priority: int, held: ExitStack) -> int:
     return descriptor
 
 
-def left_behind() -> list[int]:
+def unreleased_marks() -> list[int]:
     """The marks whose last holder did not come to its end, or has not yet. Raises `DoorsError`."""
-    locks = (path for path in directory().glob("*.lock") if re.fullmatch(r"-?\d{1,10}", path.stem))
+    locks = (path for path in runtime_directory().glob("*.lock") if re.fullmatch(r"-?\d{1,10}", path.stem))
     return sorted(int(path.stem) for path in locks if path.is_file() and path.stat().st_size)
 
 

@@ -26,7 +26,7 @@ from port_knocking_doors.system.rtnetlink import (
     LinkEvent,
     LinkTable,
     NetlinkMessage,
-    fits,
+    matches,
     messages,
     request,
 )
@@ -69,11 +69,11 @@ class InterfaceMonitor:
         self._table = LinkTable()
         self.changes = 0
         """How often something changed, as of the last `drain`: whoever remembers an answer remembers this, too."""
-        self._heard: dict[tuple[int, tuple[str, ...]], bool] = {}
-        self._news: deque[LinkEvent] = deque()
+        self._selected: dict[tuple[int, tuple[str, ...]], bool] = {}
+        self._unannounced: deque[LinkEvent] = deque()
         self._buffer = bytearray(_MESSAGE_MAX)
         self._is_stale = False  # the kernel told more than was read
-        self._ask_again = -inf
+        self._retry_at = -inf
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> "InterfaceMonitor":
@@ -87,7 +87,7 @@ class InterfaceMonitor:
             self._poll = select.poll()
             self._poll.register(self._socket, select.POLLIN)
             self.refresh()
-            self._news.clear()
+            self._unannounced.clear()
             if self._on_change is not None:
                 asyncio.get_running_loop().add_reader(self._socket, self.drain)
         except BaseException:
@@ -100,7 +100,7 @@ class InterfaceMonitor:
 
     def close(self) -> None:
         """Read no more, and tell no more; again is harmless."""
-        self._news.clear()
+        self._unannounced.clear()
         if self._timer is not None:
             self._timer.cancel()
         if self._on_change is not None and self._socket.fileno() >= 0:
@@ -135,29 +135,29 @@ class InterfaceMonitor:
         self.drain()
         return next((index for index, link in self._table.links.items() if name in link.names), None)
 
-    def heard(self, index: int, patterns: tuple[str, ...] = ()) -> bool:
+    def is_selected(self, index: int, patterns: tuple[str, ...] = ()) -> bool:
         """Whether packets seen on this link count where `patterns` (as of fnmatch: `eth0`, `ppp*`; none for all) name
         the links that are heard.
 
         Those seen on a part of a bridge, a bond or a team are seen again on the whole, and count there if that is
         heard. A vrf sees none of its parts' packets.
         """
-        known = self._heard.get((index, patterns))
+        known = self._selected.get((index, patterns))
         if known is None:
             if index not in self._table.links and not (self.drain() and index in self._table.links):
                 return False
-            known = self._heard[index, patterns] = self._is_heard(index, patterns)
+            known = self._selected[index, patterns] = self._compute_selected(index, patterns)
         return known
 
-    def _is_heard(self, index: int, patterns: tuple[str, ...]) -> bool:
+    def _compute_selected(self, index: int, patterns: tuple[str, ...]) -> bool:
         links, link = self._table.links, self._table.links[index]
-        if not fits(link, patterns):
+        if not matches(link, patterns):
             return False
         below = {index}
         while link.part != "vrf" and link.master in links and link.master not in below:
             below.add(link.master)
             link = links[link.master]
-            if fits(link, patterns):
+            if matches(link, patterns):
                 return False
         return True
 
@@ -175,14 +175,14 @@ class InterfaceMonitor:
                         self._note(self._table.apply(message))
             except _Overrun:
                 self._is_stale = True
-            self._table.tidy()
-        if self._is_stale and now() >= self._ask_again:
+            self._table.drop_stale_addresses()
+        if self._is_stale and now() >= self._retry_at:
             found = True
             try:
                 self.refresh()
             except DoorsError as error:
                 logger.warning("what is known of network links may be old: %s", error)
-                self._ask_again = now() + PAUSE
+                self._retry_at = now() + PAUSE
                 if self._on_change is not None:
                     self._timer = asyncio.get_running_loop().call_later(PAUSE, self.drain)
         return found
@@ -191,7 +191,7 @@ class InterfaceMonitor:
         """Ask the kernel for everything. Raises `DoorsError` where it does not answer."""
         for _ in range(TRIALS):
             with suppress(_Overrun):
-                self._note(self._table.become(self._dump()))
+                self._note(self._table.replace_with(self._dump()))
                 self._is_stale = False
                 return
         raise DoorsError("network links change faster than the kernel can tell")
@@ -209,7 +209,7 @@ class InterfaceMonitor:
         # The answers are put together while changes go on, and a change may overtake the answer that lacks it.
         for message in meanwhile:
             table.apply(message)
-        table.tidy()
+        table.drop_stale_addresses()
         return table
 
     def _discard(self) -> None:
@@ -226,7 +226,7 @@ class InterfaceMonitor:
     def _answers(self, kind: Kind) -> Iterator[NetlinkMessage]:
         """The answers to one request, and the notifications between them; each is good until the next is asked for."""
         self._socket.send(request(kind, self._port))
-        torn = False
+        interrupted = False
         while True:
             data = self._receive()
             if data is None:
@@ -234,12 +234,12 @@ class InterfaceMonitor:
                     raise DoorsError(f"the kernel does not tell of network links within {ANSWER_WITHIN:g} s")
                 continue
             for message in messages(data):
-                torn |= message.is_torn
+                interrupted |= message.is_interrupted
                 if message.kind == Kind.ERROR and message.errno:
                     why = os.strerror(message.errno)
                     raise DoorsError(f"the kernel does not tell of network links: {why}")
                 if message.kind == Kind.DONE:
-                    if torn:
+                    if interrupted:
                         raise _Overrun
                     return
                 yield message
@@ -262,16 +262,16 @@ class InterfaceMonitor:
         if not events:
             return
         self.changes += 1
-        self._heard.clear()
+        self._selected.clear()
         if self._on_change is not None:
-            if not self._news:
+            if not self._unannounced:
                 asyncio.get_running_loop().call_soon(self._announce)
-            self._news += events
+            self._unannounced += events
 
     def _announce(self) -> None:
         assert self._on_change is not None
-        while self._news:
-            self._on_change(*self._news.popleft())
+        while self._unannounced:
+            self._on_change(*self._unannounced.popleft())
 
 
 class _Overrun(Exception):  # noqa: N818 it is no error: everything is asked for again

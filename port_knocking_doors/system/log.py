@@ -1,7 +1,7 @@
-"""The log: one event a line on standard error, as a terminal, the journal or a program wants it.
+"""The log: one event a line on standard error, in the form for a terminal, the journal or a program.
 
-What a program reads has the same events as people's lines: a call that logs says with `event_fields` what the line
-tells, from a fixed vocabulary. No sequence's steps are ever in either.
+The log for programs has the same events as the lines for people: each log call gives its event and fields with
+`event_fields`, from a fixed vocabulary. Neither ever shows a sequence's steps.
 """
 
 import json
@@ -27,41 +27,41 @@ LOG_NOTICE = 5
 
 
 class LogEvent(str, Enum):
-    """What a line of the log can tell; names, once published, stay."""
+    """The events of the log; a published name never changes."""
 
     READY = "ready"
     RELOADED = "reloaded"  # the configuration was read again
     RELOAD_FAILED = "reload_failed"
     FAILED = "failed"  # the daemon ends with an error
-    ASKED = "asked"  # over the control socket
-    OPEN_WITHOUT_KNOCK = "open_without_knock"  # firewalld lets a guarded port through by itself
+    ASKED = "asked"  # by a command over the control socket
+    OPEN_WITHOUT_KNOCK = "open_without_knock"  # firewalld accepts packets to a guarded port without a door
 
     KNOCK = "knock"
     WRONG_KNOCK = "wrong_knock"
-    COMPLETE = "complete"  # and its door waits for firewalld
+    COMPLETE = "complete"  # and its door is pending: firewalld does not answer
     OPENED = "opened"
     CLOSED = "closed"
     PROLONGED = "prolonged"
     REFUSED = "refused"
     NEVER_OPENED = "never_opened"
-    MORE = "more"  # events of the kind in `of` that got no line of their own
+    MORE = "more"  # events of the kind in `of` without a line of their own
 
     COMMAND_STARTED = "command_started"
     COMMAND_ENDED = "command_ended"
     COMMAND_REFUSED = "command_refused"
 
-    FIREWALLD = "firewalld"  # came, went, hangs, was reloaded, refuses
-    INTERFACE = "interface"  # appeared, went
+    FIREWALLD = "firewalld"  # started, stopped, hangs, was reloaded, refuses
+    INTERFACE = "interface"  # appeared, disappeared
     MESSAGE = "message"  # anything else
 
 
 def event_fields(event: LogEvent, **fields: object) -> dict[str, Any]:
-    """The `extra` of a log call: the event, and what is known of it (`address`, `sequence`, `stage`, `reason`, …)."""
+    """The `extra` of a log call: the event and its fields (`address`, `sequence`, `stage`, `reason`, …)."""
     return {"about": (event, fields)}
 
 
 def as_data(record: logging.LogRecord) -> dict[str, Any]:
-    """The record as what JSON can hold; its time is UTC (RFC 3339)."""
+    """The record as a JSON object; its time is UTC (RFC 3339)."""
     event, fields = getattr(record, "about", (LogEvent.MESSAGE, {}))
     if record.exc_info:
         fields = {**fields, "traceback": logging.Formatter().formatException(record.exc_info)}
@@ -96,7 +96,7 @@ class _TerminalFormatter(logging.Formatter):
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object a line, with the journal's priority in front of it where the journal reads."""
+    """One JSON object a line, behind the journal's priority where standard error is the journal."""
 
     def __init__(self, for_journal: bool) -> None:
         super().__init__()
@@ -107,7 +107,7 @@ class _JsonFormatter(logging.Formatter):
 
 
 def set_up(verbose: bool, environ: Mapping[str, str] = os.environ, *, as_json: bool = False) -> None:
-    """Send the log to standard error; `verbose` adds the single knocks (never their ports)."""
+    """Send the log to standard error; `verbose` adds single knocks, never their ports."""
     handler = logging.StreamHandler(sys.stderr)
     for_journal = "JOURNAL_STREAM" in environ
     if as_json:
@@ -116,41 +116,41 @@ def set_up(verbose: bool, environ: Mapping[str, str] = os.environ, *, as_json: b
         handler.setFormatter(_JournalFormatter("%(message)s"))
     else:
         handler.setFormatter(_TerminalFormatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    handler.setLevel(logging.DEBUG if verbose else logging.INFO)  # whoever taps the log gets more
+    handler.setLevel(logging.DEBUG if verbose else logging.INFO)  # a mirror gets more
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-    logging.raiseExceptions = False  # a log that cannot be written is no reason for tracebacks
+    logging.raiseExceptions = False  # a log that cannot be written must cause no traceback
     logger.setLevel(handler.level)
 
 
 def is_json() -> bool:
-    """Whether the log is for programs."""
+    """Whether the log is JSON."""
     return any(isinstance(handler.formatter, _JsonFormatter) for handler in logging.getLogger().handlers)
 
 
 @contextmanager
-def tapped(hand_over: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """While this lasts, everything logged is handed over too, single knocks and all; `hand_over` must not log."""
-    others = [handler for handler in logger.handlers if isinstance(handler, _Tap)]
-    tap = _Tap(hand_over, others[0].level_before if others else logger.level)
-    logger.addHandler(tap)
+def mirrored(receive: Callable[[dict[str, Any]], None]) -> Iterator[None]:
+    """While this lasts, `receive` gets every event too, single knocks included; it must not log."""
+    others = [handler for handler in logger.handlers if isinstance(handler, _MirrorHandler)]
+    mirror = _MirrorHandler(receive, others[0].level_before if others else logger.level)
+    logger.addHandler(mirror)
     logger.setLevel(logging.DEBUG)
     try:
         yield
     finally:
-        logger.removeHandler(tap)
-        if not any(isinstance(handler, _Tap) for handler in logger.handlers):
-            logger.setLevel(tap.level_before)
+        logger.removeHandler(mirror)
+        if not any(isinstance(handler, _MirrorHandler) for handler in logger.handlers):
+            logger.setLevel(mirror.level_before)
 
 
-class _Tap(logging.Handler):
-    def __init__(self, hand_over: Callable[[dict[str, Any]], None], level_before: int) -> None:
+class _MirrorHandler(logging.Handler):
+    def __init__(self, receive: Callable[[dict[str, Any]], None], level_before: int) -> None:
         super().__init__(logging.DEBUG)
-        self._hand_over = hand_over
+        self._receive = receive
         self.level_before = level_before
-        """The logger's own level, without anybody who taps it."""
+        """The logger's level without any mirror."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._hand_over(as_data(record))
+        self._receive(as_data(record))
 
 
 def _priority(record: logging.LogRecord) -> str:
@@ -158,14 +158,14 @@ def _priority(record: logging.LogRecord) -> str:
 
 
 def to_syslog(identity: str, path: str | None = None) -> None:
-    """Send the log to syslog(3) instead, under that name; what the system's log does not take at once is lost."""
+    """Send the log to syslog(3) instead, as `identity`; lines that it does not accept at once are lost."""
     handler = _SyslogHandler(Syslog(f"{identity}[{os.getpid()}]", path=path))
     handler.setFormatter(_TerminalFormatter("%(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
 
 
 class Syslog:
-    """Not `logging.handlers.SysLogHandler`, nor syslog(3): these wait for a log that hangs."""
+    """A client of the system's log that never waits, as `logging.handlers.SysLogHandler` and syslog(3) do."""
 
     def __init__(self, identity: str, facility: int = LOG_DAEMON, path: str | None = None) -> None:
         self._head = f"{identity}: "
@@ -174,7 +174,7 @@ class Syslog:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
 
     def send(self, priority: int, text: str) -> None:
-        """`priority`: syslog(3)'s, from 0 to 7. What the system's log does not take at once is lost."""
+        """Send one line, or lose it if that would block. `priority`: 0 to 7 (syslog(3))."""
         with suppress(OSError):
             data = f"<{self._facility | priority}>{self._head}{text}".encode(errors="backslashreplace")
             self._socket.sendto(data[:_SYSLOG_LONGEST], self._path)
@@ -198,5 +198,5 @@ class _SyslogHandler(logging.Handler):
 
 
 def _one_line(text: str) -> str:
-    """What neither begins another line nor plays with the terminal that shows it."""
+    """The text with a space for each character that could break the line or control a terminal."""
     return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)

@@ -73,7 +73,7 @@ class NetlinkMessage(NamedTuple):
     body: memoryview
 
     @property
-    def is_torn(self) -> bool:
+    def is_interrupted(self) -> bool:
         """Whether it is part of an answer during which something changed."""
         return bool(self.flags & NLM_F_DUMP_INTR)
 
@@ -230,13 +230,13 @@ class LinkTable:
                 return self._address(index, address, ours and message.kind == Kind.NEWADDR)
         return []
 
-    def tidy(self) -> None:
+    def drop_stale_addresses(self) -> None:
         """Forget addresses that no link has any more; once for many messages, since it looks at every address."""
         if self._has_stale:
             self._has_stale = False
             self.local = {_LOOPBACK6}.union(*(link.addresses for link in self.links.values()))
 
-    def become(self, newer: "LinkTable") -> list[LinkEvent]:
+    def replace_with(self, newer: "LinkTable") -> list[LinkEvent]:
         """Be equal to `newer`; what that changes."""
         events = [event for index in self.links.keys() - newer.links.keys() for event in self._remove(index)]
         for index, link in newer.links.items():
@@ -247,7 +247,7 @@ class LinkTable:
                 mine.addresses.update(link.addresses)
                 self._has_stale = True
                 events.append((Change.ADDRESSED, mine))
-        self.tidy()
+        self.drop_stale_addresses()
         return events
 
     def _put(self, link: Link) -> list[LinkEvent]:
@@ -286,6 +286,6 @@ class LinkTable:
         return [(Change.ADDRESSED, link)]
 
 
-def fits(link: Link, patterns: tuple[str, ...]) -> bool:
+def matches(link: Link, patterns: tuple[str, ...]) -> bool:
     """Whether the link has a name that the patterns ask for."""
     return not patterns or any(fnmatchcase(name, pattern) for name in link.names for pattern in patterns)

@@ -15,7 +15,8 @@ from port_knocking_doors.system.interfaces import InterfaceMonitor
 
 def on_change(change, link):
     addresses = sorted(map(bytes.hex, link.addresses))
-    print(json.dumps([change.name, link.name, links.heard(link.index, tuple(sys.argv[1:])), addresses]), flush=True)
+    selected = links.is_selected(link.index, tuple(sys.argv[1:]))
+    print(json.dumps([change.name, link.name, selected, addresses]), flush=True)
     # Nobody wakes this process but the kernel.
     assert not asyncio.get_running_loop()._scheduled
 
@@ -47,7 +48,7 @@ with InterfaceMonitor() as links:
         elif word == "index":
             answers.append(links.index_of(rest) is not None)
         elif word == "heard":
-            answers.append(links.heard(links.index_of(rest)))
+            answers.append(links.is_selected(links.index_of(rest)))
         elif word == "flood":
             subprocess.run(["ip", "-batch", "-"], input=rest.replace(";", "\\n"), text=True, check=True)
     print(json.dumps(answers))

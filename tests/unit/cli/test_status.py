@@ -56,7 +56,7 @@ def daemon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         loop.call_soon_threadsafe(work.cancel)
         thread.join()
         loop.close()
-    assert instance.directory() == folder
+    assert instance.runtime_directory() == folder
 
 
 class Terminal:

@@ -63,7 +63,7 @@ def test_who_may_not_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("says", [b"", b"what?\n", b'{"ok":true}\n', b"x" * (protocol.REPLY_MAX + 2)])
 def test_a_client_is_not_hurt_by_a_strange_daemon(says: bytes) -> None:
-    path = instance.directory() / protocol.socket_name(PRIORITY)
+    path = instance.runtime_directory() / protocol.socket_name(PRIORITY)
 
     def answer(listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -84,7 +84,7 @@ def test_a_client_is_not_hurt_by_a_strange_daemon(says: bytes) -> None:
 
 def test_a_daemon_that_does_not_answer_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PATIENCE", 0.05)
-    path = instance.directory() / protocol.socket_name(PRIORITY)
+    path = instance.runtime_directory() / protocol.socket_name(PRIORITY)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
         listener.listen()

@@ -69,7 +69,7 @@ async def serving(host: Handler) -> AsyncIterator[Path]:
     with Control(PRIORITY, host) as control_:
         work = asyncio.create_task(control_.run())
         try:
-            yield instance.directory() / protocol.socket_name(PRIORITY)
+            yield instance.runtime_directory() / protocol.socket_name(PRIORITY)
         finally:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
@@ -333,7 +333,7 @@ def test_the_socket_is_private_from_its_first_moment(monkeypatch: pytest.MonkeyP
 
 
 def test_what_a_killed_daemon_left_is_replaced_and_what_ends_takes_its_own_along(folder: Path) -> None:
-    path = instance.directory() / protocol.socket_name(PRIORITY)
+    path = instance.runtime_directory() / protocol.socket_name(PRIORITY)
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     with pytest.raises(NoDaemonError, match="no daemon runs with the mark rule_priority = 77"):
@@ -350,7 +350,7 @@ def test_what_a_killed_daemon_left_is_replaced_and_what_ends_takes_its_own_along
 def test_what_is_no_socket_is_left_alone_and_the_daemon_runs_on(
     make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = instance.directory() / protocol.socket_name(PRIORITY)
+    path = instance.runtime_directory() / protocol.socket_name(PRIORITY)
     make(path)
     run(lambda _, __: asyncio.sleep(0))
     assert "no control socket" in caplog.text

@@ -11,7 +11,7 @@ from port_knocking_doors.daemon import sweep
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall.firewalld import UNREACHABLE
 from port_knocking_doors.system import instance
-from port_knocking_doors.system.instance import CLOSER, DAEMON, instance_lock, left_behind
+from port_knocking_doors.system.instance import CLOSER, DAEMON, instance_lock, unreleased_marks
 from tests.helpers.fake_bus import FakeBus, shorten_calls
 
 REPOSITORY = Path(__file__).parents[3]
@@ -45,10 +45,10 @@ def test_it_removes_what_carries_the_mark_and_then_nothing_is_left_behind(bus: F
         async with bus:
             assert await sweep.sweep(MARK) == 1
 
-    assert left_behind() == [MARK]
+    assert unreleased_marks() == [MARK]
     asyncio.run(story())
     assert bus.zones["public"] == []
-    assert left_behind() == []
+    assert unreleased_marks() == []
 
 
 def test_of_a_firewalld_that_hangs_it_gives_up_in_time_and_says_what_is_left(bus: FakeBus) -> None:
@@ -60,7 +60,7 @@ def test_of_a_firewalld_that_hangs_it_gives_up_in_time_and_says_what_is_left(bus
                 await sweep.sweep(MARK, patience=0.3)
 
     asyncio.run(story())
-    assert left_behind() == [MARK]
+    assert unreleased_marks() == [MARK]
 
 
 def test_a_firewalld_that_hangs_while_it_closes_is_waited_for(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,12 +75,12 @@ def test_a_firewalld_that_hangs_while_it_closes_is_waited_for(bus: FakeBus, monk
             before = bus.connections
             while bus.connections < before + 2:  # the turn is over, and it looks again
                 await asyncio.sleep(0.01)
-            assert left_behind() == [MARK]
+            assert unreleased_marks() == [MARK]
             bus.silent.clear()
             assert await asyncio.wait_for(work, 10) == 1
 
     asyncio.run(story())
-    assert left_behind() == []
+    assert unreleased_marks() == []
 
 
 def test_a_firewalld_that_is_stopped_took_everything_along(bus: FakeBus) -> None:
@@ -108,7 +108,7 @@ def test_one_that_gives_up_leaves_the_work_to_one_with_more_patience(bus: FakeBu
 
     asyncio.run(story())
     assert bus.zones["public"] == []
-    assert left_behind() == []
+    assert unreleased_marks() == []
 
 
 def test_one_that_comes_to_its_end_leaves_nothing_to_the_other(bus: FakeBus) -> None:
@@ -150,4 +150,4 @@ def test_without_a_bus_the_command_says_in_one_line_what_is_left(folder: Path) -
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert said == ["port-knocking-doors: firewalld has not answered for 1 s"]
-    assert left_behind() == [MARK]
+    assert unreleased_marks() == [MARK]

@@ -12,7 +12,7 @@ import pytest
 
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError
 from port_knocking_doors.system import instance
-from port_knocking_doors.system.instance import CLOSER, DAEMON, directory, instance_lock, left_behind
+from port_knocking_doors.system.instance import CLOSER, DAEMON, instance_lock, runtime_directory, unreleased_marks
 from tests.helpers.fake_bus import open_descriptors
 
 REPOSITORY = Path(__file__).parents[3]
@@ -57,21 +57,21 @@ def somebody(folder: Path, role: str, seconds: float = 1000, mark: int = MARK) -
 
 
 def test_the_systems_directory_is_made_for_its_owner_alone(folder: Path) -> None:
-    assert directory({}) == directory({}) == folder
+    assert runtime_directory({}) == runtime_directory({}) == folder
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
 def test_who_may_not_write_there_gets_one_of_its_own(folder: Path, tmp_path: Path) -> None:
     folder.parent.rmdir()
-    assert directory({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / folder.name
+    assert runtime_directory({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / folder.name
 
 
 def test_the_directory_that_systemd_made_for_us_comes_first(folder: Path, tmp_path: Path) -> None:
     given = tmp_path / "given"
     given.mkdir(mode=0o700)
-    assert directory({"RUNTIME_DIRECTORY": str(given)}) == given
-    assert directory({"RUNTIME_DIRECTORY": f"{given}:{tmp_path}"}) == given
-    assert directory({"RUNTIME_DIRECTORY": ""}) == folder
+    assert runtime_directory({"RUNTIME_DIRECTORY": str(given)}) == given
+    assert runtime_directory({"RUNTIME_DIRECTORY": f"{given}:{tmp_path}"}) == given
+    assert runtime_directory({"RUNTIME_DIRECTORY": ""}) == folder
 
 
 def give_away(path: Path) -> None:
@@ -95,15 +95,15 @@ def test_what_others_could_have_put_there_is_not_used(folder: Path, tmp_path: Pa
     except PermissionError:
         pytest.skip("only root can give files away")
     with pytest.raises(DoorsError, match=f"{folder} cannot be written"):
-        directory({})
-    assert directory({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / folder.name
+        runtime_directory({})
+    assert runtime_directory({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / folder.name
     assert list(elsewhere.iterdir()) == []
 
 
 def test_without_any_directory_one_line_says_so(folder: Path) -> None:
     folder.parent.rmdir()
     with pytest.raises(DoorsError, match="XDG_RUNTIME_DIR") as raised:
-        directory({"XDG_RUNTIME_DIR": "/no/such/place"})
+        runtime_directory({"XDG_RUNTIME_DIR": "/no/such/place"})
     assert "\n" not in str(raised.value)
     assert raised.value.exit_status == 1
 
@@ -165,23 +165,23 @@ def test_a_mark_whose_holder_was_killed_is_free(folder: Path) -> None:
 
 
 def test_what_was_left_behind_is_known_until_somebody_came_to_its_end(folder: Path) -> None:
-    assert left_behind() == []
+    assert unreleased_marks() == []
     with instance_lock(MARK), instance_lock(-5):
-        assert left_behind() == [-5, MARK]
-    assert left_behind() == []
+        assert unreleased_marks() == [-5, MARK]
+    assert unreleased_marks() == []
     with somebody(folder, DAEMON) as killed:
         killed.kill()
         killed.wait()
-    assert left_behind() == [MARK]
+    assert unreleased_marks() == [MARK]
     with instance_lock(MARK, CLOSER, leaves_rules=True):
         pass
-    assert left_behind() == [MARK]
+    assert unreleased_marks() == [MARK]
     with pytest.raises(ZeroDivisionError), instance_lock(MARK, CLOSER):
         raise ZeroDivisionError
-    assert left_behind() == [MARK]
+    assert unreleased_marks() == [MARK]
     with instance_lock(MARK, CLOSER):
         pass
-    assert left_behind() == []
+    assert unreleased_marks() == []
 
 
 def test_what_else_lies_about_is_no_mark(folder: Path) -> None:
@@ -189,7 +189,7 @@ def test_what_else_lies_about_is_no_mark(folder: Path) -> None:
     for name in ("pending-31313.lock", "1e5.lock", "12345678901.lock", ".lock", "31313.lock.old"):
         (folder / name).write_text("daemon 1\n")
     (folder / "31314.lock").mkdir()
-    assert left_behind() == []
+    assert unreleased_marks() == []
 
 
 def test_a_closer_does_not_wait_for_anybody(folder: Path) -> None:
@@ -216,14 +216,14 @@ def test_a_daemon_waits_for_a_closer_only_so_long(folder: Path) -> None:
 
 @pytest.mark.parametrize("left", ["", "daemon", "daemon 99999999\n", "\xff\0nonsense", "daemon " + "9" * 100])
 def test_whatever_stands_in_a_file_that_nobody_holds_is_no_matter(folder: Path, left: str) -> None:
-    directory({})
+    runtime_directory({})
     (folder / f"{MARK}.lock").write_text(left, encoding="latin-1")
     with instance_lock(MARK):
         assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
 
 
 def test_a_link_in_place_of_the_file_is_not_followed(folder: Path, tmp_path: Path) -> None:
-    directory({})
+    runtime_directory({})
     (tmp_path / "precious").write_text("keep me")
     lock = folder / f"{MARK}.lock"
     lock.symlink_to(tmp_path / "precious")
@@ -233,7 +233,7 @@ def test_a_link_in_place_of_the_file_is_not_followed(folder: Path, tmp_path: Pat
 
 
 def test_a_folder_in_place_of_the_file_is_one_line(folder: Path) -> None:
-    directory({})
+    runtime_directory({})
     lock = folder / f"{MARK}.lock"
     lock.mkdir()
     before = open_descriptors()

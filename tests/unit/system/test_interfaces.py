@@ -67,7 +67,7 @@ class Kernel:
 
     def tell(self, kind: Kind, body: bytes) -> list[tuple[Change, str]]:
         told = [self.table.apply(found) for found in messages(memoryview(message(kind, body)))]
-        self.table.tidy()
+        self.table.drop_stale_addresses()
         return [(change, link.name) for events in told for change, link in events]
 
     def link(self, index: int, name: str, **keys: object) -> list[tuple[Change, str]]:
@@ -168,7 +168,7 @@ def test_no_bytes_break_it(noise: bytes, kind: int) -> None:
     for found in messages(memoryview(noise)):
         table.apply(found)
     table.apply(NetlinkMessage(kind, 0, 0, memoryview(noise)))
-    table.tidy()
+    table.drop_stale_addresses()
 
 
 @given(st.data())
@@ -252,7 +252,7 @@ def test_asked_anew_only_the_difference_is_told(kernel: Kernel) -> None:
     newer.link(3, "eth0", up=False)
     newer.address(3, THERE)
     newer.link(4, "new")
-    told = [(change, link.name) for change, link in kernel.table.become(newer.table)]
+    told = [(change, link.name) for change, link in kernel.table.replace_with(newer.table)]
     assert sorted(told, key=str) == sorted(
         [(Change.WENT, "old"), (Change.WENT_DOWN, "eth0"), (Change.ADDRESSED, "eth0"), (Change.APPEARED, "new")],
         key=str,
@@ -286,7 +286,7 @@ def test_which_links_are_heard(
         watched._table.links = {  # the machine's own are none of the test's business
             index: Link(name, index, True, master, "", part) for index, name, master, part in links
         }
-        assert {name for index, name, _, _ in links if watched.heard(index, patterns)} == expected
+        assert {name for index, name, _, _ in links if watched.is_selected(index, patterns)} == expected
 
 
 # --- this very machine
@@ -297,11 +297,11 @@ def test_loopback_is_known_and_local_without_a_loop() -> None:
         index = links.index_of("lo")
         assert index is not None
         assert links.name_of(index) == "lo"
-        assert links.heard(index)
+        assert links.is_selected(index)
         assert all(map(links.is_local, (bytes([127, 0, 0, 1]), bytes([127, 9, 8, 7]), bytes(15) + b"\1")))
         assert not links.is_local(bytes([203, 0, 113, 77]))
         assert not links.is_local(socket.inet_pton(socket.AF_INET6, "7f00::1"))
         assert links.name_of(10**6) == ""
         assert links.index_of("no-such-link") is None
-        assert not links.heard(10**6)
+        assert not links.is_selected(10**6)
     links.close()

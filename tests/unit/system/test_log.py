@@ -101,13 +101,13 @@ def test_people_read_the_same_whatever_a_line_says_of_itself(lines: Lines) -> No
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-def test_who_taps_the_log_hears_everything_and_others_hear_no_more_for_it(lines: Lines, verbose: bool) -> None:
+def test_mirror_gets_every_event_and_the_log_no_more_than_before(lines: Lines, verbose: bool) -> None:
     log.set_up(verbose, {"JOURNAL_STREAM": "8:1"})
     one: list[dict[str, Any]] = []
     other: list[dict[str, Any]] = []
-    with log.tapped(one.append):
+    with log.mirrored(one.append):
         log.logger.debug("first")
-        with log.tapped(other.append):
+        with log.mirrored(other.append):
             log.logger.debug("second")
         log.logger.debug("third")
     log.logger.debug("fourth")
@@ -117,9 +117,9 @@ def test_who_taps_the_log_hears_everything_and_others_hear_no_more_for_it(lines:
     assert log.logger.level == (logging.DEBUG if verbose else logging.INFO)
 
 
-def test_taps_that_end_in_another_order_leave_the_level_as_it_was(lines: Lines) -> None:
+def test_mirrors_that_end_in_any_order_restore_the_level(lines: Lines) -> None:
     log.set_up(False, {})
-    one, other = log.tapped(lambda _: None), log.tapped(lambda _: None)
+    one, other = log.mirrored(lambda _: None), log.mirrored(lambda _: None)
     one.__enter__()
     other.__enter__()
     one.__exit__(None, None, None)
