@@ -13,7 +13,8 @@ from contextlib import suppress
 
 from port_knocking_doors.doors.commands import pending_directory, run_pending
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError, FirewallError
-from port_knocking_doors.firewall.firewalld import UNREACHABLE, Event, Firewalld
+from port_knocking_doors.firewall.error_codes import UNREACHABLE
+from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.system import log
 from port_knocking_doors.system.clock import now, run, wait_at_most
@@ -79,12 +80,12 @@ async def _remove_all(priority: int) -> int:
 async def _answering(patience: float) -> None:
     """Return once firewalld answers. The mark is not held meanwhile: a daemon that starts now need not wait for us."""
     came = asyncio.Event()
-    client = Firewalld(lambda event: came.set() if event is Event.CAME else None)
+    client = Firewalld(lambda event: came.set() if event is FirewalldEvent.APPEARED else None)
     connection = asyncio.create_task(client.run())
     try:
         await wait_at_most(patience, client.connected.wait())
         await wait_at_most(ABSENCE, came.wait())
-        await wait_at_most(patience, client.answer())
+        await wait_at_most(patience, client.wait_for_answer())
     except asyncio.TimeoutError:
         if client.connected.is_set() and not client.present:
             raise FirewallError("firewalld is not running", UNREACHABLE) from None

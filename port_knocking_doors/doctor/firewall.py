@@ -6,7 +6,8 @@ from port_knocking_doors.control.status import Snapshot
 from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
 from port_knocking_doors.doctor.guarded import about_guarded
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall import exposure, firewalld
+from port_knocking_doors.firewall import error_codes, exposure, firewalld
+from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Port, Protocol, Settings
 
@@ -20,9 +21,9 @@ async def about_firewalld(settings: Settings, mark: int, snapshot: Snapshot | No
             findings += [finding async for finding in _about_firewall(client, zones, settings, mark, snapshot)]
     except FirewallError as error:
         remedy = {
-            firewalld.UNREACHABLE: "systemctl enable --now firewalld",
-            firewalld.UNANSWERED: "systemctl restart firewalld",
-            firewalld.NOT_AUTHORIZED: "ask as root, with sudo",
+            error_codes.UNREACHABLE: "systemctl enable --now firewalld",
+            error_codes.UNANSWERED: "systemctl restart firewalld",
+            error_codes.NOT_AUTHORIZED: "ask as root, with sudo",
         }.get(error.code, "see its log: journalctl -u firewalld")
         findings.append(problem(f"firewalld: {error}: {remedy}"))
     return findings
@@ -32,17 +33,17 @@ async def _about_firewall(
     client: firewalld.Firewalld, zones: Zones, settings: Settings, mark: int, snapshot: Snapshot | None
 ) -> AsyncIterator[Finding]:
     try:
-        await client.try_right()
+        await client.check_authorization()
         yield ok("firewalld: this user may change it")
     except FirewallError as error:
-        if error.code != firewalld.NOT_AUTHORIZED and "ACCESS_DENIED" not in error.code:
+        if error.code != error_codes.NOT_AUTHORIZED and "ACCESS_DENIED" not in error.code:
             raise
         grade = warning if snapshot is not None and snapshot.rules else problem
         yield grade(
             "firewalld: this user may not change it: run as root, or allow the daemon's user the polkit action "
             "org.fedoraproject.FirewallD1.config"
         )
-    if await client.panics():
+    if await client.panic_mode():
         yield problem("firewalld: panic mode is on, every packet is dropped: firewall-cmd --panic-off")
     for finding in about_zones(settings, zones):
         yield finding
@@ -79,8 +80,8 @@ def about_zones(settings: Settings, zones: Zones) -> Iterator[Finding]:
 def about_knocks_let_through(
     settings: Settings,
     zones: Zones,
-    rules: Iterable[exposure.ZoneSettings],
-    services: dict[str, exposure.ServiceSettings],
+    rules: Iterable[ZoneSettings],
+    services: dict[str, ServiceSettings],
     snapshot: Snapshot | None,
 ) -> Iterator[Finding]:
     """Whether the UDP knocks of the opening sequence reach their sockets."""

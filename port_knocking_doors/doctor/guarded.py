@@ -8,6 +8,7 @@ from pathlib import Path
 
 from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
 from port_knocking_doors.firewall import exposure
+from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Port, Protocol, Settings
 from port_knocking_doors.system.listening_ports import listening_ports
@@ -32,8 +33,8 @@ def about_guarded(
     settings: Settings,
     mark: int,
     zones: Zones,
-    rules: Iterable[exposure.ZoneSettings],
-    services: dict[str, exposure.ServiceSettings],
+    rules: Iterable[ZoneSettings],
+    services: dict[str, ServiceSettings],
 ) -> Iterator[Finding]:
     """Whether guarded ports are closed to those who have not knocked, and can be opened for those who have."""
     loud = {*zones.external(), settings.zone}

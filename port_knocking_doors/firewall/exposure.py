@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from port_knocking_doors.firewall import rich_rule
+from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.model import PORT_MAX, Port
 
 ACCEPT = "ACCEPT"
@@ -19,36 +20,6 @@ ACCEPT = "ACCEPT"
 
 _DENIALS, _PASSAGES = 0.0, 0.5  # where rich rules of priority 0 stand
 _TARGET = 32768  # behind the last rich rule (firewalld.richlanguage(5): priorities end at 32767)
-
-
-@dataclass(frozen=True)
-class ZoneSettings:
-    """What a zone or a policy is made of, as far as it matters for incoming packets."""
-
-    name: str
-    target: str = "default"
-    services: tuple[str, ...] = ()
-    ports: tuple[tuple[str, str], ...] = ()
-    """Port or range, such as `1000-2000`, and protocol."""
-    source_ports: tuple[tuple[str, str], ...] = ()
-    protocols: tuple[str, ...] = ()
-    rich_rules: tuple[str, ...] = ()
-    is_policy: bool = False
-
-    def __str__(self) -> str:
-        return f"{'policy' if self.is_policy else 'zone'} {self.name}"
-
-
-@dataclass(frozen=True)
-class ServiceSettings:
-    """A service's definition; `includes` are names of others (firewalld.service(5))."""
-
-    ports: tuple[tuple[str, str], ...] = ()
-    source_ports: tuple[tuple[str, str], ...] = ()
-    protocols: tuple[str, ...] = ()
-    includes: tuple[str, ...] = ()
-    limited: bool = False
-    """Whether it is for packets to certain addresses only."""
 
 
 @dataclass(frozen=True)

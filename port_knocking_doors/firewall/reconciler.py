@@ -13,8 +13,8 @@ from collections.abc import Callable, Hashable, Iterable
 from typing import NamedTuple, Protocol
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall import firewalld, rich_rule
-from port_knocking_doors.firewall.firewalld import Event, Firewalld
+from port_knocking_doors.firewall import error_codes, rich_rule
+from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import FirewalldState
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
@@ -196,29 +196,29 @@ class RuleReconciler:
 
     # What firewalld says. --------------------------------------------------------------------------------------------
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: FirewalldEvent) -> None:
         match event:
-            case Event.CAME:
+            case FirewalldEvent.APPEARED:
                 self._invalidate()
                 self._zones_stale = True
                 self._permanent_stale = True
-            case Event.GONE:
+            case FirewalldEvent.DISAPPEARED:
                 self._invalidate()
                 if not self._silent:
                     logger.warning("firewalld is gone: doors wait until it is back", extra=_about("gone"))
                 self._silent = True
-            case Event.RELOADED:
+            case FirewalldEvent.RELOADED:
                 logger.info(
                     "firewalld was reloaded: %d rules are put back", len(self._wanted), extra=_about("reloaded")
                 )
                 self._invalidate()
                 self._zones_stale = True
-            case Event.ZONES_CHANGED:
+            case FirewalldEvent.ZONES_CHANGED:
                 self._zones_stale = True
-            case Event.PERMANENT_CHANGED:
+            case FirewalldEvent.PERMANENT_CHANGED:
                 self._permanent_stale = True
         self._stir()
-        if event is Event.GONE and not self._placements:
+        if event is FirewalldEvent.DISAPPEARED and not self._placements:
             self._active.clear()  # it took its rules along, and nobody waits for others
             self._settled.set()
 
@@ -333,10 +333,10 @@ class RuleReconciler:
         try:
             await self._firewalld.add(*placed)
         except FirewallError as error:
-            if error.code in (firewalld.UNREACHABLE, firewalld.UNANSWERED):
+            if error.code in error_codes.NO_ANSWER:
                 raise
             self._refused.add(placed)
-            self._zones_stale |= error.code == firewalld.INVALID_ZONE
+            self._zones_stale |= error.code == error_codes.INVALID_ZONE
             self._explain("a rule is not added", placed, error)
             return
         self._active.add(placed)
@@ -354,9 +354,9 @@ class RuleReconciler:
         try:
             await self._firewalld.remove(*placed)
         except FirewallError as error:
-            if error.code in (firewalld.UNREACHABLE, firewalld.UNANSWERED):
+            if error.code in error_codes.NO_ANSWER:
                 raise
-            if error.code != firewalld.INVALID_ZONE:
+            if error.code != error_codes.INVALID_ZONE:
                 self._active.add(placed)
                 self._refused.add(placed)
                 self._explain("a rule is not removed", placed, error)
@@ -378,7 +378,7 @@ class RuleReconciler:
                         await self._firewalld.remove_permanent(zone, rule)
                         logger.warning("zone %s: removed a rule of ours from firewalld's permanent configuration", zone)
         except FirewallError as error:
-            if error.code in (firewalld.UNREACHABLE, firewalld.UNANSWERED):
+            if error.code in error_codes.NO_ANSWER:
                 self._permanent_stale = True
                 raise
             logger.error("firewalld's permanent configuration is not looked after: %s", error)
@@ -386,20 +386,20 @@ class RuleReconciler:
     async def _recover(self, error: FirewallError) -> None:
         """Wait until it makes sense to look again; the log says once what it waits for."""
         self._invalidate()
-        if error.code == firewalld.UNREACHABLE:
+        if error.code == error_codes.UNREACHABLE:
             return  # its coming back will wake us
-        if error.code == firewalld.UNANSWERED:
+        if error.code == error_codes.UNANSWERED:
             if not self._silent:
                 logger.warning("firewalld does not answer: doors wait until it does", extra=_about("hung"))
             self._silent = True
             self._zones_stale = True
             try:
-                await self._firewalld.answer()
+                await self._firewalld.wait_for_answer()
             except FirewallError:
                 return
         else:
             # A zone that is gone is no news: the zones are read again.
-            if not self._failures and error.code != firewalld.INVALID_ZONE:
+            if not self._failures and error.code != error_codes.INVALID_ZONE:
                 logger.error("firewalld: %s%s", error, _remedy(error), extra=_about(error))
             self._failures += 1
             await asyncio.sleep(min(_FIRST_RETRY * 2**self._failures, _LAST_RETRY))
@@ -428,7 +428,7 @@ def _about(reason: object, **more: object) -> dict[str, object]:
 
 
 def _remedy(error: FirewallError) -> str:
-    if error.code != firewalld.NOT_AUTHORIZED:
+    if error.code != error_codes.NOT_AUTHORIZED:
         return ""
     user = _user()
     if "(uid)" in str(error):  # firewalld's word for: it found no polkit to ask, and asks for root

@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from typing import Any
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall.firewalld import QueryClient
+from port_knocking_doors.firewall.query_client import QueryClient
 from port_knocking_doors.sandbox.channel import AgentMessage, Channel
 
 _OUTCOMES = {

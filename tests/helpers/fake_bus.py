@@ -23,7 +23,7 @@ from dbus_next.constants import MessageType
 from dbus_next.message import Message
 from dbus_next.signature import Variant
 
-from port_knocking_doors.firewall import firewalld
+from port_knocking_doors.firewall import bus
 
 NAME = "org.fedoraproject.FirewallD1"
 PATH = "/org/fedoraproject/FirewallD1"
@@ -315,10 +315,7 @@ def encoded(message: Message) -> bytes:
 
 def shorten_calls(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.5) -> None:
     """Let calls count as unanswered sooner than in earnest."""
-    monkeypatch.setattr(firewalld, "CALL_TIMEOUT", seconds)
-    defaults = firewalld.Firewalld._call.__kwdefaults__
-    if defaults and "timeout" in defaults:  # bound when the function was made
-        monkeypatch.setitem(defaults, "timeout", seconds)
+    monkeypatch.setattr(bus, "CALL_TIMEOUT", seconds)
 
 
 def open_descriptors() -> int:

@@ -11,11 +11,11 @@ from port_knocking_doors.system import clock
 
 def deaf_to_reloads() -> None:
     """A doorkeeper that does not restore what a reload of firewalld took."""
-    from port_knocking_doors.firewall.firewalld import Event
+    from port_knocking_doors.firewall.firewalld import FirewalldEvent
     from port_knocking_doors.firewall.reconciler import RuleReconciler
 
     heed = RuleReconciler._on_event
-    RuleReconciler._on_event = lambda self, event: None if event is Event.RELOADED else heed(self, event)  # type: ignore[method-assign]
+    RuleReconciler._on_event = lambda self, event: None if event is FirewalldEvent.RELOADED else heed(self, event)  # type: ignore[method-assign]
 
 
 def never_closes() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from port_knocking_doors.daemon import sweep
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall.firewalld import UNREACHABLE
+from port_knocking_doors.firewall.error_codes import UNREACHABLE
 from port_knocking_doors.system import instance
 from port_knocking_doors.system.instance import CLOSER, DAEMON, instance_lock, unreleased_marks
 from tests.helpers.fake_bus import FakeBus, shorten_calls

@@ -3,7 +3,7 @@
 import pytest
 
 from port_knocking_doors.firewall import exposure
-from port_knocking_doors.firewall.exposure import ServiceSettings, ZoneSettings
+from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.model import Port, Protocol
 
 PORT = Port(2222)

@@ -13,8 +13,9 @@ from dbus_next.constants import MessageFlag
 from dbus_next.message import Message
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall import firewalld
-from port_knocking_doors.firewall.firewalld import Event, Firewalld
+from port_knocking_doors.firewall import bus as connection
+from port_knocking_doors.firewall import error_codes
+from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
 from port_knocking_doors.firewall.zones import Zones
 from tests.helpers.fake_bus import DBUS, DBUS_PATH, NAME, FakeBus, Greeting, encoded, open_descriptors, shorten_calls
 
@@ -26,15 +27,15 @@ class Client:
     """A client under test, and what it was told."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[FirewalldEvent] = []
         self._changed = asyncio.Event()
         self.firewalld = Firewalld(self._on_event)
 
-    def _on_event(self, event: Event) -> None:
+    def _on_event(self, event: FirewalldEvent) -> None:
         self.events.append(event)
         self._changed.set()
 
-    async def heard(self, *events: Event) -> None:
+    async def heard(self, *events: FirewalldEvent) -> None:
         """Wait until these, and no others, are all that it was told."""
         with suppress(asyncio.TimeoutError):
             while tuple(self.events) != events:
@@ -47,9 +48,9 @@ class Client:
 def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
     shorten_calls(monkeypatch)
-    monkeypatch.setattr(firewalld, "_AUTHENTICATION_TIMEOUT", 0.2)
-    monkeypatch.setattr(firewalld, "_FIRST_RETRY", 0.01)
-    monkeypatch.setattr(firewalld, "_LAST_RETRY", 0.05)
+    monkeypatch.setattr(connection, "_AUTHENTICATION_TIMEOUT", 0.2)
+    monkeypatch.setattr(connection, "_FIRST_RETRY", 0.01)
+    monkeypatch.setattr(connection, "_LAST_RETRY", 0.05)
 
 
 @asynccontextmanager
@@ -74,7 +75,7 @@ async def until(condition: Callable[[], object]) -> None:
 def test_asks_and_understands(tmp_path: Path) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             assert await client.firewalld.zones() == Zones(
                 "public", {"eth0": "public"}, known=frozenset({"public", "external"})
             )
@@ -121,7 +122,7 @@ def test_a_bus_that_does_not_let_us_in_is_tried_again_without_standing_in_the_wa
                 assert turns >= bus.connections, "the loop went on turning"
                 assert not client.firewalld.present
                 bus.greeting = Greeting.WELCOME
-                await client.heard(Event.CAME)
+                await client.heard(FirewalldEvent.APPEARED)
                 assert await client.firewalld.rules("public") == []
 
     asyncio.run(main())
@@ -134,7 +135,7 @@ def test_a_connection_that_failed_is_not_watched_any_more(
     """Or else the next socket that gets its number, a knock port's perhaps, is never heard."""
 
     async def main() -> None:
-        monkeypatch.setattr(firewalld, "_FIRST_RETRY", 60)
+        monkeypatch.setattr(connection, "_FIRST_RETRY", 60)
         loop = asyncio.get_running_loop()
         async with FakeBus(tmp_path) as bus:
             bus.greeting = greeting
@@ -155,7 +156,7 @@ def test_a_bus_that_is_not_there_costs_no_descriptors(tmp_path: Path) -> None:
             await asyncio.sleep(0.3)
             assert open_descriptors() <= before + 1
             async with FakeBus(tmp_path):
-                await client.heard(Event.CAME)
+                await client.heard(FirewalldEvent.APPEARED)
 
     asyncio.run(main())
 
@@ -163,15 +164,15 @@ def test_a_bus_that_is_not_there_costs_no_descriptors(tmp_path: Path) -> None:
 def test_a_bus_that_hangs_up_is_come_back_to(tmp_path: Path) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             bus.silent.add("getRichRules")
             asked = asyncio.create_task(client.firewalld.rules("public"))
             await until(lambda: bus.called("getRichRules"))
             bus.hang_up()
             with pytest.raises(FirewallError) as raised:
                 await asked
-            assert raised.value.code == firewalld.UNREACHABLE
-            await client.heard(Event.CAME, Event.GONE, Event.CAME)
+            assert raised.value.code == error_codes.UNREACHABLE
+            await client.heard(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED, FirewalldEvent.APPEARED)
 
     asyncio.run(main())
 
@@ -185,49 +186,55 @@ def test_firewalld_comes_and_goes(tmp_path: Path) -> None:
                 await asyncio.sleep(0.05)
                 with pytest.raises(FirewallError) as raised:
                     await client.firewalld.rules("public")
-                assert raised.value.code == firewalld.UNREACHABLE
+                assert raised.value.code == error_codes.UNREACHABLE
                 bus.own(True)
-                await client.heard(Event.CAME)
+                await client.heard(FirewalldEvent.APPEARED)
                 bus.own(False)
-                await client.heard(Event.CAME, Event.GONE)
+                await client.heard(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED)
                 assert not client.firewalld.present
 
     asyncio.run(main())
 
 
 SIGNALS = {
-    "a reload": (NAME, "Reloaded", "", [], Event.RELOADED),
-    "another default zone": (NAME, "DefaultZoneChanged", "s", ["external"], Event.ZONES_CHANGED),
-    "an interface": (f"{NAME}.zone", "InterfaceAdded", "ss", ["public", "eth1"], Event.ZONES_CHANGED),
-    "an interface gone": (f"{NAME}.zone", "InterfaceRemoved", "ss", ["public", "eth1"], Event.ZONES_CHANGED),
-    "a source": (f"{NAME}.zone", "SourceAdded", "ss", ["public", "10.0.0.0/8"], Event.ZONES_CHANGED),
-    "the permanent configuration": (f"{NAME}.config.zone", "Updated", "s", ["public"], Event.PERMANENT_CHANGED),
+    "a reload": (NAME, "Reloaded", "", [], FirewalldEvent.RELOADED),
+    "another default zone": (NAME, "DefaultZoneChanged", "s", ["external"], FirewalldEvent.ZONES_CHANGED),
+    "an interface": (f"{NAME}.zone", "InterfaceAdded", "ss", ["public", "eth1"], FirewalldEvent.ZONES_CHANGED),
+    "an interface gone": (f"{NAME}.zone", "InterfaceRemoved", "ss", ["public", "eth1"], FirewalldEvent.ZONES_CHANGED),
+    "a source": (f"{NAME}.zone", "SourceAdded", "ss", ["public", "10.0.0.0/8"], FirewalldEvent.ZONES_CHANGED),
+    "the permanent configuration": (
+        f"{NAME}.config.zone",
+        "Updated",
+        "s",
+        ["public"],
+        FirewalldEvent.PERMANENT_CHANGED,
+    ),
 }
 
 
 @pytest.mark.parametrize(("interface", "member", "signature", "body", "event"), SIGNALS.values(), ids=SIGNALS)
 def test_news_of_firewalld_is_passed_on(
-    tmp_path: Path, interface: str, member: str, signature: str, body: list[str], event: Event
+    tmp_path: Path, interface: str, member: str, signature: str, body: list[str], event: FirewalldEvent
 ) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             bus.signal(interface, member, signature, *body)
-            await client.heard(Event.CAME, event)
+            await client.heard(FirewalldEvent.APPEARED, event)
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize(("interface", "member", "signature", "body", "event"), SIGNALS.values(), ids=SIGNALS)
 def test_news_that_somebody_else_made_up_is_not(
-    tmp_path: Path, interface: str, member: str, signature: str, body: list[str], event: Event
+    tmp_path: Path, interface: str, member: str, signature: str, body: list[str], event: FirewalldEvent
 ) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             bus.signal(interface, member, signature, *body, sender=":1.666")
             bus.own(False)  # true, and behind it
-            await client.heard(Event.CAME, Event.GONE)
+            await client.heard(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED)
 
     asyncio.run(main())
 
@@ -242,10 +249,10 @@ def test_nobody_but_the_bus_tells_who_is_on_it(
 ) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             bus.signal(DBUS, "NameOwnerChanged", signature, *body, sender=":1.666", path="/x")
             assert await client.firewalld.rules("public") == []
-            assert client.events == [Event.CAME]
+            assert client.events == [FirewalldEvent.APPEARED]
 
     with caplog.at_level(logging.WARNING):
         asyncio.run(main())
@@ -253,15 +260,15 @@ def test_nobody_but_the_bus_tells_who_is_on_it(
 
 
 ERRORS = {
-    "a zone that is not": (f"{NAME}.Exception", "INVALID_ZONE: nowhere", firewalld.INVALID_ZONE),
+    "a zone that is not": (f"{NAME}.Exception", "INVALID_ZONE: nowhere", error_codes.INVALID_ZONE),
     "no right": (
         f"{NAME}.NotAuthorizedException",
         "Not Authorized: org.fedoraproject.FirewallD1.config",
-        firewalld.NOT_AUTHORIZED,
+        error_codes.NOT_AUTHORIZED,
     ),
-    "the bus says no": (f"{DBUS}.Error.AccessDenied", "Rejected send message", firewalld.NOT_AUTHORIZED),
-    "it is gone": (f"{DBUS}.Error.ServiceUnknown", "The name is not provided", firewalld.UNREACHABLE),
-    "it went meanwhile": (f"{DBUS}.Error.NoReply", "Message recipient disconnected", firewalld.UNREACHABLE),
+    "the bus says no": (f"{DBUS}.Error.AccessDenied", "Rejected send message", error_codes.NOT_AUTHORIZED),
+    "it is gone": (f"{DBUS}.Error.ServiceUnknown", "The name is not provided", error_codes.UNREACHABLE),
+    "it went meanwhile": (f"{DBUS}.Error.NoReply", "Message recipient disconnected", error_codes.UNREACHABLE),
     "it is starting": (f"{DBUS}.Error.UnknownMethod", 'No such method "addRichRule"', ""),
     "nothing said": (f"{NAME}.Exception", "", ""),
 }
@@ -271,7 +278,7 @@ ERRORS = {
 def test_an_answer_that_is_an_error_has_a_code_and_a_text(tmp_path: Path, name: str, text: str, code: str) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             bus.errors["addRichRule"] = (name, text)
             with pytest.raises(FirewallError) as raised:
                 await client.firewalld.add("public", RULE)
@@ -284,11 +291,11 @@ def test_an_answer_that_is_an_error_has_a_code_and_a_text(tmp_path: Path, name: 
 def test_no_answer_is_an_error_and_a_late_one_hurts_nobody(tmp_path: Path) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             bus.silent.add("addRichRule")
             with pytest.raises(FirewallError) as raised:
                 await client.firewalld.add("public", RULE)
-            assert raised.value.code == firewalld.UNANSWERED
+            assert raised.value.code == error_codes.UNANSWERED
             bus.silent.clear()
             assert await client.firewalld.rules("public") == []
 
@@ -312,7 +319,7 @@ def test_an_answer_of_the_wrong_kind_is_an_error_like_any_other(
 ) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             bus.replies[member] = (signature, body)
             with pytest.raises(FirewallError):
                 await ask(client.firewalld)
@@ -328,7 +335,7 @@ def test_an_answer_of_the_wrong_kind_is_an_error_like_any_other(
 def test_garbage_on_the_bus_is_an_error_or_no_answer_and_nothing_worse(tmp_path: Path, garbage: bytes) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             bus.silent.add("getRichRules")
             asked = asyncio.create_task(client.firewalld.rules("public"))
             await until(lambda: bus.called("getRichRules"))
@@ -347,11 +354,11 @@ def test_a_flood_of_signals_loses_no_answer(tmp_path: Path, monkeypatch: pytest.
     async def main() -> None:
         shorten_calls(monkeypatch, 5)
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             for _ in range(3000):
                 bus.signal(f"{NAME}.zone", "RichRuleAdded", "ssi", "public", RULE, 0)
             assert await client.firewalld.rules("public") == []
-            assert client.events == [Event.CAME], "rules of others are no news"
+            assert client.events == [FirewalldEvent.APPEARED], "rules of others are no news"
 
     asyncio.run(main())
 
@@ -359,7 +366,7 @@ def test_a_flood_of_signals_loses_no_answer(tmp_path: Path, monkeypatch: pytest.
 def test_whoever_calls_us_gets_an_error_and_does_no_harm(tmp_path: Path) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(Event.CAME)
+            await client.heard(FirewalldEvent.APPEARED)
             call = Message(
                 destination=":1.42", path=DBUS_PATH, interface="x.y", member="Boo", sender=":1.666", serial=7
             )
@@ -378,6 +385,6 @@ def test_what_cannot_be_a_bus_address_is_tried_again_and_never_ends_the_client(
             await asyncio.sleep(0.05)
             async with FakeBus(tmp_path) as bus:
                 monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
-                await client.heard(Event.CAME)
+                await client.heard(FirewalldEvent.APPEARED)
 
     asyncio.run(main())

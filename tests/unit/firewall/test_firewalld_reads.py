@@ -9,9 +9,9 @@ import pytest
 from dbus_next.signature import Variant
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall import firewalld
-from port_knocking_doors.firewall.exposure import ServiceSettings, ZoneSettings
+from port_knocking_doors.firewall import error_codes, firewalld
 from port_knocking_doors.firewall.firewalld import Firewalld
+from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from tests.helpers.fake_bus import NAME, FakeBus
 
 T = TypeVar("T")
@@ -108,7 +108,7 @@ def test_an_answer_of_the_wrong_kind_is_an_error_like_any_other(
     ("name", "text", "code"),
     [
         (f"{NAME}.Exception", "INVALID_RULE: no element, no action", None),
-        (f"{NAME}.NotAuthorizedException", "Not Authorized", firewalld.NOT_AUTHORIZED),
+        (f"{NAME}.NotAuthorizedException", "Not Authorized", error_codes.NOT_AUTHORIZED),
         (f"{NAME}.Exception", "ACCESS_DENIED: lockdown is on", "ACCESS_DENIED"),
     ],
 )
@@ -118,10 +118,10 @@ def test_the_right_is_tried_with_what_can_change_nothing(
     async def ask(bus: FakeBus, client: Firewalld) -> list[object]:
         bus.errors["removeRichRule"] = (name, text)
         if code is None:
-            await client.try_right()
+            await client.check_authorization()
         else:
             with pytest.raises(FirewallError) as caught:
-                await client.try_right()
+                await client.check_authorization()
             assert caught.value.code == code
         return [(call.member, call.body) for call in bus.calls]
 
@@ -137,4 +137,4 @@ def test_without_a_bus_there_is_one_error(tmp_path: Path, monkeypatch: pytest.Mo
 
     with pytest.raises(FirewallError) as caught:
         asyncio.run(main())
-    assert caught.value.code == firewalld.UNREACHABLE
+    assert caught.value.code == error_codes.UNREACHABLE

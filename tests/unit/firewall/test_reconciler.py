@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall import firewalld, reconciler
-from port_knocking_doors.firewall.firewalld import Event
+from port_knocking_doors.firewall import error_codes, reconciler
+from port_knocking_doors.firewall.firewalld import FirewalldEvent
 from port_knocking_doors.firewall.reconciler import Placement, RuleReconciler, ZoneRule
 from port_knocking_doors.firewall.zones import Zones
 from tests.helpers.fake_bus import DBUS, NAME, FakeBus, shorten_calls
@@ -187,8 +187,8 @@ def test_who_may_not_change_rules_is_told_what_is_missing(
     bus: FakeBus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, user: str, said: str, expected: str
 ) -> None:
     monkeypatch.setattr(reconciler, "_user", lambda: user)
-    action = f"{firewalld.NAME}.config"
-    bus.errors["addRichRule"] = (f"{firewalld.NAME}.NotAuthorizedException", f"Not Authorized{said}: {action}")
+    action = f"{NAME}.config"
+    bus.errors["addRichRule"] = (f"{NAME}.NotAuthorizedException", f"Not Authorized{said}: {action}")
 
     async def story(keeper: RuleReconciler, told: Story) -> None:
         keeper.set_desired("a", always(ZoneRule("public", rule(1))))
@@ -396,7 +396,7 @@ class FakeFirewalld:
 
     latest: "FakeFirewalld"
 
-    def __init__(self, on_event: Callable[[Event], None]) -> None:
+    def __init__(self, on_event: Callable[[FirewalldEvent], None]) -> None:
         FakeFirewalld.latest = self
         self._on_event = on_event
         self._turn = asyncio.Lock()
@@ -415,18 +415,18 @@ class FakeFirewalld:
     def come(self) -> None:
         if not self.present:
             self.present = True
-            self._on_event(Event.CAME)
+            self._on_event(FirewalldEvent.APPEARED)
 
     def go(self) -> None:
         if self.present:
             self.present = False
             self.lose(set(self.actual))
-            self._on_event(Event.GONE)
+            self._on_event(FirewalldEvent.DISAPPEARED)
 
     def reload(self) -> None:
         if self.present:
             self.lose(set(self.actual))
-            self._on_event(Event.RELOADED)
+            self._on_event(FirewalldEvent.RELOADED)
 
     def lose(self, rules: set[ZoneRule]) -> None:
         self.lost |= rules & self.actual
@@ -435,22 +435,22 @@ class FakeFirewalld:
     async def _call(self, act: Callable[[], T]) -> T:
         async with self._turn:
             if not self.present:
-                raise FirewallError("gone", firewalld.UNREACHABLE)
+                raise FirewallError("gone", error_codes.UNREACHABLE)
             fault = self.faults.pop(0) if self.faults else ""
             await asyncio.sleep(0.005)
             if not self.present:
-                raise FirewallError("gone", firewalld.UNREACHABLE)
+                raise FirewallError("gone", error_codes.UNREACHABLE)
             while self.late:
                 self.late.pop(0)()
             if fault in ("unanswered", "unanswered and done later"):
                 if fault == "unanswered and done later":
                     self.late.append(act)  # type: ignore[arg-type]
                 await asyncio.sleep(5)
-                raise FirewallError("no answer", firewalld.UNANSWERED)
+                raise FirewallError("no answer", error_codes.UNANSWERED)
             if fault == "done and unanswered":
                 act()
                 await asyncio.sleep(5)
-                raise FirewallError("no answer", firewalld.UNANSWERED)
+                raise FirewallError("no answer", error_codes.UNANSWERED)
             if fault:
                 raise FirewallError(fault, fault)
             return act()
@@ -471,13 +471,13 @@ class FakeFirewalld:
         try:
             await self._call(lambda: self.actual.discard(ZoneRule(zone, text)))
         except FirewallError as error:
-            if error.code == firewalld.INVALID_ZONE:
+            if error.code == error_codes.INVALID_ZONE:
                 self.reload()  # no zone goes in another way, and its rules go with it
             raise
         finally:
             self.leaving.discard(ZoneRule(zone, text))
 
-    async def answer(self) -> None:
+    async def wait_for_answer(self) -> None:
         await self._call(lambda: None)
 
     async def permanent_rules(self) -> dict[str, list[str]]:

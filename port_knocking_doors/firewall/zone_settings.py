@@ -1,0 +1,33 @@
+"""What firewalld's zones, policies and services are made of, as far as it matters for incoming packets."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ZoneSettings:
+    """What a zone or a policy is made of, as far as it matters for incoming packets."""
+
+    name: str
+    target: str = "default"
+    services: tuple[str, ...] = ()
+    ports: tuple[tuple[str, str], ...] = ()
+    """Port or range, such as `1000-2000`, and protocol."""
+    source_ports: tuple[tuple[str, str], ...] = ()
+    protocols: tuple[str, ...] = ()
+    rich_rules: tuple[str, ...] = ()
+    is_policy: bool = False
+
+    def __str__(self) -> str:
+        return f"{'policy' if self.is_policy else 'zone'} {self.name}"
+
+
+@dataclass(frozen=True)
+class ServiceSettings:
+    """A service's definition; `includes` are names of others (firewalld.service(5))."""
+
+    ports: tuple[tuple[str, str], ...] = ()
+    source_ports: tuple[tuple[str, str], ...] = ()
+    protocols: tuple[str, ...] = ()
+    includes: tuple[str, ...] = ()
+    limited: bool = False
+    """Whether it is for packets to certain addresses only."""
