@@ -106,8 +106,34 @@ class Scope:
 
 
 @dataclass(frozen=True)
-class Command:
-    """What runs when a sequence is complete, in a shell, with %IP% replaced by the knocker's address."""
+class Opening:
+    """What an access opens; a class for each kind, and an opener for each class."""
+
+    def opened_ports(self) -> tuple[Port, ...]:
+        """The ports that the knocker connects to; empty where it only runs something."""
+        return ()
+
+    def describe(self, access: str) -> str:
+        """The opening in a few words; `access` is the name of the access that it belongs to."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class PortOpening(Opening):
+    """Ports of this host, opened in the firewall."""
+
+    ports: tuple[Port, ...]
+
+    def opened_ports(self) -> tuple[Port, ...]:
+        return self.ports
+
+    def describe(self, access: str) -> str:  # noqa: ARG002 the ports say it all
+        return ", ".join(map(str, self.ports))
+
+
+@dataclass(frozen=True)
+class CommandOpening(Opening):
+    """Commands run by a shell, with %IP% replaced by the knocker's address."""
 
     start: str
     stop: str = ""
@@ -117,31 +143,80 @@ class Command:
     """`start` for a knocker with an IPv6 address; None for the same, empty for none."""
     stop6: str | None = None
 
+    def describe(self, access: str) -> str:
+        return f"{access}'s command"
+
     def start_for(self, address: Address) -> str:
-        """What opens for this address, empty for nothing; %IP% is still to be replaced."""
+        """The command that opens for this address, empty for none; %IP% is not replaced yet."""
         return self.start if address.version == 4 or self.start6 is None else self.start6
 
     def stop_for(self, address: Address) -> str:
-        """What closes for this address, empty for nothing; %IP% is still to be replaced."""
+        """The command that closes for this address, empty for none; %IP% is not replaced yet."""
         return self.stop if address.version == 4 or self.stop6 is None else self.stop6
 
 
 @dataclass(frozen=True)
+class Access:
+    """What may be opened for one address: granted by a completed sequence, or by hand."""
+
+    name: str = ""
+    """Of the sequence that grants it."""
+    openings: tuple[Opening, ...] = ()
+    duration: float = 10.0
+    """Seconds that a door to ports stays open."""
+
+    @classmethod
+    def of(
+        cls, name: str, ports: tuple[Port, ...] = (), duration: float = 10.0, command: CommandOpening | None = None
+    ) -> "Access":
+        """The access to these ports, with this command; either may be left out."""
+        openings: list[Opening] = [PortOpening(ports)] if ports else []
+        return cls(name, (*openings, *([command] if command is not None else [])), duration)
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """All ports of this host that it opens."""
+        return tuple(port for opening in self.openings for port in opening.opened_ports())
+
+    @property
+    def command(self) -> CommandOpening | None:
+        """The commands that it runs, if any."""
+        return next((opening for opening in self.openings if isinstance(opening, CommandOpening)), None)
+
+
+class Origin(Enum):
+    """What asked for an access."""
+
+    KNOCK = "knock"
+    CONTROL = "control"  # an administrator, over the control socket
+
+
+@dataclass(frozen=True)
+class AccessRequest:
+    """One access asked for by one address: proven, and not yet granted."""
+
+    source: Address
+    interface: str
+    """Name of the interface that the knock arrived on; empty where it is not known."""
+    access: Access
+    when: float
+    """Seconds of `clock.now`."""
+    origin: Origin = Origin.KNOCK
+
+
+@dataclass(frozen=True)
 class Sequence:
-    """Named, ordered steps and what they open. `steps` stay out of every representation: they are the secret."""
+    """Named, ordered steps, and the access that they grant. No representation shows `steps`: they are the secret."""
 
     name: str
     steps: tuple[Step, ...] = field(repr=False)
-    opens: tuple[Port, ...] = ()
-    duration: float = 10.0
-    """Seconds that a door stays open."""
+    access: Access = Access()
     lifetime: float = math.inf
     """Seconds after its last knock at which a knocker starts anew."""
     timeout: float = math.inf
     """Seconds after its first knock at which a knocker starts anew."""
     traps: int = 0
     """How many ports of each of its protocols count as wrong knocks between two steps."""
-    command: Command | None = None
     listened: bool = False
     """Whether sockets hear it, and not the sniffer."""
     dialect: Dialect = Dialect.NATIVE
@@ -190,13 +265,15 @@ class Settings:
 
 @dataclass(frozen=True)
 class Door:
-    """Ports open for one address. The same address by another interface is another door: it may be another zone's."""
+    """One opening of an access, for one address. The same address on another interface is another door: it may be in
+    another zone."""
 
     address: Address
     interface: str
-    """Name of the interface that the knock came in by; empty where it is not known."""
-    sequence: str
-    """Name of the sequence that opened it."""
-    ports: tuple[Port, ...] = ()
-    command: Command | None = None
-    """What was run instead of, or beside, opening ports."""
+    """Name of the interface that the knock arrived on; empty where it is not known, or makes no difference."""
+    access: str
+    """Name of the access."""
+    opening: Opening
+
+    def __str__(self) -> str:
+        return self.opening.describe(self.access)

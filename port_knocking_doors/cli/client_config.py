@@ -43,5 +43,5 @@ def _port(settings: "Settings", name: Optional[str]) -> Optional[int]:
     """The first TCP port that the sequence opens, if it opens any."""
     from port_knocking_doors.model import Protocol
 
-    opened = [one.opens for one in settings.sequences if one.name == name] or [settings.guarded_ports]
+    opened = [one.access.ports for one in settings.sequences if one.name == name] or [settings.guarded_ports]
     return next((port.number for port in opened[0] if port.protocol is Protocol.TCP), None)

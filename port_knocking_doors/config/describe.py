@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Sequence, Step
+from port_knocking_doors.model import ALL_FLAGS, CommandOpening, Dialect, Flags, Protocol, Sequence, Step
 
 
 def in_words(sequence: Sequence) -> str:
@@ -14,11 +14,12 @@ def in_words(sequence: Sequence) -> str:
         mask, value = sequence.flags
         lines.append(f"each TCP step of theirs {flags_in_words(value, mask)}")
     lines += _reach_in_words(sequence)
-    if sequence.opens:
-        lines.append(f"opens {', '.join(map(str, sequence.opens))} for {sequence.duration:g} s")
-    if sequence.command:
-        lines += _command_in_words(sequence.command)
-    elif not sequence.opens:
+    access = sequence.access
+    if access.ports:
+        lines.append(f"opens {', '.join(map(str, access.ports))} for {access.duration:g} s")
+    if access.command:
+        lines += _command_in_words(access.command)
+    elif not access.ports:
         lines.append("neither opens nor runs anything")
     lines.append(f"{sequence.traps or 'no'} traps")
     kind = "" if sequence.dialect is Dialect.NATIVE else f", as {sequence.dialect.value} hears it"
@@ -36,7 +37,7 @@ def _reach_in_words(sequence: Sequence) -> Iterator[str]:
         yield "hears IPv4 alone"
 
 
-def _command_in_words(command: Command) -> Iterator[str]:
+def _command_in_words(command: CommandOpening) -> Iterator[str]:
     """What runs for an IPv4 address, and then for an IPv6 address where that is something else."""
     apart = (command.start6, command.stop6) != (None, None)
     ways = [("for IPv4 ", command.start, command.stop)] if apart else [("", command.start, command.stop)]

@@ -23,7 +23,7 @@ from ipaddress import ip_address
 from port_knocking_doors.config import readers
 from port_knocking_doors.config.reader_types import Whole, shown
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import Address, Command, Dialect, Flags, Protocol, Scope, Sequence, Step
+from port_knocking_doors.model import Access, Address, CommandOpening, Dialect, Flags, Protocol, Scope, Sequence, Step
 
 STEPS_MAX = 32
 SEQ_TIMEOUT = 25.0
@@ -170,8 +170,8 @@ class _Door:
         return Sequence(
             name=self.name,
             steps=_with_flags(self.steps, self.flags, self.mask),
+            access=Access.of(self.name, command=self._command()),
             timeout=self.timeout,
-            command=self._command(),
             dialect=Dialect.KNOCKD,
             group=path,
             flags=(self.mask, self.flags),
@@ -179,14 +179,14 @@ class _Door:
             one_time=self.one_time,
         )
 
-    def _command(self) -> Command | None:
+    def _command(self) -> CommandOpening | None:
         start, stop = self.commands.get("start", ""), self.commands.get("stop", "")
         start6, stop6 = self.commands.get("start6"), self.commands.get("stop6")
         if not start and not start6:
             return None
         if not start:
-            return Command("", "", self.delay, start6, stop if stop6 is None else stop6)
-        return Command(start, stop, self.delay, start6, "" if start6 == "" else stop6)
+            return CommandOpening("", "", self.delay, start6, stop if stop6 is None else stop6)
+        return CommandOpening(start, stop, self.delay, start6, "" if start6 == "" else stop6)
 
 
 _NAMES = {

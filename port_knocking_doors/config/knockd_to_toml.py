@@ -13,7 +13,7 @@ from port_knocking_doors.config import native, readers, render
 from port_knocking_doors.config.describe import flags_in_words
 from port_knocking_doors.config.reader_types import Seconds
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import ALL_FLAGS, Command, Flags, Port, Protocol, Sequence, Step
+from port_knocking_doors.model import ALL_FLAGS, Access, CommandOpening, Flags, Port, Protocol, Sequence, Step
 
 _HEAD = """\
 # Sequences for the project's own file, made from knockd's. They show the steps: keep them at mode 0600.
@@ -77,8 +77,9 @@ def _draft(sequence: Sequence, taken: set[str]) -> _Draft:
     except ConfigError:
         draft = replace(draft, traps=0)
         notes.append("The ports are neighbours: no trap has room between them, and a scan may open this door.")
-    if sequence.command is not None:
-        draft = _with_command(draft, sequence.command, notes)
+    if sequence.access.command is not None:
+        access = _access(name, sequence.access.command, notes)
+        draft = replace(draft, access=access)
     return _Draft(draft, notes)
 
 
@@ -89,8 +90,8 @@ def _check(draft: _Draft, earlier: list[Sequence]) -> None:
         raise ConfigError("it has one-time sequences; import knockd's file for them")
     readers.sequence_name(sequence.name)
     readers.knock_steps([readers.knock_step.spell(step) for step in sequence.steps])
-    if sequence.command is not None:
-        for line in (sequence.command.start, sequence.command.stop or "none"):
+    if command := sequence.access.command:
+        for line in (command.start, command.stop or "none"):
             readers.shell_command(line)
     native.check_sequence(sequence, earlier, lambda *_: "")
 
@@ -143,19 +144,19 @@ class _Passage:
     """After which firewalld itself undoes it."""
 
 
-def _with_command(draft: Sequence, command: Command, notes: list[str]) -> Sequence:
-    """The draft with ports that it opens, or with commands where these say something else."""
+def _access(name: str, command: CommandOpening, notes: list[str]) -> Access:
+    """The access with the ports that the command opens, or with the command where that does something else."""
     passage = _passage(command)
     if passage is not None:
         ports, seconds = passage
         if not command.start6:
             notes.append("The command is for IPv4 addresses alone; here the door opens for those of IPv6, too.")
         notes.append(f"Instead of: {command.start}")
-        return replace(draft, opens=ports, duration=seconds)
+        return Access.of(name, ports, seconds)
     apart = _apart(command)
     if apart is None:
         notes.append("The commands for IPv6 are not here: write a script that tells the addresses apart.")
-        apart = Command(command.start, command.stop, command.delay)
+        apart = CommandOpening(command.start, command.stop, command.delay)
     elif command.start6 is not None or command.stop6 is not None:
         notes.append("One command for both kinds of addresses: IPv6 has a colon in it.")
     half = None if command.stop else _half(command.start)
@@ -168,10 +169,11 @@ def _with_command(draft: Sequence, command: Command, notes: list[str]) -> Sequen
     delay = min(apart.delay, Seconds(low=0).high)
     if apart.stop and delay != apart.delay:
         notes.append(f"knockd waits {apart.delay:g} s before it runs the stop command.")
-    return replace(draft, command=Command(apart.start, apart.stop, delay) if apart.stop else Command(apart.start))
+    run = CommandOpening(apart.start, apart.stop, delay) if apart.stop else CommandOpening(apart.start)
+    return Access.of(name, command=run)
 
 
-def _passage(command: Command) -> tuple[tuple[Port, ...], float] | None:
+def _passage(command: CommandOpening) -> tuple[tuple[Port, ...], float] | None:
     """What the commands open and for how long, if that is all they do, and the same for both kinds of addresses."""
     ways = [(command.start, command.stop)]
     if command.start6:
@@ -284,15 +286,15 @@ def _ports(texts: list[str]) -> tuple[Port, ...] | None:
         return None
 
 
-def _apart(command: Command) -> Command | None:
+def _apart(command: CommandOpening) -> CommandOpening | None:
     """Commands that do for either kind of address what the four did; None where a shell could not tell them apart."""
     if command.start6 is None and command.stop6 is None:
-        return Command(command.start, command.stop, command.delay)
+        return CommandOpening(command.start, command.stop, command.delay)
     start6 = command.start if command.start6 is None else command.start6
     stop6 = command.stop if command.stop6 is None else command.stop6
     if any("#" in line or line.endswith(";") for line in (command.start, command.stop, start6, stop6)):
         return None  # behind them, what has to follow would be a comment, or a mistake
-    return Command(_case(start6, command.start), _case(stop6, command.stop), command.delay)
+    return CommandOpening(_case(start6, command.start), _case(stop6, command.stop), command.delay)
 
 
 def _case(six: str, four: str) -> str:

@@ -50,7 +50,7 @@ def opening_warnings(settings: Settings, source: str) -> Iterator[str]:
 
 def sniffed_warnings(settings: Settings, file: str, served: Collection[Port]) -> Iterator[str]:
     """What is unwise about the sniffed sequences, by their names."""
-    opened = {*settings.guarded_ports, *(port for sequence in settings.sequences for port in sequence.opens)}
+    opened = {*settings.guarded_ports, *(port for sequence in settings.sequences for port in sequence.access.ports)}
     # The daemon itself serves the knock ports of the opening sequence; it may be running now.
     own = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
     busy = {*served} - opened - own

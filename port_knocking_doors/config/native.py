@@ -48,7 +48,7 @@ def places(text: str, path: str) -> dict[str, str]:
 
 def check(settings: Settings) -> None:
     """Check what no single key can know. Raises `ConfigError` without a place, with the field that is to blame."""
-    ports = max(len(opens) for opens in (settings.guarded_ports, *(one.opens for one in settings.sequences)))
+    ports = max(len(opens) for opens in (settings.guarded_ports, *(one.access.ports for one in settings.sequences)))
     rules = settings.max_open_doors * ports
     if rules > RULES_MAX:
         problem = f"{settings.max_open_doors} open doors of {ports} ports need {rules} firewall rules"
@@ -113,7 +113,7 @@ def check_room_for_traps(sequence: Sequence) -> None:
 def check_sequence(sequence: Sequence, earlier: list[Sequence], place: _Place) -> None:
     """Check what no key of a sequence can know by itself. The messages have names for sequences, never steps."""
     name = sequence.name
-    if not sequence.opens and sequence.command is None:
+    if not sequence.access.openings:
         raise ConfigError(f"sequence {name} neither opens nor runs anything, expected open or start_command", place())
     try:
         check_room_for_traps(sequence)

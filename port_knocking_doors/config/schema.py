@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from port_knocking_doors.config import readers
 from port_knocking_doors.config.reader_types import Reader, Seconds, Tables, Whole
-from port_knocking_doors.model import Command, Flags, Port, Protocol, Sequence, Step
+from port_knocking_doors.model import Access, CommandOpening, Flags, Port, Protocol, Sequence, Step
 
 RULES_MAX = 65536
 """How many firewall rules the doors may need at most: open doors times the ports of one."""
@@ -48,14 +48,15 @@ class Entry:
 
     @classmethod
     def of(cls, sequence: Sequence) -> "Entry":
-        command = sequence.command
+        access = sequence.access
+        command = access.command
         return cls(
             name=sequence.name,
             steps=sequence.steps,
             timeout=sequence.timeout,
             traps=sequence.traps,
-            open=sequence.opens or None,
-            duration=sequence.duration,
+            open=access.ports or None,
+            duration=access.duration,
             start_command=command.start if command else None,
             stop_command=command.stop or None if command else None,
             command_delay=command.delay if command and command.stop else cls.command_delay,
@@ -64,17 +65,15 @@ class Entry:
     def sequence(self) -> Sequence:
         command = None
         if self.start_command is not None:
-            command = Command(self.start_command)
+            command = CommandOpening(self.start_command)
             if self.stop_command is not None:
-                command = Command(self.start_command, self.stop_command, self.command_delay)
+                command = CommandOpening(self.start_command, self.stop_command, self.command_delay)
         return Sequence(
             name=self.name,
             steps=self.steps,
-            opens=self.open or (),
-            duration=self.duration,
+            access=Access.of(self.name, self.open or (), self.duration, command),
             timeout=self.timeout,
             traps=self.traps,
-            command=command,
         )
 
 

@@ -20,7 +20,7 @@ from typing import Any
 from port_knocking_doors.config import readers
 from port_knocking_doors.config.reader_types import Seconds, shown
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import Command, Dialect, Sequence
+from port_knocking_doors.model import Access, CommandOpening, Dialect, Sequence
 
 DELAY = 30.0
 """Seconds from `start_command` to `stop_command` where the file does not say."""
@@ -82,14 +82,14 @@ def read(text: str, path: str) -> tuple[tuple[Sequence, ...], tuple[ConfigError,
 
 def _sequence(block: _Block, path: str) -> Sequence:
     found = block.found
-    command = Command(found["start_command"])
+    command = CommandOpening(found["start_command"])
     if "stop_command" in found:
-        command = Command(found["start_command"], found["stop_command"], found.get("command_delay", DELAY))
+        command = CommandOpening(found["start_command"], found["stop_command"], found.get("command_delay", DELAY))
     return Sequence(
         name=block.name,
         steps=found["sequence"],
+        access=Access.of(block.name, command=command),
         timeout=found["timeout"],
-        command=command,
         dialect=Dialect.TPORTKNOCKD,
         group=path,
     )

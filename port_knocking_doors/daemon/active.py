@@ -11,7 +11,7 @@ from port_knocking_doors.config.readers import RESERVED_NAME
 from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.knocks import traps
 from port_knocking_doors.knocks.table import KnockerTable
-from port_knocking_doors.model import Port, Protocol, Sequence, Settings, Step
+from port_knocking_doors.model import Access, Port, Protocol, Sequence, Settings, Step
 from port_knocking_doors.system import one_time_file
 from port_knocking_doors.system.listening_ports import ephemeral_ports, listening_ports
 
@@ -74,8 +74,7 @@ def sequences_of(settings: Settings) -> tuple[Sequence, ...]:
     main = Sequence(
         name=RESERVED_NAME,
         steps=tuple(Step(Protocol.UDP, port) for port in settings.opening_sequence),
-        opens=settings.guarded_ports,
-        duration=settings.door_duration,
+        access=Access.of(RESERVED_NAME, settings.guarded_ports, settings.door_duration),
         lifetime=settings.knocker_lifetime,
         listened=True,
     )
@@ -87,6 +86,6 @@ def _knockers(settings: Settings, sniffed: tuple[Sequence, ...]) -> KnockerTable
     laid = {}
     if any(sequence.traps for sequence in sniffed):
         listened = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
-        opened = {port for one in sequences for port in one.opens}
+        opened = {port for one in sequences for port in one.access.ports}
         laid = traps.choose_traps(sniffed, listened | opened | listening_ports(), ephemeral_ports(), SystemRandom())
     return KnockerTable(sequences, settings.ignoring_period, settings.max_knockers, laid)

@@ -33,7 +33,17 @@ from port_knocking_doors.firewall.reconciler import RuleReconciler, ZoneRule
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.knocks.table import Judge, KnockerTable, Outcome, Verdict
 from port_knocking_doors.knocks.timeouts import AttemptTimeouts
-from port_knocking_doors.model import Address, Dialect, Door, Port, Protocol, Sequence, Settings
+from port_knocking_doors.model import (
+    Address,
+    CommandOpening,
+    Dialect,
+    Door,
+    Port,
+    PortOpening,
+    Protocol,
+    Sequence,
+    Settings,
+)
 from port_knocking_doors.system import firewalld_service, one_time_file
 from port_knocking_doors.system.clock import now, wait_at_most
 from port_knocking_doors.system.crash_guard import CrashGuard
@@ -158,7 +168,7 @@ class Daemon:
     async def _look_for_ways(self, zones: Zones) -> None:
         """Say loudly which guarded ports firewalld lets through without a knock: the commonest mistake."""
         settings = self._settings
-        guarded = dict.fromkeys(port for sequence in sequences_of(settings) for port in sequence.opens)
+        guarded = dict.fromkeys(port for sequence in sequences_of(settings) for port in sequence.access.ports)
         looked_at = dict.fromkeys((*([settings.zone] if settings.zone else []), *zones.external()))
         with suppress(FirewallError):  # what is wrong with firewalld, the doorkeeper tells
             all_rules, services = await self._keeper.firewalld.firewall(looked_at)
@@ -301,20 +311,24 @@ class Daemon:
                 self._herald.on_disabled(sequence.name)
 
     def _open(self, address: Address, interface: str, sequence: Sequence, when: float) -> None:
-        if sequence.opens:
-            door = Door(address, interface, sequence.name, sequence.opens)
-            if self._admit(door, when, sequence.duration):
-                self._begin_anew(door)
-                self._keeper.set_desired(door, lambda zones: self._door_rules(door, zones))
-                if not self._keeper.present:
-                    self._teller.on_waiting(door)
-        if sequence.command is not None:
-            door = Door(address, "", sequence.name, command=sequence.command)
-            # The delay counts from the end of the start command, which is not known yet.
-            delay = sequence.command.delay if door in self._doors else math.inf
-            # Without a stop command nothing is open afterwards: it runs each time.
-            if self._commands and (not sequence.command.stop_for(address) or self._admit(door, when, delay)):
-                self._commands.start(door)
+        access = sequence.access
+        for opening in access.openings:
+            if isinstance(opening, CommandOpening):
+                door = Door(address, "", access.name, opening)
+                # The delay counts from the end of the start command, which is not known yet.
+                delay = opening.delay if door in self._doors else math.inf
+                # Without a stop command nothing is open afterwards: it runs each time.
+                if self._commands and (not opening.stop_for(address) or self._admit(door, when, delay)):
+                    self._commands.start(door)
+            else:
+                self._open_ports(Door(address, interface, access.name, opening), when, access.duration)
+
+    def _open_ports(self, door: Door, when: float, duration: float) -> None:
+        if self._admit(door, when, duration):
+            self._begin_anew(door)
+            self._keeper.set_desired(door, lambda zones: self._door_rules(door, zones))
+            if not self._keeper.present:
+                self._teller.on_waiting(door)
 
     def _admit(self, door: Door, when: float, duration: float) -> bool:
         """Whether the door is to be opened now; where it is open already, its deadline moves."""
@@ -361,10 +375,10 @@ class Daemon:
 
     def on_started(self, door: Door) -> None:
         """Its start command has ended: now its time runs."""
-        assert door.command is not None
+        assert isinstance(door.opening, CommandOpening)
         if self._doors.close(door):
             self._counts["opened"] += 1
-            self._doors.open(door, now() + door.command.delay)
+            self._doors.open(door, now() + door.opening.delay)
             self._arm()
 
     def on_refused(self, door: Door) -> None:
@@ -373,12 +387,12 @@ class Daemon:
 
     def on_command(self, door: Door, line: str) -> None:
         """A start or stop command begins."""
-        self._herald.on_command(door.sequence, line)
+        self._herald.on_command(door.access, line)
 
     def on_status(self, door: Door, status: int) -> None:
         """A start or stop command has ended."""
         if status:
-            self._herald.on_status(door.sequence, status)
+            self._herald.on_status(door.access, status)
 
     # Deadlines. ------------------------------------------------------------------------------------------------------
 
@@ -396,7 +410,7 @@ class Daemon:
     def _on_deadline(self) -> None:
         when = now()
         for door in self._doors.due(when):
-            if door.command is None and door not in self._confirmed:
+            if isinstance(door.opening, PortOpening) and door not in self._confirmed:
                 self._teller.on_never_opened(door)
             self._shut(door)
         for source, sequence in self._lapses.due(when):
@@ -407,11 +421,11 @@ class Daemon:
 
     def _shut(self, door: Door) -> None:
         """Undo what opened a door that is out of the table."""
-        if door.command is None:
+        if isinstance(door.opening, PortOpening):
             self._keeper.clear(door)
         elif self._commands is not None:
             self._counts["closed"] += 1
-            self._herald.on_stop(door.address, door.sequence)
+            self._herald.on_stop(door.address, door.access)
             self._commands.stop(door)
 
     # The configuration, again. ---------------------------------------------------------------------------------------
@@ -481,18 +495,18 @@ class Daemon:
             what = f"sequence {name!r}" if name else "opening sequence"
             raise ConfigError(f"there is no {what}, expected one of: {', '.join(sorted(sequences))}")
         # A door that is open from a knock is prolonged where it is, and none beside it opened in another zone.
-        standing = (door.interface for door in self._doors_of(address, sequence) if door.ports)
+        standing = (door.interface for door in self._doors_of(address, sequence) if door.interface)
         self._open(address, next(standing, ""), sequence, now())
         self._arm()
         await self._calm()
         opened = self._doors_of(address, sequence)
-        if sequence.opens and not any(door.ports for door in opened):
+        if sequence.access.ports and not any(isinstance(door.opening, PortOpening) for door in opened):
             raise DoorsError("not opened: as many doors are open as may be (max_open_doors), or it is closed again")
         return [self._insight.of_door(door) for door in opened]
 
     def _doors_of(self, address: Address, sequence: Sequence) -> list[Door]:
         """Its rules, and its command: each is a door of its own."""
-        return [door for door in self._doors if (door.address, door.sequence) == (address, sequence.name)]
+        return [door for door in self._doors if (door.address, door.access) == (address, sequence.name)]
 
     async def close(self, address: Address | None) -> CloseResult:
         doors = [door for door in self._doors if address in (None, door.address)]
@@ -501,7 +515,10 @@ class Daemon:
             self._shut(door)
         self._arm()
         settled = await self._calm()
-        return CloseResult(len(doors), sum(door in self._confirmed or not (settled or door.command) for door in doors))
+        return CloseResult(
+            len(doors),
+            sum(door in self._confirmed or not (settled or isinstance(door.opening, CommandOpening)) for door in doors),
+        )
 
     def forget(self, address: Address) -> bool:
         return self._knockers.forget(address.packed)

@@ -105,14 +105,13 @@ class EventLog:
         where = ", ".join(zones)
         extra = _about(LogEvent.OPENED, door, zone=where, seconds=round(left, 3))
         text = "%s: opened %s in zone %s for %.3g s"
-        logger.info(text, door.address, ports_text(door.ports), where, left, extra=extra)
+        logger.info(text, door.address, door, where, left, extra=extra)
 
     def on_prolonged(self, door: Door, duration: float | None, when: float) -> None:
         """It is open already, and stays so for so many seconds (None: nobody knows yet)."""
         if self._prolonged.admits(when):
             extra = _about(LogEvent.PROLONGED, door, seconds=None if duration is None else round(duration, 3))
-            what = f"{door.sequence}'s command" if door.command is not None else ports_text(door.ports)
-            self._prolonged.say("%s: prolonged %s", door.address, what, extra=extra)
+            self._prolonged.say("%s: prolonged %s", door.address, door, extra=extra)
 
     def on_refused(self, door: Door, doors: int, when: float) -> None:
         """It is not opened, as so many are open."""
@@ -123,7 +122,7 @@ class EventLog:
 
     def on_closed(self, door: Door) -> None:
         """firewalld has removed its rules."""
-        logger.info("%s: closed %s", door.address, ports_text(door.ports), extra=_about(LogEvent.CLOSED, door))
+        logger.info("%s: closed %s", door.address, door, extra=_about(LogEvent.CLOSED, door))
 
     def on_never_opened(self, door: Door) -> None:
         """Its time is over, and firewalld never had its rules."""
@@ -157,5 +156,5 @@ def _text(source: bytes) -> str:
 
 
 def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
-    ports = tuple(map(str, door.ports)) or None
-    return event_fields(event, address=door.address, sequence=door.sequence, ports=ports, **more)
+    ports = tuple(map(str, door.opening.opened_ports())) or None
+    return event_fields(event, address=door.address, sequence=door.access, ports=ports, **more)

@@ -22,7 +22,7 @@ from port_knocking_doors.daemon.active import sequences_of
 from port_knocking_doors.doors.table import DoorTable
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.knocks.table import KnockerTable
-from port_knocking_doors.model import Door, FirewalldState
+from port_knocking_doors.model import Door, FirewalldState, PortOpening
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.instance import has_rules
 
@@ -92,8 +92,8 @@ class StatusCollector:
         left = (self._doors.until(door) or when) - when
         return DoorStatus(
             address=str(door.address),
-            sequence=door.sequence,
-            opens=tuple(map(str, door.ports)),
+            sequence=door.access,
+            opens=tuple(map(str, door.opening.opened_ports())),
             interface=door.interface,
             zones=self._confirmed.get(door, ()),
             standing=Standing.OPEN if self._is_open(door) else Standing.WAITING,
@@ -102,4 +102,4 @@ class StatusCollector:
 
     def _is_open(self, door: Door) -> bool:
         """Whether firewalld confirmed it, or its start command has ended."""
-        return door in self._confirmed if door.command is None else self._doors.until(door) != math.inf
+        return door in self._confirmed if isinstance(door.opening, PortOpening) else self._doors.until(door) != math.inf

@@ -24,7 +24,7 @@ def _opened_by(settings: Settings) -> dict[Port, str]:
     """The guarded ports, with whose they are."""
     guarded = dict.fromkeys(settings.guarded_ports, _MAIN)
     for sequence in settings.sequences:
-        for port in sequence.opens:
+        for port in sequence.access.ports:
             guarded.setdefault(port, f"sequence {sequence.name}")
     return guarded
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from port_knocking_doors.model import Address, Door
+from port_knocking_doors.model import Address, CommandOpening, Door
 from port_knocking_doors.system import instance
 from port_knocking_doors.system.clock import now, readable
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
@@ -80,7 +80,12 @@ def pending_directory(priority: int) -> Path:
 
 
 def _has_stop(door: Door) -> bool:
-    return door.command is not None and door.command.stop_for(door.address) != ""
+    return _commands_of(door).stop_for(door.address) != ""
+
+
+def _commands_of(door: Door) -> CommandOpening:
+    assert isinstance(door.opening, CommandOpening)
+    return door.opening
 
 
 class CommandRunner:
@@ -106,7 +111,7 @@ class CommandRunner:
             if self._refused.admits(now()):
                 extra = _about(LogEvent.COMMAND_REFUSED, door, reason="too many commands wait")
                 text = "%s: %s: not started, %d commands wait already"
-                logger.error(text, door.address, door.sequence, QUEUE, extra=extra)
+                logger.error(text, door.address, door.access, QUEUE, extra=extra)
             self._witness.on_refused(door)
             return
         self._waiting += 1
@@ -146,9 +151,9 @@ class CommandRunner:
         return len(unfinished & to_stop)
 
     async def _live(self, door: Door, closing: asyncio.Event, before: "asyncio.Task[None] | None") -> None:
-        assert door.command is not None
-        start = command_line(door.command.start_for(door.address), door.address)
-        stop = command_line(door.command.stop_for(door.address), door.address)
+        commands = _commands_of(door)
+        start = command_line(commands.start_for(door.address), door.address)
+        stop = command_line(commands.stop_for(door.address), door.address)
         record = None
         try:
             if before is not None:
@@ -162,7 +167,7 @@ class CommandRunner:
         except (OSError, ValueError) as error:  # ValueError: a zero byte in it
             # A door that could not be closed after a crash is not opened.
             extra = _about(LogEvent.COMMAND_REFUSED, door, command="start", reason=error)
-            logger.error("%s: %s: start command not run: %s", door.address, door.sequence, error, extra=extra)
+            logger.error("%s: %s: start command not run: %s", door.address, door.access, error, extra=extra)
             if record is not None:
                 record.unlink(missing_ok=True)
             self._witness.on_refused(door)
@@ -181,7 +186,7 @@ class CommandRunner:
         if now() - self._said_that_one_waits >= QUIET:
             self._said_that_one_waits = now()
             text = "%s: %s: start command waits, %d run already and have not ended"
-            logger.warning(text, door.address, door.sequence, PLACES)
+            logger.warning(text, door.address, door.access, PLACES)
 
     async def _run_stop(self, door: Door, line: str) -> bool:
         """Run the stop command, as soon as there is a process for it; whether it can be run at all."""
@@ -197,7 +202,7 @@ class CommandRunner:
                     extra = _about(LogEvent.COMMAND_REFUSED, door, command="stop", reason=error)
                     text = "%s: %s: stop command not run%s: %s"
                     again = "" if is_hopeless else f", it is tried again every {RETRY:g} s"
-                    logger.error(text, door.address, door.sequence, again, error, extra=extra)
+                    logger.error(text, door.address, door.access, again, error, extra=extra)
                     told = True
             if is_hopeless:
                 return False
@@ -219,13 +224,13 @@ class CommandRunner:
             if lock >= 0:
                 os.close(lock)
         extra = _about(LogEvent.COMMAND_STARTED, door, command=which)
-        logger.debug("%s: %s: running the %s command", door.address, door.sequence, which, extra=extra)
+        logger.debug("%s: %s: running the %s command", door.address, door.access, which, extra=extra)
         self._witness.on_command(door, line)
         status = await _end_of(process)
         self._witness.on_status(door, status)
         report = logger.info if status == 0 else logger.warning
         extra = _about(LogEvent.COMMAND_ENDED, door, command=which, status=status)
-        report("%s: %s: %s command ended with status %d", door.address, door.sequence, which, status, extra=extra)
+        report("%s: %s: %s command ended with status %d", door.address, door.access, which, status, extra=extra)
 
 
 def _environment() -> dict[str, str]:
@@ -233,7 +238,7 @@ def _environment() -> dict[str, str]:
 
 
 def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
-    return event_fields(event, address=door.address, sequence=door.sequence, **more)
+    return event_fields(event, address=door.address, sequence=door.access, **more)
 
 
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
@@ -304,7 +309,7 @@ def _remember(directory: Path, door: Door, stop: str) -> Path:
     directory.mkdir(mode=0o700, exist_ok=True)
     name = secrets.token_hex(8)
     draft, path = directory / (name + _DRAFT), directory / (name + _RECORD)
-    record = {"sequence": door.sequence, "address": str(door.address), "stop": stop}
+    record = {"sequence": door.access, "address": str(door.address), "stop": stop}
     try:
         draft.touch(mode=0o600, exist_ok=False)
         draft.write_text(json.dumps(record))

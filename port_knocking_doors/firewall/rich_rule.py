@@ -6,12 +6,13 @@ is read back can be compared letter by letter.
 
 import re
 
-from port_knocking_doors.model import Address, Door, Port
+from port_knocking_doors.model import Address, Door, Port, PortOpening
 
 
 def door_rules(door: Door, priority: int) -> tuple[str, ...]:
     """One rule for each port of the door, for its address alone."""
-    return tuple(_accept(priority, _source(door.address), port) for port in door.ports)
+    assert isinstance(door.opening, PortOpening)
+    return tuple(_accept(priority, _source(door.address), port) for port in door.opening.ports)
 
 
 def knock_port_rule(port: Port, priority: int) -> str:

@@ -113,11 +113,11 @@ def compare(read: Read, ours: loader.LoadedKnockd) -> None:
             ("2001:db8::1", start if start6 is None else start6, stop if stop6 is None else stop6),
         ):
             address = ip_address(family)
-            command = one.command
+            command = one.access.command
             assert (command.start_for(address) if command else "") == first
             assert (command.stop_for(address) if command else "") == (second if first else "")
-        if one.command is not None:
-            assert one.command.delay == float(door.said.get("cmd_timeout", 10))
+        if one.access.command is not None:
+            assert one.access.command.delay == float(door.said.get("cmd_timeout", 10))
     assert ours.options.use_syslog == ("usesyslog" in read.options)
     assert ours.options.log_file == read.options.get("log file", "")
     assert ours.options.pid_file == read.options.get("pid file", "")

@@ -141,7 +141,7 @@ def test_what_check_prints_of_knockd_s_file_our_own_reader_takes(tmp_path: Path)
     lines = check("check", "--knockd", written(tmp_path / "knockd.conf", KNOCKD), "--as-toml")
     own = "ports_to_controls = [80]\nopening_sequence = [20001, 20005, 20002, 20004, 20003]\n"
     (one,) = native.parse(own + "\n".join(lines), "F").sequences
-    assert (one.name, one.opens, one.duration, one.command) == ("open_SSH", (Port(22),), 10, None)
+    assert (one.name, one.access.ports, one.access.duration, one.access.command) == ("open_SSH", (Port(22),), 10, None)
     assert [step.port for step in one.steps] == [65431, 65433, 65432]
     assert "# knockd hears them by eth0 alone: for the same, start the daemon with --interface eth0." in lines
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from port_knocking_doors.config import knockd
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Scope, Sequence, Step
+from port_knocking_doors.model import ALL_FLAGS, Access, CommandOpening, Dialect, Flags, Protocol, Scope, Sequence, Step
 
 SYN, ACK, FIN = Flags.SYN, Flags.ACK, Flags.FIN
 STEPS = "Sequence = 26173,23817:udp,21951"
@@ -65,12 +65,15 @@ def test_every_directive_is_read() -> None:
                 "open SSH",
                 (tcp(26173, SYN, SYN | ACK), udp(23817), tcp(21951, SYN, SYN | ACK)),
                 timeout=15,
-                command=Command(
-                    "iptables -A INPUT -s %IP% -j ACCEPT # in = here",
-                    "iptables -D INPUT -s %IP% -j ACCEPT",
-                    5,
-                    "ip6tables -A INPUT -s %IP% -j ACCEPT",
-                    "",
+                access=Access.of(
+                    "open SSH",
+                    command=CommandOpening(
+                        "iptables -A INPUT -s %IP% -j ACCEPT # in = here",
+                        "iptables -D INPUT -s %IP% -j ACCEPT",
+                        5,
+                        "ip6tables -A INPUT -s %IP% -j ACCEPT",
+                        "",
+                    ),
                 ),
                 dialect=Dialect.KNOCKD,
                 group="F",
@@ -80,6 +83,7 @@ def test_every_directive_is_read() -> None:
             Sequence(
                 "once",
                 (),
+                Access("once"),
                 timeout=25,
                 dialect=Dialect.KNOCKD,
                 group="F",
@@ -98,7 +102,7 @@ def test_a_door_has_these_defaults() -> None:
         "d",
         (tcp(26173), udp(23817), tcp(21951)),
         timeout=25,
-        command=Command("a", "b", 10),
+        access=Access.of("d", command=CommandOpening("a", "b", 10)),
         dialect=Dialect.KNOCKD,
         group="F",
     )
@@ -145,7 +149,7 @@ def test_flags(lines: list[str], flags: int, mask: int, after: bool) -> None:
     ],
 )
 def test_commands_for_either_kind_of_address(lines: list[str], v4: tuple[str, str], v6: tuple[str, str]) -> None:
-    command = door(STEPS, *lines).command
+    command = door(STEPS, *lines).access.command
     for address, expected in ((ip_address("192.0.2.1"), v4), (ip_address("2001:db8::1"), v6)):
         said = (command.start_for(address), command.stop_for(address)) if command else ("", "")
         assert said == expected
@@ -188,7 +192,9 @@ def test_blanks_and_line_ends_do_not_matter(end: str) -> None:
             "[d]\nlogfile = x", "F:2: LogFile: this is the wrong section for it, expected it below [o", id="here"
         ),
         pytest.param(
-            "[options]\ncommand=x", "F:2: Command: this is the wrong section for it, expected it below a", id="in"
+            "[options]\ncommand=x",
+            "F:2: Command: this is the wrong section for it, expected it below a",
+            id="in",
         ),
         pytest.param(
             "[d]\nSequence = 26173,0",
@@ -255,7 +261,7 @@ def test_a_wrong_file_is_refused_in_these_words(text: str, message: str) -> None
 
 def test_what_is_just_not_too_long_is_read() -> None:
     command = "x" * (4095 - len("Command="))
-    assert door("#" * 4095, "Sequence=1", f"Command={command}").command == Command(command, "", 10)
+    assert door("#" * 4095, "Sequence=1", f"Command={command}").access.command == CommandOpening(command, "", 10)
     assert knockd.parse(f"[{'ä' * 127}]\nSequence=1", "F").sequences[0].name == "ä" * 127
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from port_knocking_doors.config import knockd, knockd_to_toml, native
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import ALL_FLAGS, Command, Flags, Port, Protocol, Sequence, Step
+from port_knocking_doors.model import ALL_FLAGS, Access, CommandOpening, Flags, Port, Protocol, Sequence, Step
 
 REQUIRED = "ports_to_controls = [22]\nopening_sequence = [1, 5, 2, 4, 3]\n"
 STEPS = "Sequence = 7001,8002:udp,7503"
@@ -38,8 +38,7 @@ def test_a_door_of_commands_that_open_and_close_is_a_door_of_ports() -> None:
         Sequence(
             "ssh",
             (tcp(7001), Step(Protocol.UDP, 8002), tcp(7503)),
-            opens=(Port(22),),
-            duration=7,
+            access=Access.of("ssh", (Port(22),), 7),
             timeout=15,
             traps=512,
         ),
@@ -117,9 +116,12 @@ def test_commands_become_ports_where_that_is_the_same(
 ) -> None:
     one = only(f"Command = {start}", f"Stop_Command = {stop}")
     if opens:
-        assert (one.opens, one.duration, one.command) == (opens, duration, None)
+        assert (one.access.ports, one.access.duration, one.access.command) == (opens, duration, None)
     else:
-        assert (one.opens, one.command) == ((), Command(start, stop, 10) if stop else Command(start))
+        assert (one.access.ports, one.access.command) == (
+            (),
+            CommandOpening(start, stop, 10) if stop else CommandOpening(start),
+        )
 
 
 def test_a_command_that_opens_for_ever_comes_with_advice() -> None:
@@ -144,7 +146,7 @@ def test_a_command_that_opens_for_ever_comes_with_advice() -> None:
         pytest.param(
             ["Command_6 = six", "Stop_Command_6 ="],
             (),
-            Command(
+            CommandOpening(
                 f"case %IP% in *:*) six;; *) {ACCEPT.format('A')};; esac",
                 f"case %IP% in *:*) :;; *) {ACCEPT.format('D')};; esac",
                 10,
@@ -154,16 +156,16 @@ def test_a_command_that_opens_for_ever_comes_with_advice() -> None:
         pytest.param(
             ["Command_6 = six # x", "Stop_Command_6 = y"],
             (),
-            Command(ACCEPT.format("A"), ACCEPT.format("D"), 10),
+            CommandOpening(ACCEPT.format("A"), ACCEPT.format("D"), 10),
             id="a comment that would hide the rest",
         ),
     ],
 )
-def test_commands_for_ipv6(lines: list[str], opens: tuple[Port, ...], command: Command | None) -> None:
+def test_commands_for_ipv6(lines: list[str], opens: tuple[Port, ...], command: CommandOpening | None) -> None:
     door = ["[ssh]", STEPS, f"Command = {ACCEPT.format('A')}", f"Stop_Command = {ACCEPT.format('D')}", *lines]
     text = toml(*door)
     (one,) = read_back(text)
-    assert (one.opens, one.command) == (opens, command)
+    assert (one.access.ports, one.access.command) == (opens, command)
     assert ("here the door opens for those of IPv6, too" in text) == (bool(opens) and len(lines) < 2)
 
 
@@ -219,7 +221,7 @@ def test_names_are_made_to_fit() -> None:
 def test_neighbouring_ports_have_no_traps_and_the_long_time_is_cut() -> None:
     text = toml("[a]", "Sequence = 7,8,9", "Timeout = 100000", "Command = a", "Stop_Command = b", "Cmd_Timeout = 99999")
     (one,) = read_back(text)
-    assert (one.traps, one.timeout, one.command) == (0, 86400, Command("a", "b", 86400))
+    assert (one.traps, one.timeout, one.access.command) == (0, 86400, CommandOpening("a", "b", 86400))
     assert "knockd waits 100000 s" in text
     assert "knockd waits 99999 s" in text
     assert "no trap has room" in text

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import fields, replace
 from ipaddress import ip_address
+from typing import Any
 
 import pytest
 import tomli
@@ -17,7 +18,8 @@ from port_knocking_doors.config.reader_types import Tables
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import (
     ALL_FLAGS,
-    Command,
+    Access,
+    CommandOpening,
     Dialect,
     Flags,
     Import,
@@ -118,13 +120,22 @@ def test_every_key_is_read() -> None:
             Sequence(
                 "ssh",
                 STEPS,
-                opens=(Port(22), Port(1194, Protocol.UDP)),
-                duration=60,
+                access=Access.of(
+                    "ssh",
+                    (Port(22), Port(1194, Protocol.UDP)),
+                    60,
+                    CommandOpening('logger "%IP%"', 'logger "%IP%"', 0),
+                ),
                 timeout=7.5,
                 traps=64,
-                command=Command('logger "%IP%"', 'logger "%IP%"', 0),
             ),
-            Sequence("vpn", STEPS[1::-1], duration=30, timeout=10, traps=512, command=Command("true")),
+            Sequence(
+                "vpn",
+                STEPS[1::-1],
+                access=Access.of("vpn", duration=30, command=CommandOpening("true")),
+                timeout=10,
+                traps=512,
+            ),
         ),
         imports=(Import(Dialect.KNOCKD, "/etc/knockd.conf"), Import(Dialect.TPORTKNOCKD, "~/knock.conf", 64)),
     )
@@ -136,11 +147,9 @@ def test_a_sequence_has_these_defaults() -> None:
     assert sequence == Sequence(
         "one",
         (*STEPS[:2], Step(Protocol.TCP, 21951, Flags.SYN)),
-        opens=(Port(22),),
-        duration=30,
+        access=Access.of("one", (Port(22),), 30, CommandOpening("a", "b", 30)),
         timeout=10,
         traps=512,
-        command=Command("a", "b", 30),
     )
     assert sequence.lifetime == math.inf
     assert not sequence.listened
@@ -518,9 +527,17 @@ PORTS = st.lists(
     st.builds(Port, st.integers(1, 65535), st.sampled_from(Protocol)), min_size=1, max_size=64, unique=True
 ).map(tuple)
 SHELL = st.text("ab1 %'\"\\\t$|[]{}#=;€", min_size=1).filter(str.strip)
-COMMANDS = st.builds(Command, SHELL) | st.builds(Command, SHELL, SHELL, st.just(0.0) | SECONDS)
+COMMANDS = st.builds(CommandOpening, SHELL) | st.builds(CommandOpening, SHELL, SHELL, st.just(0.0) | SECONDS)
+
+
+def granting(
+    name: str, opens: tuple[Port, ...], duration: float, command: CommandOpening | None, **rest: Any
+) -> Sequence:
+    return Sequence(name, access=Access.of(name, opens, duration, command), **rest)
+
+
 SEQUENCES = st.builds(
-    Sequence,
+    granting,
     name=st.from_regex(r"[a-zä][a-z0-9_.-]{0,31}", fullmatch=True).filter(readers.RESERVED_NAME.__ne__),
     steps=st.lists(STEP, min_size=2, max_size=32).map(tuple),
     timeout=SECONDS,
@@ -529,11 +546,12 @@ SEQUENCES = st.builds(
     duration=SECONDS,
     command=st.none() | COMMANDS,
 ).filter(lambda one: not native._has_no_gap(one.steps)) | st.builds(
-    Sequence,
+    granting,
     name=st.sampled_from(["x", "y"]),
     steps=st.lists(STEP, min_size=2, max_size=3).map(tuple),
     timeout=SECONDS,
     traps=st.just(0),
+    opens=st.just(()),
     duration=st.just(30.0),
     command=COMMANDS,
 )
@@ -642,7 +660,8 @@ def test_a_wrong_import_is_refused_in_these_words(table: str, message: str) -> N
 
 
 def test_sequences_of_other_files_are_not_written() -> None:
-    foreign = Sequence("knockd's", STEPS, dialect=Dialect.KNOCKD, command=Command("true"))
+    opened = Access.of("knockd's", command=CommandOpening("true"))
+    foreign = Sequence("knockd's", STEPS, opened, dialect=Dialect.KNOCKD)
     settings = Settings(opening_sequence=SECRET, imports=(Import(Dialect.KNOCKD, "x"),))
     assert native.parse(render.render(replace(settings, sequences=(foreign,))), "F") == settings
 
@@ -659,7 +678,7 @@ def test_a_sequence_of_another_daemon_in_words() -> None:
             Step(tcp, 9, Flags.FIN, Flags.FIN),
         ),
         timeout=25,
-        command=Command("a", "b", 10, "", ""),
+        access=Access.of("open SSH", command=CommandOpening("a", "b", 10, "", "")),
         dialect=Dialect.KNOCKD,
         scope=Scope(ip_address("192.0.2.1"), ("eth0", "ppp*"), True),
     )
@@ -719,9 +738,9 @@ def test_a_sequence_of_the_help_has_every_default() -> None:
     (sequence,) = native.parse("\n".join(entries(render.help_text())), "F").sequences
     lone = f"{REQUIRED}[[sequence]]\nname = 'ssh'\nsteps = ['udp:1234', 'tcp:543', 'tcp:123:frap']\nopen = [22]"
     (usual,) = native.parse(lone, "F").sequences
-    assert replace(sequence, command=None) == usual
-    assert sequence.command
-    assert sequence.command.delay == 30
+    assert replace(sequence, access=Access.of("ssh", sequence.access.ports, sequence.access.duration)) == usual
+    assert sequence.access.command
+    assert sequence.access.command.delay == 30
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from port_knocking_doors.config import tportknockd
 from port_knocking_doors.config.describe import in_words
-from port_knocking_doors.model import ALL_FLAGS, Command, Dialect, Flags, Protocol, Scope, Sequence, Step
+from port_knocking_doors.model import ALL_FLAGS, Access, CommandOpening, Dialect, Flags, Protocol, Scope, Sequence, Step
 
 F, S, R, P, A, U = Flags.FIN, Flags.SYN, Flags.RST, Flags.PSH, Flags.ACK, Flags.URG
 
@@ -48,7 +48,7 @@ def only(text: str) -> Sequence:
 
 def command(line: str) -> str:
     """What becomes of a line `start_command = …`."""
-    made = only(block(start_command=line)).command
+    made = only(block(start_command=line)).access.command
     assert made is not None
     return made.start
 
@@ -82,22 +82,24 @@ PAGE = """\
 ON_THE_PAGE = {
     "SSH": (
         (udp(1234), tcp(543), tcp_any(543), tcp(123, F | R | A | P), tcp(434, ALL_FLAGS), tcp(2345)),
-        Command(IPTABLES.format("A"), IPTABLES.format("D"), 30.0),
+        CommandOpening(IPTABLES.format("A"), IPTABLES.format("D"), 30.0),
     ),
     "OpenVPN": (
         (tcp(12430, A), tcp_any(2711), tcp_any(123), tcp(8375), tcp(1155)),
-        Command("/bin/openvpn --remote %IP% --config /opt/openvpn/client.conf"),
+        CommandOpening("/bin/openvpn --remote %IP% --config /opt/openvpn/client.conf"),
     ),
     "SSH2": (
         (tcp(110, ALL_FLAGS), tcp(110, U | P), tcp(110, U | P), tcp(110), tcp_any(110)),
-        Command(IPTABLES.format("A"), IPTABLES.format("D"), 30.0),
+        CommandOpening(IPTABLES.format("A"), IPTABLES.format("D"), 30.0),
     ),
 }
 
 
 def test_the_examples_of_the_page() -> None:
     assert sequences(PAGE) == tuple(
-        Sequence(name, steps, timeout=10.0, command=made, dialect=Dialect.TPORTKNOCKD, group="F")
+        Sequence(
+            name, steps, timeout=10.0, access=Access.of(name, command=made), dialect=Dialect.TPORTKNOCKD, group="F"
+        )
         for name, (steps, made) in ON_THE_PAGE.items()
     )
 
@@ -106,8 +108,8 @@ def test_the_examples_of_the_page() -> None:
 def test_each_example_by_itself(name: str) -> None:
     begin = PAGE.index(f"<{name}>")
     found = only(PAGE[begin : PAGE.index(f"</{name}>") + len(name) + 3])
-    assert (found.name, found.steps, found.command) == (name, *ON_THE_PAGE[name])
-    assert (found.opens, found.traps, found.listened, found.scope) == ((), 0, False, Scope())
+    assert (found.name, found.steps, found.access.command) == (name, *ON_THE_PAGE[name])
+    assert (found.access.ports, found.traps, found.listened, found.scope) == ((), 0, False, Scope())
 
 
 GRAMMAR = """\
@@ -125,7 +127,7 @@ GRAMMAR = """\
 def test_the_page_s_grammar_with_its_comments(text: str) -> None:
     found = only(text)
     assert (found.name, found.steps, found.timeout) == ("EVENT_NAME", (tcp(110, U | P),), 15.0)
-    assert found.command == Command("true %IP%", "false %IP%", 7.0)
+    assert found.access.command == CommandOpening("true %IP%", "false %IP%", 7.0)
 
 
 # --- what is taken
@@ -180,12 +182,12 @@ def test_what_else_is_taken() -> None:
         "start_command=true\nstop_command=false\n</ A.b-1_c >#"
     )
     assert (found.name, found.steps, found.timeout) == ("A.b-1_c", (udp(7),), 0.5)
-    assert found.command == Command("true", "false", tportknockd.DELAY)
+    assert found.access.command == CommandOpening("true", "false", tportknockd.DELAY)
 
 
 def test_a_delay_of_nothing() -> None:
     found = only(block("stop_command = false", "command_delay = 0"))
-    assert found.command == Command("true", "false", 0.0)
+    assert found.access.command == CommandOpening("true", "false", 0.0)
 
 
 # --- what is refused
@@ -417,7 +419,7 @@ def test_any_text_gives_sound_sequences_and_placed_errors(text: str) -> None:
     assert lines == sorted(lines)
     assert all(1 <= line <= last for line in lines)
     assert all(str(error).isprintable() and "47111" not in str(error) for error in wrong)
-    assert all(sequence.steps and sequence.command for sequence in found)
+    assert all(sequence.steps and sequence.access.command for sequence in found)
     assert len({sequence.name for sequence in found}) == len(found)
 
 

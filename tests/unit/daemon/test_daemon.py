@@ -8,9 +8,9 @@ import pytest
 from port_knocking_doors.config.loader import Loaded
 from port_knocking_doors.daemon.daemon import Daemon
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import Command, Protocol, Sequence, Settings, Step
+from port_knocking_doors.model import Access, CommandOpening, Protocol, Sequence, Settings, Step
 
-ONE = Sequence("ssh", (Step(Protocol.UDP, 20001),), command=Command("true"))
+ONE = Sequence("ssh", (Step(Protocol.UDP, 20001),), access=Access.of("ssh", command=CommandOpening("true")))
 WITHOUT = Settings(guarded_ports=(), opening_sequence=(), open_knock_ports=False, sequences=(ONE,))
 
 

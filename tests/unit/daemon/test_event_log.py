@@ -8,12 +8,12 @@ import pytest
 
 from port_knocking_doors.daemon.event_log import PERIOD, EventLog
 from port_knocking_doors.knocks.table import Outcome, Verdict
-from port_knocking_doors.model import Command, Door, Port
+from port_knocking_doors.model import CommandOpening, Door, Port, PortOpening
 from port_knocking_doors.system.log import LogEvent, logger
 
 SOURCE = b"\x0a\x00\x00\x02"
-DOOR = Door(IPv4Address("10.0.0.2"), "eth0", "ssh", (Port(22),))
-BY_COMMAND = Door(IPv4Address("10.0.0.2"), "", "web", command=Command("start", "stop"))
+DOOR = Door(IPv4Address("10.0.0.2"), "eth0", "ssh", PortOpening((Port(22),)))
+BY_COMMAND = Door(IPv4Address("10.0.0.2"), "", "web", CommandOpening("start", "stop"))
 START = 1000.0
 
 Say = Callable[[EventLog, float], object]

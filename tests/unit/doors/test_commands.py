@@ -16,7 +16,7 @@ import pytest
 
 from port_knocking_doors.doors import commands
 from port_knocking_doors.doors.commands import CommandRunner, command_line, run_pending
-from port_knocking_doors.model import Command, Door
+from port_knocking_doors.model import CommandOpening, Door
 from tests.helpers.waiting import wait_until
 
 SOON = 10.0
@@ -43,7 +43,7 @@ class CommandWitness:
 
 
 def door(start: str, stop: str = "", address: str = "10.0.0.2") -> Door:
-    return Door(ip_address(address), "", "ssh", command=Command(start, stop))
+    return Door(ip_address(address), "", "ssh", CommandOpening(start, stop))
 
 
 def run(folder: Path, story: Callable[[CommandRunner, CommandWitness], Awaitable[None]]) -> None:
@@ -264,10 +264,10 @@ from ipaddress import ip_address
 from pathlib import Path
 from unittest.mock import Mock
 from port_knocking_doors.doors.commands import CommandRunner
-from port_knocking_doors.model import Command, Door
+from port_knocking_doors.model import CommandOpening, Door
 async def main():
-    command = Command("echo started; sleep 1; echo start >>{log}", "echo stop >>{log}")
-    CommandRunner(Path("{tmp_path}/pending"), Mock()).start(Door(ip_address("10.0.0.2"), "", "ssh", command=command))
+    command = CommandOpening("echo started; sleep 1; echo start >>{log}", "echo stop >>{log}")
+    CommandRunner(Path("{tmp_path}/pending"), Mock()).start(Door(ip_address("10.0.0.2"), "", "ssh", command))
     await asyncio.sleep(60)
 asyncio.run(main())
 """
@@ -365,9 +365,9 @@ def test_the_daemons_secrets_do_not_reach_stop_commands_that_were_left_behind(
 
 def test_an_ipv6_knocker_has_commands_of_its_own(tmp_path: Path) -> None:
     async def story(commands: CommandRunner, witness: CommandWitness) -> None:
-        own = Command("exit 4", "exit 40", start6="exit 6", stop6="")
+        own = CommandOpening("exit 4", "exit 40", start6="exit 6", stop6="")
         for address in ("10.0.0.2", "2001:db8::2"):
-            opened = Door(ip_address(address), "", "ssh", command=own)
+            opened = Door(ip_address(address), "", "ssh", own)
             begun = len(witness.ended)
             commands.start(opened)
             await until(lambda begun=begun: len(witness.ended) > begun)  # type: ignore[misc]

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from port_knocking_doors.doors.table import Answer, DoorTable
-from port_knocking_doors.model import Door, Port
+from port_knocking_doors.model import Door, Port, PortOpening
 
 
 def door(number: int = 2, interface: str = "eth0") -> Door:
-    return Door(ip_address(f"10.0.0.{number}"), interface, "main", (Port(22),))
+    return Door(ip_address(f"10.0.0.{number}"), interface, "main", PortOpening((Port(22),)))
 
 
 def test_a_door_opens_is_prolonged_and_is_due_once() -> None:

@@ -5,20 +5,20 @@ from ipaddress import ip_address
 import pytest
 
 from port_knocking_doors.firewall.rich_rule import door_rules, is_marked, knock_port_rule
-from port_knocking_doors.model import Door, Port, Protocol
+from port_knocking_doors.model import Door, Port, PortOpening, Protocol
 
 PORTS = (Port(22), Port(1194, Protocol.UDP))
 
 
 def test_a_door_is_one_rule_for_each_port_and_its_address_alone() -> None:
-    assert door_rules(Door(ip_address("10.0.0.2"), "eth0", "main", PORTS), 31313) == (
+    assert door_rules(Door(ip_address("10.0.0.2"), "eth0", "main", PortOpening(PORTS)), 31313) == (
         'rule priority="31313" family="ipv4" source address="10.0.0.2" port port="22" protocol="tcp" accept',
         'rule priority="31313" family="ipv4" source address="10.0.0.2" port port="1194" protocol="udp" accept',
     )
 
 
 def test_an_ipv6_address_is_written_in_its_canonical_form() -> None:
-    (rule,) = door_rules(Door(ip_address("FD00:0::0:2"), "eth0", "main", PORTS[:1]), 7)
+    (rule,) = door_rules(Door(ip_address("FD00:0::0:2"), "eth0", "main", PortOpening(PORTS[:1])), 7)
     assert rule == 'rule priority="7" family="ipv6" source address="fd00::2" port port="22" protocol="tcp" accept'
 
 

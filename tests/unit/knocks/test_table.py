@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from port_knocking_doors.knocks.table import KnockerTable, Outcome, Verdict
-from port_knocking_doors.model import Port, Protocol, Sequence, Step
+from port_knocking_doors.model import Protocol, Sequence, Step
 
 ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
 LIFETIME, IGNORING = 30.0, 5.0
@@ -24,7 +24,7 @@ U, I, R, W, A, C = (  # noqa: E741
 
 
 def sequence(*ports: int, name: str = "main", lifetime: float = LIFETIME) -> Sequence:
-    return Sequence(name, tuple(Step(Protocol.UDP, port) for port in ports), (Port(22),), 10.0, lifetime)
+    return Sequence(name, tuple(Step(Protocol.UDP, port) for port in ports), lifetime=lifetime)
 
 
 def udp(port: int) -> int:

@@ -17,11 +17,11 @@ SCANNER = b"\x0a\x00\x00\x63"
 
 def syn(*ports: int, traps: int = 512, timeout: float = 10.0, name: str = "ssh") -> Sequence:
     steps = tuple(Step(Protocol.TCP, port, Flags.SYN) for port in ports)
-    return Sequence(name, steps, (Port(22),), traps=traps, timeout=timeout)
+    return Sequence(name, steps, traps=traps, timeout=timeout)
 
 
 def udp(*ports: int, traps: int = 512) -> Sequence:
-    return Sequence("ssh", tuple(Step(Protocol.UDP, port) for port in ports), (Port(22),), traps=traps, timeout=10.0)
+    return Sequence("ssh", tuple(Step(Protocol.UDP, port) for port in ports), traps=traps, timeout=10.0)
 
 
 def test_each_sequence_gets_as_many_as_it_asks_for_in_each_of_its_protocols() -> None:
