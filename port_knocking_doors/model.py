@@ -1,7 +1,6 @@
 """The values that everything speaks of: no behaviour that touches the world, nothing imported from the project."""
 
 import math
-import socket
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
@@ -29,9 +28,6 @@ class Protocol(str, Enum):
         return self.value
 
 
-_PROTOCOL_NUMBER = {Protocol.TCP: socket.IPPROTO_TCP, Protocol.UDP: socket.IPPROTO_UDP}
-
-
 @dataclass(frozen=True, order=True)
 class Port:
     """A guarded port: what a door opens."""
@@ -55,9 +51,6 @@ class Flags(IntFlag):
 
 
 ALL_FLAGS = 63
-
-LISTENED = 1 << 30
-"""Set in a step's code where a socket heard it. Each sequence has one ear, so that what both hear counts once in it."""
 
 
 class Dialect(Enum):
@@ -87,11 +80,6 @@ class Step:
     flags: int = 0
     mask: int = ALL_FLAGS
     """TCP flags that matter: all of them, but for foreign dialects."""
-
-    @property
-    def code(self) -> int:
-        """What is exactly this step as one number: TCP's flags, IPPROTO_ (netinet/in.h), the port's 16 bits."""
-        return self.flags << 24 | _PROTOCOL_NUMBER[self.protocol] << 16 | self.port
 
 
 @dataclass(frozen=True)

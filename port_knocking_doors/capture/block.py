@@ -15,16 +15,15 @@ from collections.abc import Iterator
 
 from port_knocking_doors.capture import ring
 from port_knocking_doors.capture.packet import (
-    FLAGS,
     IPV4_HEADER,
     IPV4_PLACE,
     PLAIN_IPV4,
-    TCP_CODE,
     TCP_HEADER,
-    UDP_CODE,
     UDP_HEADER,
     parse,
 )
+from port_knocking_doors.knocks.code import FLAGS_SHIFT, TCP_CODE, UDP_CODE
+from port_knocking_doors.model import ALL_FLAGS
 
 Arrival = tuple[bytes, bytes, int, int, int]
 """A packet as in `packet.Packet`, and the index of the interface that it came by."""
@@ -96,7 +95,7 @@ def packets(memory: ring.Buffer, block: int, block_size: int) -> Iterator[Arriva
                         if total >= _UDP_KNOCK:
                             yield source, destination, UDP_CODE | port, source_port, interface
                     elif protocol == _TCP and total >= _TCP_KNOCK and captured == _TCP_KNOCK:
-                        code = (flags & FLAGS) << 24 | TCP_CODE | port
+                        code = (flags & ALL_FLAGS) << FLAGS_SHIFT | TCP_CODE | port
                         yield source, destination, code, sequence << 16 | source_port, interface
                 at += size * step
                 count -= size

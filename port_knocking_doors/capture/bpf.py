@@ -25,7 +25,8 @@ from operator import and_, or_
 from typing import NamedTuple
 
 from port_knocking_doors.capture.packet import MAX_EXTENSION_HEADERS, SKIPPED_HEADERS
-from port_knocking_doors.model import PORT_MAX, Address, Protocol
+from port_knocking_doors.knocks.code import flags_of, port_of, protocol_of
+from port_knocking_doors.model import ALL_FLAGS, PORT_MAX, Address, Protocol
 
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS, linux/bpf_common.h
 """The kernel may have room for fewer, and says ENOMEM: what it makes of the program, together with the one that is
@@ -33,8 +34,6 @@ being replaced, is charged to net.core.optmem_max. Older kernels come with 20,48
 program of some 1,750 instructions, or for replacing one of 650 by another as long."""
 MAX_TARGETS = 64
 """Of more addresses the program tests none: any destination passes, and user space decides."""
-FLAGS = 0x3F  # linux/tcp.h
-"""The six flags that an interest can speak of: FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32."""
 
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
 INSTRUCTION_SIZE = _INSTRUCTION.size
@@ -105,26 +104,26 @@ class Interest:
     def __post_init__(self) -> None:
         if not 0 <= self.first <= self.last <= PORT_MAX:
             raise ValueError(f"ports {self.first} to {self.last}, expected a range of ports")
-        if self.mask & ~FLAGS or self.value & ~self.mask or (self.mask and self.protocol is not Protocol.TCP):
+        if self.mask & ~ALL_FLAGS or self.value & ~self.mask or (self.mask and self.protocol is not Protocol.TCP):
             raise ValueError(
                 f"flags {self.value:#x} of {self.mask:#x}, expected flags of TCP, the value within the mask"
             )
 
 
 def interests(codes: Iterable[int]) -> Iterator[Interest]:
-    """The codes of what is to be heard (`Step.code`) as interests, one for each port.
+    """The codes of what is to be heard (`code`) as interests, one for each port.
 
     Of a TCP port's codes the program tests the flags on which all agree, so it may let more of them through.
     """
-    flags_of: dict[tuple[int, int], list[int]] = defaultdict(list)
+    flags_on: dict[tuple[Protocol, int], list[int]] = defaultdict(list)
     for code in codes:
-        flags_of[code >> 16 & 0xFF, code & PORT_MAX].append(code >> 24)
-    for (number, port), flags in flags_of.items():
-        if number == socket.IPPROTO_UDP:
+        flags_on[protocol_of(code), port_of(code)].append(flags_of(code))
+    for (protocol, port), flags in flags_on.items():
+        if protocol is Protocol.UDP:
             yield Interest(Protocol.UDP, port, port)
         else:
             always, ever = reduce(and_, flags), reduce(or_, flags)
-            agreed = FLAGS & ~(always ^ ever)
+            agreed = ALL_FLAGS & ~(always ^ ever)
             yield Interest(Protocol.TCP, port, port, agreed, always & agreed)
 
 
@@ -184,7 +183,7 @@ class _Range(NamedTuple):
     @property
     def size(self) -> int:
         """How many combinations of a port and of flags are in it."""
-        return (self.last - self.first + 1) << (FLAGS & ~self.test.mask).bit_count()
+        return (self.last - self.first + 1) << (ALL_FLAGS & ~self.test.mask).bit_count()
 
     def joined(self, other: "_Range") -> "_Range":
         return _Range(self.protocol, self.first, other.last, self.test.agreed(other.test))

@@ -13,6 +13,9 @@ import socket
 import struct
 from mmap import mmap
 
+from port_knocking_doors.knocks.code import FLAGS_SHIFT, TCP_CODE, UDP_CODE
+from port_knocking_doors.model import ALL_FLAGS
+
 MAX_EXTENSION_HEADERS = 4
 """Of IPv6, ahead of TCP or UDP; as many as the filter looks through."""
 
@@ -20,17 +23,14 @@ SKIPPED_HEADERS = (socket.IPPROTO_HOPOPTS, socket.IPPROTO_ROUTING, socket.IPPROT
 """The extension headers that give their own length (netinet/in.h)."""
 
 Packet = tuple[bytes, bytes, int, int]
-"""Source (packed; an IPv4 address mapped into IPv6 is the IPv4 address), destination (packed), code, echo.
+"""Source (packed; an IPv4 address mapped into IPv6 is the IPv4 address), destination (packed), code, packet id.
 
-Code: as the knocker table names what arrived. UDP: `IPPROTO_UDP << 16 | port`; TCP: `flags << 24 | IPPROTO_TCP << 16 |
-port` with the six flags FIN 1, SYN 2, RST 4, PSH 8, ACK 16, URG 32. Echo: what tells a packet from a later one with the
-same code. UDP: the source port; TCP: `sequence number << 16 | source port`.
+Code: see `knocks.code`. Packet id: differs from that of a later packet with the same code; UDP: the source port; TCP:
+`sequence number << 16 | source port`.
 """
 
 _UDP = socket.IPPROTO_UDP
 _TCP = socket.IPPROTO_TCP
-UDP_CODE = _UDP << 16
-TCP_CODE = _TCP << 16
 
 PLAIN_IPV4 = 0x45  # version 4, a header of five words: no options
 IPV4_HEADER = 20  # linux/ip.h
@@ -42,7 +42,6 @@ _MAPPED = bytes(10) + b"\xff\xff"  # ::ffff:0:0/96 (RFC 4291)
 UDP_HEADER = 8  # linux/udp.h
 TCP_HEADER = 20  # linux/tcp.h
 _TCP_FLAGS = 13  # the byte with the flags: six, and above them the two of ECN
-FLAGS = 0x3F
 
 # struct iphdr: total length, place of the fragment, protocol, addresses. Then, behind a header without options, source
 # port, destination port and (of TCP) sequence number: the first eight bytes of TCP and all of UDP.
@@ -78,8 +77,8 @@ def parse(buffer: Buffer, offset: int, length: int) -> Packet | None:
         offset += header - IPV4_HEADER
         length -= header - IPV4_HEADER
     if protocol == _TCP and length >= IPV4_HEADER + TCP_HEADER:
-        flags = buffer[offset + IPV4_HEADER + _TCP_FLAGS] & FLAGS
-        return source, destination, flags << 24 | TCP_CODE | port, sequence << 16 | source_port
+        flags = buffer[offset + IPV4_HEADER + _TCP_FLAGS] & ALL_FLAGS
+        return source, destination, flags << FLAGS_SHIFT | TCP_CODE | port, sequence << 16 | source_port
     if protocol == _UDP and length >= IPV4_HEADER + UDP_HEADER:
         return source, destination, UDP_CODE | port, source_port
     return None
@@ -101,8 +100,8 @@ def _parse_ipv6(buffer: Buffer, offset: int, length: int) -> Packet | None:
             return None
         source_port, port, sequence = _transport(buffer, start)
     if protocol == _TCP and start + TCP_HEADER <= end:
-        flags = buffer[start + _TCP_FLAGS] & FLAGS
-        return source, destination, flags << 24 | TCP_CODE | port, sequence << 16 | source_port
+        flags = buffer[start + _TCP_FLAGS] & ALL_FLAGS
+        return source, destination, flags << FLAGS_SHIFT | TCP_CODE | port, sequence << 16 | source_port
     if protocol == _UDP and start + UDP_HEADER <= end:
         return source, destination, UDP_CODE | port, source_port
     return None

@@ -10,7 +10,9 @@ from contextlib import ExitStack, suppress
 from port_knocking_doors.capture.sniffer import Sniffer
 from port_knocking_doors.capture.udp import UdpListeners
 from port_knocking_doors.errors import CaptureError
-from port_knocking_doors.knocks.table import Act, Judge, KnockerTable
+from port_knocking_doors.knocks.authenticator import Act, Judge
+from port_knocking_doors.knocks.code import SCOPE_SHIFT
+from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.model import Address, Scope
 from port_knocking_doors.system.interfaces import InterfaceMonitor
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
@@ -36,6 +38,7 @@ class KnockReceiver(Resource):
         self._act = act
         self._links: InterfaceMonitor | None = None
         self._ways: dict[tuple[bytes, int], int | None] = {}
+        self._numbers: dict[frozenset[Scope], int] = {}
         self._as_of = 0
         self.sniffer: Sniffer | None = None
         """There while something is sniffed."""
@@ -44,7 +47,7 @@ class KnockReceiver(Resource):
     def open(self) -> None:
         """Raises `ListenError` or `CaptureError`."""
         self._listeners.open()
-        if self._knockers.sniffed:
+        if self._knockers.capture.codes:
             self._start_sniffing()
 
     def close(self) -> None:
@@ -54,7 +57,7 @@ class KnockReceiver(Resource):
 
     def replace(self, ports: Iterable[int], knockers: KnockerTable, judge: Judge) -> None:
         """Hear these from now on, and judge them so. Raises `ListenError` or `CaptureError` with nothing changed."""
-        codes = knockers.sniffed
+        codes = knockers.capture.codes
         is_new = self.sniffer is None and bool(codes)
         before = self._knockers, self._judge
         self._knockers, self._judge = knockers, judge
@@ -71,10 +74,11 @@ class KnockReceiver(Resource):
                 self._stop_sniffing()
             elif self.sniffer is not None and codes:
                 with suppress(CaptureError):
-                    self.sniffer.replace(before[0].sniffed, before[1], self._targets())
+                    self.sniffer.replace(before[0].capture.codes, before[1], self._targets())
             raise
         self._listeners.judge = judge
         self._ways.clear()
+        self._numbers.clear()
         if not codes:
             self._stop_sniffing()
 
@@ -100,7 +104,7 @@ class KnockReceiver(Resource):
             self._ways.clear()
             self._links = links = stack.enter_context(InterfaceMonitor(self._on_link))
             self.sniffer = stack.enter_context(
-                Sniffer(knockers.sniffed, self._judge, self._act, self._scope_of, self._targets())
+                Sniffer(knockers.capture.codes, self._judge, self._act, self._scope_of, self._targets())
             )
             self._sniffing = stack.pop_all()
         for pattern in self._patterns():
@@ -113,10 +117,10 @@ class KnockReceiver(Resource):
         self._sniffing.close()
 
     def _targets(self) -> list[Address]:
-        return [scope.target for scope in self._knockers.scopes if scope.target is not None]
+        return [scope.target for scope in self._knockers.capture.scopes if scope.target is not None]
 
     def _patterns(self) -> list[str]:
-        return list(dict.fromkeys(pattern for scope in self._knockers.scopes for pattern in scope.interfaces))
+        return list(dict.fromkeys(pattern for scope in self._knockers.capture.scopes for pattern in scope.interfaces))
 
     def _scope_of(self, destination: bytes, interface: int) -> int | None:
         """What the table of knockers is told of packets that come this way; None where nobody hears them."""
@@ -131,14 +135,24 @@ class KnockReceiver(Resource):
         except KeyError:
             if len(self._ways) >= _KNOWN_WAYS:
                 self._ways.clear()
-            self._ways[way] = scope = self._knockers.scope_bits(self._scopes_of(destination, interface, self._links))
+            self._ways[way] = scope = self._scope_bits(self._scopes_of(destination, interface, self._links))
             return scope
+
+    def _scope_bits(self, scopes: frozenset[Scope]) -> int | None:
+        if not scopes:
+            return None
+        if scopes == self._knockers.capture.scopes:
+            return 0
+        if scopes not in self._numbers:
+            self._numbers[scopes] = len(self._numbers) + 1
+            self._knockers.add_scopes(self._numbers[scopes], scopes)
+        return self._numbers[scopes] << SCOPE_SHIFT
 
     def _scopes_of(self, destination: bytes, interface: int, links: InterfaceMonitor) -> frozenset[Scope]:
         is_local = links.is_local(destination)
         return frozenset(
             scope
-            for scope in self._knockers.scopes
+            for scope in self._knockers.capture.scopes
             if (is_local if scope.target is None else destination == scope.target.packed)
             and links.is_selected(interface, scope.interfaces)
             and not (scope.ipv4_only and len(destination) != _IPV4_SIZE)

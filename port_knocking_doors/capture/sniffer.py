@@ -20,7 +20,7 @@ from contextlib import suppress
 from port_knocking_doors.capture import bpf, ring
 from port_knocking_doors.capture.block import packets
 from port_knocking_doors.errors import CaptureError
-from port_knocking_doors.knocks.table import Act, Judge
+from port_knocking_doors.knocks.authenticator import Act, Judge
 from port_knocking_doors.model import Address
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import logger

@@ -21,8 +21,9 @@ from operator import itemgetter
 
 from port_knocking_doors.capture.recvmmsg import IP_PKTINFO, SO_TIMESTAMPNS, Datagram, ReceiveBatch
 from port_knocking_doors.errors import DoorsError, ListenError
-from port_knocking_doors.knocks.table import Act, Judge
-from port_knocking_doors.model import LISTENED, PAYLOAD, Protocol, Step
+from port_knocking_doors.knocks.authenticator import Act, Judge
+from port_knocking_doors.knocks.code import listened_code
+from port_knocking_doors.model import PAYLOAD
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import logger
 from port_knocking_doors.system.resource import Resource
@@ -106,7 +107,7 @@ class UdpListeners(Resource):
             self._sockets[port] = sock
             self._ready.register(sock, select.EPOLLIN)
         self._of_descriptor = {
-            sock.fileno(): (self._batches[sock.family], _code(port)) for port, sock in self._sockets.items()
+            sock.fileno(): (self._batches[sock.family], listened_code(port)) for port, sock in self._sockets.items()
         }
 
     def _hear(self) -> None:
@@ -169,10 +170,6 @@ class UdpListeners(Resource):
         if descriptor not in self._failing:
             self._failing.add(descriptor)
             logger.error("a knock port cannot be read: %s", error.strerror)
-
-
-def _code(port: int) -> int:
-    return Step(Protocol.UDP, port).code | LISTENED
 
 
 def _listen(port: int, place: int) -> socket.socket:

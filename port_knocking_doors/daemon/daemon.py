@@ -31,7 +31,8 @@ from port_knocking_doors.errors import ConfigError, DoorsError, FirewallError, L
 from port_knocking_doors.firewall import exposure, rich_rule
 from port_knocking_doors.firewall.reconciler import RuleReconciler, ZoneRule
 from port_knocking_doors.firewall.zones import Zones
-from port_knocking_doors.knocks.table import Judge, KnockerTable, Outcome, Verdict
+from port_knocking_doors.knocks.authenticator import Judge, Outcome, Verdict
+from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.knocks.timeouts import AttemptTimeouts
 from port_knocking_doors.model import (
     Address,

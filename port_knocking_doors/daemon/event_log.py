@@ -4,7 +4,7 @@ import ipaddress
 import logging
 from collections.abc import Callable, Iterable
 
-from port_knocking_doors.knocks.table import Outcome, Verdict
+from port_knocking_doors.knocks.authenticator import Outcome, Verdict
 from port_knocking_doors.model import Door, Port, Settings
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
 from port_knocking_doors.system.rate_limit import RateLimit

@@ -52,6 +52,7 @@ class StatusCollector:
         """Everything, with the configuration and the table of knockers that are in force."""
         when = now()
         sniffed = self._ears.sniffed
+        counts = knockers.counts(when)
         doors = sorted(self._doors, key=lambda door: self._doors.until(door) or 0.0)
         return Snapshot(
             version=__version__,
@@ -71,17 +72,17 @@ class StatusCollector:
             doors_waiting=sum(not self._is_open(door) for door in doors),
             doors_limit=self._doors.limit,
             doors=tuple(map(self.of_door, doors[:DOORS_SHOWN])),
-            knockers_known=len(knockers),
-            knockers_ignored=knockers.ignored(when),
+            knockers_known=counts.known,
+            knockers_ignored=counts.ignored,
             knockers_limit=loaded.settings.max_knockers,
             knockers=tuple(
                 KnockerStatus(
                     str(ip_address(seen.source)),
                     tuple((sequence.name, steps) for sequence, steps in seen.done),
                     round(seen.ignored, 3),
-                    round(seen.heard, 3),
+                    round(seen.last_seen, 3),
                 )
-                for seen in knockers.snapshot(when, KNOCKERS_SHOWN)
+                for seen in knockers.view(when, KNOCKERS_SHOWN)
             ),
             counts=Counts(**self._counts),
         )

@@ -13,13 +13,14 @@ from collections.abc import Collection, Iterable
 from itertools import pairwise
 from random import Random
 
-from port_knocking_doors.model import PORT_MAX, Flags, Port, Protocol, Sequence, Step
+from port_knocking_doors.knocks.code import connection_code
+from port_knocking_doors.model import PORT_MAX, Port, Protocol, Sequence
 
 
 def choose_traps(
     sequences: Iterable[Sequence], served: Collection[Port], outgoing: range, random: Random
 ) -> dict[int, frozenset[Sequence]]:
-    """Choose the traps; by the code of what hits one (`Step.code`), the sequences that it is a trap for.
+    """Choose the traps; by the code of what hits one (`code`), the sequences that it is a trap for.
 
     `served`: ports that somebody serves or a door opens. `outgoing`: ports of this host's own outgoing datagrams
     (net.ipv4.ip_local_port_range). Each sequence gets its `traps` for each protocol that it uses, as far as there are
@@ -36,11 +37,10 @@ def choose_traps(
         ]
         free = _free_ports(protocol, every, served, outgoing)
         spread = {count: _spread(free, count, random) for count in sorted({one.traps for _, one in trapped})}
-        code = Step(protocol, 0, Flags.SYN if protocol is Protocol.TCP else 0).code
         for place, sequence in trapped:
             own = _beside(free, sorted({step.port for step in sequence.steps if step.protocol is protocol}))
             for port in (own + [port for port in spread[sequence.traps] if port not in own])[: sequence.traps]:
-                trapped_by.setdefault(code | port, []).append(place)
+                trapped_by.setdefault(connection_code(protocol, port), []).append(place)
     alike = {of: frozenset(every[place] for place in of) for of in set(map(tuple, trapped_by.values()))}
     return {code: alike[tuple(of)] for code, of in trapped_by.items()}
 

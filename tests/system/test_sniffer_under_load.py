@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.capture.sniffer import DROPS_EVERY, GEOMETRY, Sniffer
-from port_knocking_doors.knocks.table import NOT_A_KNOCK, Outcome
+from port_knocking_doors.knocks.authenticator import NOT_A_KNOCK, Outcome
+from port_knocking_doors.knocks.code import code_of
 from port_knocking_doors.model import Flags, Protocol, Step
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 from tests.helpers.doorstep import said
@@ -38,8 +39,10 @@ WITHIN = 20.0
 PACE = 0.0005
 """Seconds between packets: some two thousand a second, of which the ring holds half a minute's."""
 
-SMALL = tuple(frozenset({Step(Protocol.UDP, port).code}) for port in (21000, 22000))
-LARGE = tuple(frozenset(Step(Protocol.UDP, port).code for port in range(first, 60000, 30)) for first in (21000, 21010))
+SMALL = tuple(frozenset({code_of(Step(Protocol.UDP, port))}) for port in (21000, 22000))
+LARGE = tuple(
+    frozenset(code_of(Step(Protocol.UDP, port)) for port in range(first, 60000, 30)) for first in (21000, 21010)
+)
 """1,300 ports: where there is little room a filter as long as this can't be had, nor exchanged for another one."""
 
 
@@ -48,7 +51,7 @@ LARGE = tuple(frozenset(Step(Protocol.UDP, port).code for port in range(first, 6
 
 async def hear(folder: Path, others: tuple[frozenset[int], ...], exchanges: int) -> None:
     """Exchange filters while packets come; when the folder says how many were sent, tell which were judged."""
-    stays = Step(Protocol.TCP, STAYS, Flags.SYN).code
+    stays = code_of(Step(Protocol.TCP, STAYS, Flags.SYN))
     judged: list[int] = []
 
     def judge(source: bytes, code: int, packet_id: int, when: float) -> Outcome:

@@ -12,7 +12,9 @@ import pytest
 from port_knocking_doors.capture import receiver
 from port_knocking_doors.capture.receiver import KnockReceiver
 from port_knocking_doors.errors import CaptureError, DoorsError, ListenError
-from port_knocking_doors.knocks.table import Judge, KnockerTable, Outcome, Verdict
+from port_knocking_doors.knocks.authenticator import Judge, Outcome, Verdict
+from port_knocking_doors.knocks.code import code_of
+from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.model import PAYLOAD, Protocol, Sequence, Step
 from tests.helpers.ports import free_ports
 
@@ -68,7 +70,7 @@ class Heard:
         """What is said of the last of these UDP knocks, if the sniffer hears them."""
         verdict = Verdict.NOT_A_KNOCK
         for step in steps:
-            code = Step(Protocol.UDP, step).code
+            code = code_of(Step(Protocol.UDP, step))
             if code in self.sniffer.codes:
                 verdict = self.sniffer.judge(CLIENT, code, 1, asyncio.get_running_loop().time()).verdict
         return verdict

@@ -11,7 +11,7 @@ import pytest
 from port_knocking_doors.capture import udp
 from port_knocking_doors.capture.recvmmsg import BATCH
 from port_knocking_doors.capture.udp import UdpListeners
-from port_knocking_doors.knocks.table import NOT_A_KNOCK, Outcome
+from port_knocking_doors.knocks.authenticator import NOT_A_KNOCK, Outcome
 from port_knocking_doors.model import PAYLOAD
 from tests.helpers.ports import free_ports
 

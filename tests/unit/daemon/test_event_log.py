@@ -7,7 +7,7 @@ from ipaddress import IPv4Address
 import pytest
 
 from port_knocking_doors.daemon.event_log import PERIOD, EventLog
-from port_knocking_doors.knocks.table import Outcome, Verdict
+from port_knocking_doors.knocks.authenticator import Outcome, Verdict
 from port_knocking_doors.model import CommandOpening, Door, Port, PortOpening
 from port_knocking_doors.system.log import LogEvent, logger
 

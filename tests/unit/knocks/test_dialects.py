@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from port_knocking_doors.knocks import dialects
-from port_knocking_doors.knocks.table import KnockerTable, Verdict
+from port_knocking_doors.knocks.authenticator import Verdict
+from port_knocking_doors.knocks.code import SCOPE_SHIFT, code_of
+from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.model import Dialect, Flags, Protocol, Scope, Sequence, Step
 
 ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
@@ -19,7 +21,7 @@ Packet = tuple[str, float, str, int]
 def code(word: str) -> int:
     port, _, letters = word[1:].partition(":")
     flags = sum({"s": S, "a": A, "f": F, "r": Flags.RST, "p": Flags.PSH, "u": Flags.URG}[letter] for letter in letters)
-    return Step(Protocol.TCP if word[0] == "t" else Protocol.UDP, int(port), flags).code
+    return code_of(Step(Protocol.TCP if word[0] == "t" else Protocol.UDP, int(port), flags))
 
 
 def knockd(name: str, words: str, flags: tuple[int, int] = (0, 0), timeout: float = 10) -> Sequence:
@@ -141,7 +143,7 @@ def test_who_tries_all_combinations_of_flags_in_turn_does_not_get_in() -> None:
     knockers = KnockerTable([FLAGGED], 5.0, 100)
     for turn in range(20):
         for flags in range(64):
-            outcome = knockers.on_knock(ALICE, Step(Protocol.TCP, 110, flags).code, turn << 6 | flags, turn)
+            outcome = knockers.on_knock(ALICE, code_of(Step(Protocol.TCP, 110, flags)), turn << 6 | flags, turn)
             assert outcome.verdict is not Verdict.COMPLETE
 
 
@@ -189,22 +191,26 @@ class TestScope:
     )
     def test_who_hears(self, scopes: set[Scope], opened: set[str]) -> None:
         knockers = KnockerTable([self.ONE, self.TWO], 5.0, 100)
-        added = knockers.scope_bits(frozenset(scopes))
-        assert added is not None
-        outcomes = [knockers.on_knock(ALICE, code(word) | added, 1, 0) for word in ("u1", "u2")]
+        knockers.add_scopes(3, frozenset(scopes))
+        outcomes = [knockers.on_knock(ALICE, code(word) | 3 << SCOPE_SHIFT, 1, 0) for word in ("u1", "u2")]
         assert {sequence.name for sequence in outcomes[-1].sequences} == opened
 
-    def test_what_is_within_no_reach_is_for_nobody(self) -> None:
-        assert KnockerTable([self.ONE], 5.0, 100).scope_bits(frozenset()) is None
+    def test_packet_within_no_scope_is_no_knock(self) -> None:
+        knockers = KnockerTable([self.ONE], 5.0, 100)
+        knockers.add_scopes(1, frozenset())
+        assert knockers.on_knock(ALICE, code("u1") | 1 << SCOPE_SHIFT, 1, 0).verdict is Verdict.NOT_A_KNOCK
 
-    def test_one_reach_for_all_costs_nothing(self) -> None:
-        assert KnockerTable([self.ONE], 5.0, 100).scope_bits(frozenset({self.HERE})) == 0
+    def test_packet_without_scope_number_is_within_all_scopes(self) -> None:
+        knockers = KnockerTable([self.ONE, self.TWO], 5.0, 100)
+        assert knockers.capture.scopes == {self.HERE, self.ELSEWHERE}
+        outcomes = [knockers.on_knock(ALICE, code(word), 1, 0) for word in ("u1", "u2")]
+        assert outcomes[-1].sequences == (self.ONE, self.TWO)
 
-    def test_a_trap_is_one_only_within_reach(self) -> None:
+    def test_trap_counts_only_within_scope_of_its_sequence(self) -> None:
         knockers = KnockerTable([self.ONE, self.TWO], 5.0, 100, {code("u9"): frozenset({self.ONE})})
-        one, two = knockers.scope_bits(frozenset({self.HERE})), knockers.scope_bits(frozenset({self.ELSEWHERE}))
-        assert one is not None
-        assert two is not None
+        one, two = 1 << SCOPE_SHIFT, 2 << SCOPE_SHIFT
+        knockers.add_scopes(1, frozenset({self.HERE}))
+        knockers.add_scopes(2, frozenset({self.ELSEWHERE}))
         knockers.on_knock(ALICE, code("u1") | one, 1, 0)
         assert knockers.on_knock(ALICE, code("u9") | two, 1, 0).verdict is Verdict.NOT_A_KNOCK
         assert knockers.on_knock(ALICE, code("u9") | one, 1, 0).verdict is Verdict.WRONG
@@ -257,7 +263,7 @@ def test_hundreds_of_doors_in_a_file_are_soon_prepared_and_each_opens() -> None:
     doors = [knockd(f"d{n}", f"t{1000 + n} t{2000 + n} u{3000 + n}", (S, S)) for n in range(300)]
     began = time.process_time()
     knockers = KnockerTable(doors, 5.0, 100)
-    assert len(set(map(id, dialects.subscribed_codes(doors).values()))) == 1
+    assert len(dialects.subscriptions(doors)) == 1
     assert time.process_time() - began < 15, "it is one second"
     for n in (0, 150, 299):
         words = (f"t{1000 + n}:s", f"t{2000 + n}:s", f"u{3000 + n}")
@@ -276,7 +282,7 @@ def obvious(doors: list[Sequence], packets: list[Packet]) -> list[tuple[int, str
 
     def passes(number: int) -> bool:
         return any(
-            (number ^ step.code) & 0xFFFFFF == 0 and matches(door, number) for door in doors for step in door.steps
+            (number ^ code_of(step)) & 0xFFFFFF == 0 and matches(door, number) for door in doors for step in door.steps
         )
 
     for position, (source, when, word, _) in enumerate(packets):
@@ -289,7 +295,7 @@ def obvious(doors: list[Sequence], packets: list[Packet]) -> list[tuple[int, str
             if not matches(door, number):
                 continue
             stage, first = flying.pop((source, door.name), (0, when))
-            if (door.steps[stage].code ^ number) & 0xFFFFFF == 0:
+            if (code_of(door.steps[stage]) ^ number) & 0xFFFFFF == 0:
                 if stage + 1 == len(door.steps):
                     found.append((position, door.name))
                 else:

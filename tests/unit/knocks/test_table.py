@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from port_knocking_doors.knocks.table import KnockerTable, Outcome, Verdict
+from port_knocking_doors.knocks.authenticator import Outcome, Verdict
+from port_knocking_doors.knocks.code import code_of
+from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.model import Protocol, Sequence, Step
 
 ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
@@ -28,7 +30,7 @@ def sequence(*ports: int, name: str = "main", lifetime: float = LIFETIME) -> Seq
 
 
 def udp(port: int) -> int:
-    return Step(Protocol.UDP, port).code
+    return code_of(Step(Protocol.UDP, port))
 
 
 # Each case: what is knocked, as (seconds, port, source port), and how each knock is judged.

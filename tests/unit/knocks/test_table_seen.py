@@ -2,7 +2,9 @@
 
 import time
 
-from port_knocking_doors.knocks.table import KnockerTable, Seen, Verdict
+from port_knocking_doors.knocks.authenticator import KnockerView, Verdict
+from port_knocking_doors.knocks.code import code_of
+from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.model import Protocol, Sequence, Step
 
 PORTS = (7, 3, 9, 5)
@@ -17,7 +19,7 @@ def table(limit: int = 100) -> KnockerTable:
 
 def knock(knockers: KnockerTable, source: bytes, ports: tuple[int, ...], now: float) -> Verdict:
     for port in ports:
-        verdict = knockers.on_knock(source, Step(Protocol.UDP, port).code, 1000 + port, now).verdict
+        verdict = knockers.on_knock(source, code_of(Step(Protocol.UDP, port)), 1000 + port, now).verdict
     return verdict
 
 
@@ -27,31 +29,31 @@ def test_those_who_are_furthest_come_first_then_those_who_are_ignored() -> None:
     assert knock(knockers, B, (7, 3, 9), 2.0) is Verdict.ADVANCED
     assert knock(knockers, C, (7, 5), 3.0) is Verdict.WRONG
     assert knock(knockers, D, (7,), 4.0) is Verdict.ADVANCED
-    assert knockers.snapshot(5.0, 10) == [
-        Seen(B, ((ONE, 3),), 0.0, 3.0),
-        Seen(D, ((ONE, 1),), 0.0, 1.0),
-        Seen(A, ((ONE, 1),), 0.0, 4.0),
-        Seen(C, (), 6.0, 2.0),
+    assert knockers.view(5.0, 10) == [
+        KnockerView(B, ((ONE, 3),), 0.0, 3.0),
+        KnockerView(D, ((ONE, 1),), 0.0, 1.0),
+        KnockerView(A, ((ONE, 1),), 0.0, 4.0),
+        KnockerView(C, (), 6.0, 2.0),
     ]
-    assert [seen.source for seen in knockers.snapshot(5.0, 2)] == [B, D]
-    assert knockers.ignored(5.0) == 1
-    assert knockers.ignored(11.0) == 0
+    assert [seen.source for seen in knockers.view(5.0, 2)] == [B, D]
+    assert knockers.counts(5.0).ignored == 1
+    assert knockers.counts(11.0).ignored == 0
 
 
 def test_what_has_lapsed_or_is_complete_is_not_shown() -> None:
     knockers = table()
     knock(knockers, A, (107, 103), 0.0)
     knock(knockers, B, (7, 3, 9, 5), 0.0)
-    assert [seen.source for seen in knockers.snapshot(4.0, 10)] == [A]
-    assert knockers.snapshot(5.0, 10) == []
+    assert [seen.source for seen in knockers.view(4.0, 10)] == [A]
+    assert knockers.view(5.0, 10) == []
     assert len(knockers) == 2
 
 
 def test_a_look_changes_nothing() -> None:
     knockers = table()
     knock(knockers, A, (7,), 0.0)
-    knockers.snapshot(1.0, 10)
-    knockers.ignored(1.0)
+    knockers.view(1.0, 10)
+    knockers.counts(1.0)
     assert knock(knockers, A, (3, 9, 5), 2.0) is Verdict.COMPLETE
 
 
@@ -73,6 +75,6 @@ def test_a_full_table_is_looked_at_quickly() -> None:
     for number in range(65536):
         knock(knockers, number.to_bytes(4, "big"), (107,), 0.0)  # lapses soon, and is remembered for longer
     started = time.process_time()
-    assert knockers.snapshot(6.0, 100) == []
-    assert knockers.ignored(6.0) == 0
+    assert knockers.view(6.0, 100) == []
+    assert knockers.counts(6.0).ignored == 0
     assert time.process_time() - started < 1.0

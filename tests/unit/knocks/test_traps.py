@@ -7,7 +7,9 @@ from random import Random
 
 import pytest
 
-from port_knocking_doors.knocks.table import KnockerTable, Verdict
+from port_knocking_doors.knocks.authenticator import Verdict
+from port_knocking_doors.knocks.code import code_of
+from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.knocks.traps import choose_traps
 from port_knocking_doors.model import PORT_MAX, Flags, Port, Protocol, Sequence, Step
 
@@ -38,7 +40,7 @@ def test_none_is_a_step_of_any_sequence_nor_served_nor_where_answers_to_own_data
     served = [Port(number) for number in range(1, 1024)] + [Port(53, Protocol.UDP)]
     sequences = [syn(7000, 8000, 9000), udp(5000, 6000, 4000)]
     traps = choose_traps(sequences, served, OUTGOING, Random(1))
-    steps = {step.code for sequence in sequences for step in sequence.steps}
+    steps = {code_of(step) for sequence in sequences for step in sequence.steps}
     for code in traps:
         port, is_udp = code & 0xFFFF, code >> 16 & 0xFF == 17
         assert code not in steps
@@ -69,7 +71,7 @@ def scan(sequence: Sequence, ports: list[int], seed: int) -> int:
     """How many doors one scan opens, at 10,000 ports a second."""
     knockers = KnockerTable([sequence], 5.0, 100, choose_traps([sequence], (), OUTGOING, Random(seed)))
     first = sequence.steps[0]
-    base, opened = Step(first.protocol, 0, first.flags).code, 0
+    base, opened = code_of(Step(first.protocol, 0, first.flags)), 0
     for number, port in enumerate(ports):
         opened += knockers.on_knock(SCANNER, base + port, 40000, number / 10_000).verdict is Verdict.COMPLETE
     return opened
@@ -93,7 +95,7 @@ def test_a_thousand_scans_in_random_order_open_no_door(sequence: Sequence) -> No
     random = Random(20261120)
     traps = choose_traps([sequence], (), OUTGOING, Random(7))
     knockers = KnockerTable([sequence], 0.0, 100, traps)  # not even ignored for a while: the traps alone
-    base = Step(Protocol.TCP, 0, Flags.SYN).code
+    base = code_of(Step(Protocol.TCP, 0, Flags.SYN))
     # What neither is a step nor a trap is no knock and changes nothing: the order of the others is all that matters.
     codes = [code for code in (base + port for port in range(1, PORT_MAX + 1)) if _matters(code, sequence, traps)]
     for _ in range(1000):
@@ -103,7 +105,7 @@ def test_a_thousand_scans_in_random_order_open_no_door(sequence: Sequence) -> No
 
 
 def _matters(code: int, sequence: Sequence, traps: dict[int, frozenset[Sequence]]) -> bool:
-    return code in traps or code in {step.code for step in sequence.steps}
+    return code in traps or code in {code_of(step) for step in sequence.steps}
 
 
 def test_the_chance_that_remains_is_as_the_arithmetic_has_it() -> None:
@@ -112,7 +114,7 @@ def test_the_chance_that_remains_is_as_the_arithmetic_has_it() -> None:
     random = Random(3)
     sequence = syn(7000, 8000, 9000, traps=traps)
     laid = choose_traps([sequence], (), OUTGOING, Random(1))
-    codes = [*laid, *(step.code for step in sequence.steps)]
+    codes = [*laid, *(code_of(step) for step in sequence.steps)]
     knockers = KnockerTable([sequence], 0.0, 10, laid)
     opened = 0
     for attempt in range(tries):

@@ -1,0 +1,160 @@
+# ruff: noqa: ARG002 a default may have no use for its arguments
+"""What can prove who knocks: the interface, and the values that pass through it.
+
+`table.KnockerTable` is one: a source proves itself by its sequence of knocks. The daemon knows authenticators only by
+this interface, and makes them from one table (`daemon.active.AUTHENTICATORS`, a line for each).
+
+A packet reaches an authenticator as its source, its code (`code`) and an id: all that a knock has, and what every
+receiver can provide for a few hundred nanoseconds. An authenticator of packets that carry a payload asks for it by a
+field of its own in `Capture`, which a receiver of its own serves (`capture.receiver.RECEIVERS`): that one alone keeps
+payloads, and calls a method of its own with them, which answers with an `Outcome` like `on_knock`.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import NamedTuple, Protocol
+
+from port_knocking_doors.model import Dialect, Scope, Sequence
+
+
+class Verdict(Enum):
+    """What a packet was judged to be."""
+
+    NOT_A_KNOCK = auto()  # a step of no sequence
+    IGNORED = auto()  # its source made a wrong knock a moment ago
+    REPEATED = auto()  # the packet that was just accepted, once more
+    WRONG = auto()  # the next step of no sequence: the source is ignored from now on
+    ADVANCED = auto()
+    COMPLETE = auto()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A verdict with the sequences that it is about, and for `ADVANCED` the number of steps done so far."""
+
+    verdict: Verdict
+    sequences: tuple[Sequence, ...] = ()
+    stage: int = 0
+    stages: tuple[tuple[Sequence, int], ...] = field(default=(), compare=False)
+    """Every sequence that the knock moved, with the number of steps done."""
+    needs_action: bool = field(default=False, compare=False)
+    """Whether the receiver hands it on, or forgets it at once. A field, and set by `of`: it is read for each packet."""
+
+    @classmethod
+    def of(
+        cls,
+        verdict: Verdict,
+        sequences: tuple[Sequence, ...] = (),
+        stage: int = 0,
+        stages: tuple[tuple[Sequence, int], ...] = (),
+    ) -> "Outcome":
+        """It needs action if it opens or is wrong, or moves a sequence of knockd's, which logs each stage."""
+        is_logged = any(sequence.dialect is Dialect.KNOCKD for sequence, _ in stages)
+        needs_action = is_logged or verdict in (Verdict.WRONG, Verdict.COMPLETE)
+        return cls(verdict, sequences, stage, stages, needs_action)
+
+
+NOT_A_KNOCK = Outcome.of(Verdict.NOT_A_KNOCK)
+IGNORED = Outcome.of(Verdict.IGNORED)
+REPEATED = Outcome.of(Verdict.REPEATED)
+WRONG = Outcome.of(Verdict.WRONG)
+
+Judge = Callable[[bytes, int, int, float], Outcome]
+"""`Authenticator.on_knock`, or what wraps it: source, code, packet id and time of a packet → its outcome."""
+
+Act = Callable[[bytes, int, Outcome, float], None]
+"""Called with source, index of the interface (0: not known), outcome and time, where the outcome needs action."""
+
+
+@dataclass(frozen=True)
+class Capture:
+    """What must be captured for an authenticator. Each kind of receiver reads the fields that it serves."""
+
+    ports: tuple[int, ...] = ()
+    """UDP ports that sockets listen on, for datagrams with exactly `model.PAYLOAD`."""
+    codes: frozenset[int] = frozenset()
+    """Codes of the packets that the sniffer captures."""
+    scopes: frozenset[Scope] = frozenset()
+    """What those packets are addressed to, and arrive on."""
+
+    @classmethod
+    def of(cls, captures: Iterable["Capture"]) -> "Capture":
+        """What must be captured for all of these."""
+        every = tuple(captures)
+        return cls(
+            tuple(dict.fromkeys(port for one in every for port in one.ports)),
+            frozenset().union(*(one.codes for one in every)),
+            frozenset().union(*(one.scopes for one in every)),
+        )
+
+
+class KnockerView(NamedTuple):
+    """What is known of one source, for `status`."""
+
+    source: bytes
+    done: tuple[tuple[Sequence, int], ...]
+    """The sequences that it has begun, and how many steps of each are done."""
+    ignored: float
+    """Seconds for which it is still ignored; 0 for not."""
+    last_seen: float
+    """Seconds since its last knock."""
+
+
+class Counts(NamedTuple):
+    """How many sources are known, and how many of them are ignored."""
+
+    known: int
+    ignored: int
+
+
+class Authenticator(Protocol):
+    """What can prove who knocks. Pure: it reads no clock and no socket, and writes no log.
+
+    Times are seconds of any clock that never goes back, and never less than the one before. What is not overridden
+    remembers no source.
+    """
+
+    @property
+    def capture(self) -> Capture:
+        """What must be captured for it. Only `adopt` and what its owner calls on it may change that."""
+        ...
+
+    def on_knock(self, source: bytes, code: int, packet_id: int, now: float) -> Outcome:
+        """Judge one packet.
+
+        `source`: the canonical address, packed (4 or 16 bytes). `code`: see `knocks.code`. `packet_id`: differs from
+        that of a later packet with the same code: the source port, and for TCP the sequence number.
+
+        The receivers call this bound method for each packet, with nothing in between.
+        """
+        ...
+
+    def add_scopes(self, number: int, scopes: frozenset[Scope]) -> None:
+        """From now on codes that carry this number, 1 or more, are of packets within these scopes and no other ones.
+
+        Number 0 is for packets within all scopes. An authenticator with one scope has nothing to do here.
+        """
+
+    def adopt(self, other: "Authenticator") -> None:
+        """Take over, right after it was made, the progress of the one that it replaces."""
+
+    def expire(self, now: float) -> int:
+        """Drop what does not matter any more; how many sources those were. Only memory depends on it."""
+        return 0
+
+    def next_deadline(self) -> float | None:
+        """When `expire` next finds something to drop, or None where it has nothing."""
+        return None
+
+    def counts(self, now: float) -> Counts:
+        """How many sources are known, and how many are ignored."""
+        return Counts(0, 0)
+
+    def view(self, now: float, limit: int) -> list[KnockerView]:
+        """At most `limit` of the sources that matter, the most important first."""
+        return []
+
+    def forget(self, source: bytes) -> bool:
+        """Forget one source; whether it was known."""
+        return False
