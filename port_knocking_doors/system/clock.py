@@ -1,5 +1,4 @@
-"""The one clock, and waiting: by it, for a descriptor, for work to end. Every time that passes between the rooms comes
-from here."""
+"""The one clock of the package, and waiting: for a time, for a descriptor, for work to end."""
 
 import asyncio
 import select
@@ -11,14 +10,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 now = time.monotonic
-"""Seconds that never go back and that nobody sets (CLOCK_MONOTONIC): a wall clock that jumps moves no deadline."""
+"""Seconds of CLOCK_MONOTONIC: a wall clock that jumps moves no deadline."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:
-    """`asyncio.run`, which raises `OSError`, and no more, where there are no descriptors for an event loop.
+    """`asyncio.run` that raises `OSError` and prints nothing where no descriptor is left for an event loop.
 
-    By itself it leaves a loop built halfway and work that was never awaited, both of which complain once they are
-    thrown away (Python 3.14).
+    `asyncio.run` itself leaves a half-built loop and work that was never awaited; both print warnings when they are
+    deleted (Python 3.14).
     """
     try:
         with select.epoll():
@@ -30,7 +29,7 @@ def run(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def wait_at_most(seconds: float | None, work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`; raises `asyncio.TimeoutError`, and cancels it, if that takes longer. None: no limit.
+    """The result of `work`. After `seconds` (None: no limit) cancels it and raises `asyncio.TimeoutError`.
 
     `asyncio.wait_for` does the same, but before Python 3.12 it can swallow a cancellation.
     """
@@ -45,7 +44,7 @@ async def wait_at_most(seconds: float | None, work: Coroutine[Any, Any, T]) -> T
 
 
 async def readable(descriptor: int) -> None:
-    """Wait until there is something to read. Nothing is read, so that nothing is lost by whoever is cancelled."""
+    """Wait until the descriptor is readable. Nothing is read, so a cancellation loses nothing."""
     loop = asyncio.get_running_loop()
     ready = asyncio.Event()
     loop.add_reader(descriptor, ready.set)

@@ -1,8 +1,8 @@
-"""What outlives a moment but not a boot: the runtime directory, and the lock on a mark of ownership.
+"""The runtime directory, which does not survive a boot, and the lock on a mark of ownership.
 
-Two daemons with the same mark would close each other's doors, so whoever uses a mark holds its lock: a daemon for as
-long as it runs, a closer (see `guardian`) for a moment. The kernel lets go of a lock when its holder ends, however it
-ends.
+Two daemons with the same mark would close each other's doors, so a process that uses a mark holds its lock: a daemon
+as long as it runs, a closer (see `crash_guard`) for a moment. The kernel releases a lock when its holder ends, even by
+SIGKILL.
 """
 
 import fcntl
@@ -20,26 +20,26 @@ SYSTEM_DIRECTORY = Path("/run/port-knocking-doors")
 _BEYOND_PRIORITIES = 1 << 16
 DAEMON, CLOSER = "daemon", "closer"
 _PATIENCE = 15.0
-"""Seconds that a starting daemon gives a closer, which gives firewalld five for each call."""
+"""Seconds that a starting daemon waits for a closer, which waits five for each call of firewalld."""
 _PAUSE = 0.02
 
 
 def command_mark(*words: str) -> int:
-    """A mark for a daemon that has nothing in the firewall: beyond firewalld's priorities, and so never a rule's.
+    """A mark for a daemon without rules, made of `words` (a file, an interface); it is beyond firewalld's priorities.
 
-    Two of them that have the same words (a file, an interface) would run each command twice; others may run beside it.
+    Two such daemons with the same words would run each command twice; with other words they can run side by side.
     """
     return _BEYOND_PRIORITIES + zlib.crc32("\0".join(words).encode(errors="surrogateescape"))
 
 
 def has_rules(priority: int) -> bool:
-    """Whether whoever has this mark has rules in the firewall, and not only commands."""
+    """Whether a daemon with this mark has rules in the firewall, and not only commands."""
     return priority < _BEYOND_PRIORITIES
 
 
 def candidate_directories(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where a runtime directory may be: the one that systemd made for us (RuntimeDirectory= of systemd.exec(5)), the
-    system's, and the user's own. Nothing is looked at or made."""
+    """Paths for this process's runtime directory: systemd's (RuntimeDirectory= in systemd.exec(5)), the system's, and
+    the user's own. Does not touch the file system."""
     given = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
     own = environ.get("XDG_RUNTIME_DIR")
     return [
@@ -50,8 +50,8 @@ def candidate_directories(environ: Mapping[str, str] = os.environ) -> list[Path]
 
 
 def known_directories(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """Where the runtime directory of a daemon that runs may be, whoever runs it: one of our candidates, or one that a
-    unit has. The unit for commands that need root has its own: root uses nothing that is another user's."""
+    """Paths for the runtime directory of any running daemon: this process's candidates, and those of the two units. The
+    unit for commands that need root has its own directory: root uses nothing that belongs to another user."""
     return list(dict.fromkeys((*candidate_directories(environ), *_system_directories())))
 
 
@@ -60,22 +60,25 @@ def _system_directories() -> tuple[Path, Path]:
 
 
 def runtime_directory(environ: Mapping[str, str] = os.environ) -> Path:
-    """The runtime directory, made if need be: the first of the candidates that may be written.
+    """The runtime directory, made if it does not exist: the first candidate that this user can write.
 
-    Raises `DoorsError` where there is none.
+    Raises `DoorsError` if there is none.
     """
     for candidate in candidate_directories(environ):
         try:
             candidate.mkdir(mode=0o700, exist_ok=True)
         except OSError:
             continue
-        # Whoever owns the directory could put links in the way of what is written there.
+        # The directory's owner could put links in place of the files that are written there.
         if candidate.is_symlink() or not candidate.is_dir() or candidate.stat().st_uid not in (0, os.geteuid()):
             continue
         if os.access(candidate, os.W_OK | os.X_OK):
             return candidate
-    places = " and ".join(str(candidate) for candidate in candidate_directories(environ))
-    raise DoorsError(f"no runtime directory: {places} cannot be written; make one, or set XDG_RUNTIME_DIR")
+    paths = " and ".join(str(candidate) for candidate in candidate_directories(environ))
+    remedy = "make one, or set XDG_RUNTIME_DIR"
+    if os.geteuid() != 0:
+        remedy = "run as root: sudo port-knocking-doors …, or set XDG_RUNTIME_DIR"
+    raise DoorsError(f"no runtime directory: {paths} cannot be written; {remedy}")
 
 
 @contextmanager
@@ -91,18 +94,18 @@ def instance_lock(priority: int, role: str = DAEMON, *, leaves_rules: bool = Fal
         try:
             descriptor = _claim(path, role, priority, held)
         except OSError as error:
-            raise DoorsError(f"{path}: the mark's lock cannot be taken ({error.strerror})") from error
+            raise DoorsError(f"{path}: cannot lock the mark ({error.strerror})") from error
         yield
         if not leaves_rules:
             os.ftruncate(descriptor, 0)
 
 
 def _claim(path: Path, role: str, priority: int, held: ExitStack) -> int:
-    """The descriptor of the lock, with our name in it. Raises `OSError` and `AlreadyRunningError`."""
+    """The descriptor of the locked file, with role and process in it. Raises `OSError` and `AlreadyRunningError`."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     held.callback(os.close, descriptor)
     _lock(descriptor, role, priority)
-    # Root may run one by hand, with a directory of its own, beside a service with the system's.
+    # A daemon that root starts by hand, with another directory, must see the service's lock too.
     for other in _system_directories():
         with suppress(OSError):
             elsewhere = os.open(other / path.name, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -115,7 +118,7 @@ def _claim(path: Path, role: str, priority: int, held: ExitStack) -> int:
 
 
 def unreleased_marks() -> list[int]:
-    """The marks whose last holder did not come to its end, or has not yet. Raises `DoorsError`."""
+    """The marks with a lock that is held, or whose holder was killed or left rules. Raises `DoorsError`."""
     locks = (path for path in runtime_directory().glob("*.lock") if re.fullmatch(r"-?\d{1,10}", path.stem))
     return sorted(int(path.stem) for path in locks if path.is_file() and path.stat().st_size)
 
@@ -127,12 +130,12 @@ def _lock(descriptor: int, role: str, priority: int) -> None:
         by_daemon = holder == DAEMON and Path(f"/proc/{pid}").exists()
         if role == CLOSER or by_daemon:
             raise AlreadyRunningError(
-                f"port-knocking-doors runs already, as process {pid}, {_likeness(priority)}", by_daemon=by_daemon
+                f"port-knocking-doors is already running, as process {pid}, {_conflict(priority)}", by_daemon=by_daemon
             )
         if time.monotonic() > deadline:
             raise AlreadyRunningError(
-                f"process {pid or '(unknown)'} has been closing the doors of an earlier daemon for {_PATIENCE:g} s; "
-                "see whether firewalld answers",
+                f"timed out: process {pid or '(unknown)'} has been closing the doors of an earlier daemon for "
+                f"{_PATIENCE:g} s; check that firewalld answers",
                 by_daemon=False,
             )
         time.sleep(_PAUSE)
@@ -146,7 +149,7 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def _likeness(priority: int) -> str:
+def _conflict(priority: int) -> str:
     if not has_rules(priority):
         return "with the same file on the same interface: the two would run each command twice; stop it"
     return (

@@ -1,8 +1,8 @@
-"""What the kernel knows of links and of this host's addresses, kept up to date by its own notifications.
+"""The host's links and addresses, kept up to date by the kernel's notifications.
 
-Everything comes over one rtnetlink socket (rtnetlink(7)) and nothing is asked for again by a timer: the kernel tells
-each change, and whoever asks about something that is not known first reads what waits on the socket. When the kernel
-had more to tell than the socket holds, everything is asked for anew.
+Everything comes over one rtnetlink socket (rtnetlink(7)), and no timer polls: the kernel sends each change, and a
+question about something unknown reads the waiting notifications first. If the socket overflows, everything is
+requested again.
 """
 
 import asyncio
@@ -36,43 +36,43 @@ RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100  # linux/
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 RECEIVE_BUFFER = 1 << 20
-"""Bytes of kernel memory asked for, to hold a burst of notifications; each takes some kilobytes of it."""
+"""Bytes of kernel memory for a burst of notifications, of which each takes some kilobytes."""
 
 BATCH = 1024
-"""Notifications that are read in one go, before others have their turn."""
+"""Notifications read in one call, before other tasks of the loop run."""
 
 ANSWER_WITHIN = 1.0
-"""Seconds for the kernel's answer, which takes some microseconds."""
+"""Seconds within which the kernel must answer; it takes some microseconds."""
 
 TRIALS = 8
-"""How often everything is asked for again at once while it changes under our hands."""
+"""Number of requests for everything in a row, while it changes during each."""
 
 PAUSE = 1.0
-"""Seconds until it is tried again when that, too, was in vain."""
+"""Seconds until the next row of requests if these failed."""
 
 _MESSAGE_MAX = 1 << 16  # attributes have 16 bits for their length, and the kernel's dumps are cut to half of it
 _LOOPBACK4 = 127
 
 OnChange = Callable[[Change, Link], None]
-"""Called once a change is in force; never from within a question, so that it may bind, close and ask as it likes."""
+"""Called after a change, and never from within a question, so that it may bind, close and ask."""
 
 
 class InterfaceMonitor:
-    """The links of this network namespace: a context manager, and once entered everything is known.
+    """The links of this network namespace: a context manager that knows everything once it is entered.
 
-    With `on_change` it needs a running loop, and reads there by itself; without, it reads when it is asked something.
-    Entering raises `DoorsError` where the kernel does not tell.
+    With `on_change` it needs a running loop, and reads notifications there by itself; without, a question reads them.
+    Entering raises `DoorsError` if the kernel refuses.
     """
 
     def __init__(self, on_change: OnChange | None = None) -> None:
         self._on_change = on_change
         self._table = LinkTable()
         self.changes = 0
-        """How often something changed, as of the last `drain`: whoever remembers an answer remembers this, too."""
+        """Number of changes as of the last `drain`: a cached answer is valid for the number that it was given at."""
         self._selected: dict[tuple[int, tuple[str, ...]], bool] = {}
         self._unannounced: deque[LinkEvent] = deque()
         self._buffer = bytearray(_MESSAGE_MAX)
-        self._is_stale = False  # the kernel told more than was read
+        self._is_stale = False  # notifications were lost
         self._retry_at = -inf
         self._timer: asyncio.TimerHandle | None = None
 
@@ -80,10 +80,10 @@ class InterfaceMonitor:
         try:
             self._socket = _socket()
         except OSError as error:
-            raise DoorsError(f"the kernel does not tell of network links: {error.strerror}") from error
+            raise DoorsError(f"cannot read network links from the kernel: {error.strerror}") from error
         try:
             self._port = self._socket.getsockname()[0]
-            # A poll costs a third of a read that finds nothing, and that is what a flood to other hosts comes to.
+            # Under a flood to other hosts each packet asks here; a poll costs a third of a read that finds nothing.
             self._poll = select.poll()
             self._poll.register(self._socket, select.POLLIN)
             self.refresh()
@@ -99,7 +99,7 @@ class InterfaceMonitor:
         self.close()
 
     def close(self) -> None:
-        """Read no more, and tell no more; again is harmless."""
+        """Stop reading and calling; closing twice is harmless."""
         self._unannounced.clear()
         if self._timer is not None:
             self._timer.cancel()
@@ -108,7 +108,7 @@ class InterfaceMonitor:
         self._socket.close()
 
     def fileno(self) -> int:
-        """The socket's descriptor: readable when there is something to `drain`."""
+        """The socket's descriptor: readable when notifications wait for `drain`."""
         return self._socket.fileno()
 
     @property
@@ -119,28 +119,27 @@ class InterfaceMonitor:
     # Questions. ------------------------------------------------------------------------------------------------------
 
     def is_local(self, address: bytes) -> bool:
-        """Whether a packed address is one of this host's, also if it became so a moment ago."""
+        """Whether a packed address belongs to this host, even if it was added a moment ago."""
         if address in self._table.local or (address[0] == _LOOPBACK4 and len(address) == 4):
             return True
         return self.drain() and address in self._table.local
 
     def name_of(self, index: int) -> str:
-        """The link's name as of now, or the empty text where there is none of that index."""
+        """The current name of the link; empty if no link has that index."""
         self.drain()
         link = self._table.links.get(index)
         return link.name if link is not None else ""
 
     def index_of(self, name: str) -> int | None:
-        """The index of the link that has this name, or also has it, as of now."""
+        """The index of the link with this name or alternative name, if there is one now."""
         self.drain()
         return next((index for index, link in self._table.links.items() if name in link.names), None)
 
     def is_selected(self, index: int, patterns: tuple[str, ...] = ()) -> bool:
-        """Whether packets seen on this link count where `patterns` (as of fnmatch: `eth0`, `ppp*`; none for all) name
-        the links that are heard.
+        """Whether packets captured on this link count, if `patterns` (fnmatch: `eth0`, `ppp*`; none: all) select links.
 
-        Those seen on a part of a bridge, a bond or a team are seen again on the whole, and count there if that is
-        heard. A vrf sees none of its parts' packets.
+        A packet on a part of a bridge, bond or team is captured again on its master, and counts there if the master is
+        selected. A vrf captures no packets of its parts.
         """
         known = self._selected.get((index, patterns))
         if known is None:
@@ -161,10 +160,10 @@ class InterfaceMonitor:
                 return False
         return True
 
-    # What the kernel tells. ------------------------------------------------------------------------------------------
+    # Notifications. ------------------------------------------------------------------------------------------
 
     def drain(self) -> bool:
-        """Take note of what waits on the socket, without blocking; whether there was anything."""
+        """Apply the notifications that wait on the socket, without blocking; whether there were any."""
         found = bool(self._poll.poll(0))
         if found:
             try:
@@ -181,23 +180,23 @@ class InterfaceMonitor:
             try:
                 self.refresh()
             except DoorsError as error:
-                logger.warning("what is known of network links may be old: %s", error)
+                logger.warning("network links may be out of date: %s", error)
                 self._retry_at = now() + PAUSE
                 if self._on_change is not None:
                     self._timer = asyncio.get_running_loop().call_later(PAUSE, self.drain)
         return found
 
     def refresh(self) -> None:
-        """Ask the kernel for everything. Raises `DoorsError` where it does not answer."""
+        """Request everything from the kernel. Raises `DoorsError` if that fails."""
         for _ in range(TRIALS):
             with suppress(_Overrun):
                 self._note(self._table.replace_with(self._dump()))
                 self._is_stale = False
                 return
-        raise DoorsError("network links change faster than the kernel can tell")
+        raise DoorsError(f"network links changed during each of {TRIALS} requests")
 
     def _dump(self) -> LinkTable:
-        """All that the kernel knows. Raises `_Overrun` where it changed meanwhile and could not be followed."""
+        """All links and addresses of the kernel. Raises `_Overrun` if a change was lost meanwhile."""
         self._discard()
         table, meanwhile = LinkTable(), list[NetlinkMessage]()
         for kind in (Kind.GETLINK, Kind.GETADDR):
@@ -206,7 +205,7 @@ class InterfaceMonitor:
                     table.apply(message)
                 else:
                     meanwhile.append(message._replace(body=memoryview(bytes(message.body))))
-        # The answers are put together while changes go on, and a change may overtake the answer that lacks it.
+        # The kernel builds the answers while changes go on, and a change may arrive before the answer that lacks it.
         for message in meanwhile:
             table.apply(message)
         table.drop_stale_addresses()
@@ -215,8 +214,8 @@ class InterfaceMonitor:
     def _discard(self) -> None:
         """Empty the socket.
 
-        What waits is older than the answer to come; and until it is read, a socket that was overrun gets nothing new,
-        and an answer that was given up on keeps the kernel from beginning another.
+        Its messages are older than the next answer. Until they are read, an overrun socket gets no new ones, and an
+        abandoned dump keeps the kernel from starting another.
         """
         while True:
             with suppress(_Overrun):
@@ -224,20 +223,20 @@ class InterfaceMonitor:
                     return
 
     def _answers(self, kind: Kind) -> Iterator[NetlinkMessage]:
-        """The answers to one request, and the notifications between them; each is good until the next is asked for."""
+        """The answers to one request and the notifications between them; each is valid until the next."""
         self._socket.send(request(kind, self._port))
         interrupted = False
         while True:
             data = self._receive()
             if data is None:
                 if not self._poll.poll(ANSWER_WITHIN * 1000):
-                    raise DoorsError(f"the kernel does not tell of network links within {ANSWER_WITHIN:g} s")
+                    raise DoorsError(f"cannot read network links from the kernel: timed out after {ANSWER_WITHIN:g} s")
                 continue
             for message in messages(data):
                 interrupted |= message.is_interrupted
                 if message.kind == Kind.ERROR and message.errno:
                     why = os.strerror(message.errno)
-                    raise DoorsError(f"the kernel does not tell of network links: {why}")
+                    raise DoorsError(f"cannot read network links from the kernel: {why}")
                 if message.kind == Kind.DONE:
                     if interrupted:
                         raise _Overrun
@@ -245,7 +244,7 @@ class InterfaceMonitor:
                 yield message
 
     def _receive(self) -> memoryview | None:
-        """One message or several from the kernel, good until the next call; None where none waits."""
+        """One message or several from the kernel, valid until the next call; None if none waits."""
         while True:
             try:
                 length, (sender, _) = self._socket.recvfrom_into(self._buffer)
@@ -255,7 +254,7 @@ class InterfaceMonitor:
                 if error.errno in (errno.ENOBUFS, errno.ENOMEM):
                     raise _Overrun from None
                 raise
-            if sender == 0:  # others may write to us, too
+            if sender == 0:  # other processes may send to this socket
                 return memoryview(self._buffer)[:length]
 
     def _note(self, events: list[LinkEvent]) -> None:
@@ -274,12 +273,12 @@ class InterfaceMonitor:
             self._on_change(*self._unannounced.popleft())
 
 
-class _Overrun(Exception):  # noqa: N818 it is no error: everything is asked for again
+class _Overrun(Exception):  # noqa: N818 no error: everything is requested again
     """Notifications were lost."""
 
 
 def _socket() -> socket.socket:
-    """A non-blocking rtnetlink socket that is told of links and addresses."""
+    """A non-blocking rtnetlink socket, subscribed to links and addresses."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_ROUTE)
     try:
         try:

@@ -1,4 +1,4 @@
-"""Ports that programs of this machine serve: no knock belongs there, and no trap."""
+"""Ports that programs of this host listen on: neither knocks nor traps may use them."""
 
 import re
 import sys
@@ -9,8 +9,8 @@ from port_knocking_doors.model import Port, Protocol
 PROC_NET = Path("/proc/net")
 LOCAL_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
-# Protocol and state of the sockets that wait for anybody, by the kernel's file (include/net/tcp_states.h: TCP_LISTEN,
-# and TCP_CLOSE, which is what a UDP socket without a peer is in).
+# Protocol and state of listening sockets, by the kernel's file (include/net/tcp_states.h: TCP_LISTEN, and TCP_CLOSE for
+# a UDP socket without a peer).
 _FILES = {
     "tcp": (Protocol.TCP, "0A"),
     "tcp6": (Protocol.TCP, "0A"),
@@ -22,16 +22,16 @@ _LINE = re.compile(
 )
 
 
-# As the kernel writes them there: each word of 32 bits in the machine's order (%08X).
+# As the kernel writes addresses there: each word of 32 bits in the machine's byte order (%08X).
 _LOOPBACK4 = re.compile(r"[0-9A-F]{6}7F" if sys.byteorder == "little" else r"7F[0-9A-F]{6}")
 _MAPPED = f"{0:016X}" + ("FFFF0000" if sys.byteorder == "little" else "0000FFFF")
 _LOOPBACK6 = f"{0:024X}" + ("01000000" if sys.byteorder == "little" else "00000001")
 
 
 def listening_ports(folder: Path = PROC_NET, *, from_outside: bool = False) -> frozenset[Port]:
-    """The ports that a socket of this network namespace listens on now; of a file that is not there, none.
+    """The ports that sockets of this network namespace listen on now; a file that does not exist adds none.
 
-    `from_outside`: only those that listen on more than loopback.
+    `from_outside`: only ports on which a socket listens beyond loopback.
     """
     ports: set[Port] = set()
     for name, (protocol, state) in _FILES.items():
@@ -54,7 +54,7 @@ def _is_loopback(address: str) -> bool:
 
 
 def ephemeral_ports(file: Path = LOCAL_PORT_RANGE) -> range:
-    """The ports that this host's own datagrams leave from, and are answered at (ip(7), ip_local_port_range)."""
+    """The ports that the kernel gives to outgoing connections (ip(7), ip_local_port_range)."""
     try:
         low, high = map(int, file.read_text("ascii").split())
     except (OSError, ValueError):

@@ -1,8 +1,8 @@
-"""Files of one-time sequences, a line each: which line is in force, and the mark that it was used.
+"""Files of one-time sequences, one in each line: the active line, and the mark of a used line.
 
-The first usable line is in force. A used one gets `#` over its first character, in place, so that every other byte of
-the file stays as it is; the mark is on the disk before whoever knocked gets anything. Whatever keeps it from getting
-there leaves the door shut: a sequence is never good for two knockers.
+The first usable line is active. A used line gets `#` over its first character, in place, so that every other byte of
+the file stays as it is; the mark is on the disk before the door opens. If the mark cannot be written, the door stays
+closed: a sequence never opens a door for two knockers.
 """
 
 import fcntl
@@ -17,25 +17,25 @@ from port_knocking_doors.model import Step
 
 MARK = b"#"
 SIZE_MAX = 2**20
-"""Bytes of such a file; more is a mistake."""
+"""Bytes; a larger file is a mistake."""
 
 Read = Callable[[str], tuple[Step, ...] | None]
-"""The steps that a line names; None for a line that is none: a comment, or malformed."""
+"""The steps in a line; None for a comment and for a malformed line."""
 
 
 @dataclass(frozen=True)
 class OneTimeLine:
-    """A line in force, and where it stands."""
+    """An active line, and its place in the file."""
 
     path: str
     offset: int
-    """Of its first byte."""
+    """Bytes from the start of the file to the line's first byte."""
     text: bytes = field(repr=False)
     steps: tuple[Step, ...] = field(repr=False)
 
 
 def current_line(path: str, read: Read) -> OneTimeLine | None:
-    """The first usable line, or None where none is left. Raises `DoorsError` where the file cannot be read."""
+    """The first usable line, or None if none is left. Raises `DoorsError` if the file cannot be read."""
     try:
         descriptor = _open(path, os.O_RDONLY)
         try:
@@ -47,9 +47,9 @@ def current_line(path: str, read: Read) -> OneTimeLine | None:
 
 
 def consume(line: OneTimeLine) -> None:
-    """Mark the line as used, on the disk. Raises `DoorsError` where that cannot be done: then it must not count.
+    """Mark the line as used, on the disk. Raises `DoorsError` if that fails: then the door must stay closed.
 
-    `LineGoneError` where the line is not there any more: somebody else used it, or edited the file.
+    Raises `LineGoneError` if another process used the line, or the file was edited.
     """
     try:
         descriptor = _open(line.path, os.O_RDWR)
@@ -62,21 +62,21 @@ def consume(line: OneTimeLine) -> None:
 
 
 def _mark(descriptor: int, line: OneTimeLine) -> None:
-    # Of two daemons that hear the same knock one gets the line. Not every file system has locks.
+    # Of two daemons that receive the same knock, one gets the line. Not every file system has locks.
     with suppress(OSError):
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise LineGoneError(f"{line.path}: somebody else uses a line of it at this moment") from None
+            raise LineGoneError(f"{line.path}: locked by another process") from None
     if os.pread(descriptor, len(line.text), line.offset) != line.text:
-        raise LineGoneError(f"{line.path}: was changed while its line was in force")
+        raise LineGoneError(f"{line.path}: was changed while its line was active")
     if os.pwrite(descriptor, MARK, line.offset) != len(MARK):
         raise DoorsError(f"{line.path}: cannot be written")
     os.fsync(descriptor)
 
 
 def _open(path: str, flags: int) -> int:
-    # Opening a pipe would wait for its other end.
+    # Without O_NONBLOCK, opening a pipe would wait for its other end.
     descriptor = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
@@ -95,7 +95,7 @@ def _content(descriptor: int) -> bytes:
 
 def _usable(path: str, content: bytes, read: Read) -> Iterator[OneTimeLine]:
     offset = 0
-    for whole in content.split(b"\n"):  # and not at a carriage return: behind one, a comment goes on
+    for whole in content.split(b"\n"):  # not at a carriage return: a comment continues behind it
         text = whole.rstrip(b"\r")
         try:
             steps = read(text.decode())

@@ -1,4 +1,4 @@
-"""Keeps a log bounded: so many lines in a period, and then how many were left out."""
+"""Keeps a log bounded: a number of lines in each period, then one line with the number of the others."""
 
 
 class RateLimit:
@@ -10,10 +10,10 @@ class RateLimit:
         self._began = -period
         self._admitted = 0
         self.withheld = 0
-        """Events of this period that got no line."""
+        """Events of this period without a line."""
 
     def admits(self, now: float) -> bool:
-        """Whether this event gets its line."""
+        """Whether this event gets a line."""
         if now - self._began >= self.period and not self.withheld:
             self._began = now
             self._admitted = 0
@@ -24,11 +24,11 @@ class RateLimit:
         return False
 
     def next_deadline(self) -> float | None:
-        """When a summary is due, or None where nothing was withheld."""
+        """Time at which a summary is due; None if no event was withheld."""
         return self._began + self.period if self.withheld else None
 
     def summary(self, now: float) -> int:
-        """How many events were withheld in a period that is over (0: none, or it is not over); counting starts anew."""
+        """Number of events withheld in a period that is over, 0 before its end; counting starts again."""
         deadline = self.next_deadline()
         if deadline is None or now < deadline:
             return 0
@@ -37,7 +37,7 @@ class RateLimit:
 
 
 class Incident:
-    """Something told when it begins, summed up while it goes on, and over once a `period` (seconds) was without it."""
+    """A fault, logged when it begins, summed up in each `period` (seconds), and over after a period without it."""
 
     def __init__(self, period: float) -> None:
         self.period = period
@@ -45,7 +45,7 @@ class Incident:
         self._bad = self._of = 0
 
     def begins(self, bad: int, of: int, now: float) -> bool:
-        """Take note of so many bad ones of so many; whether with these it begins."""
+        """Count `bad` faults of `of` events; whether the incident begins with these."""
         if self._deadline is not None:
             self._bad += bad
             self._of += of
@@ -55,11 +55,11 @@ class Incident:
         return False
 
     def next_deadline(self) -> float | None:
-        """When `summary` is due, or None while there is nothing."""
+        """Time at which `summary` is due; None outside of an incident."""
         return self._deadline
 
     def summary(self, now: float) -> tuple[int, int] | None:
-        """How many bad ones of how many there were in a period (0: it is over); None where that is not due."""
+        """Number of faults (0: the incident is over) and of events in a period; None before its end."""
         if self._deadline is None or now < self._deadline:
             return None
         bad, of, self._bad, self._of = self._bad, self._of, 0, 0

@@ -1,4 +1,4 @@
-"""What holds sockets and the like for as long as a `with` lasts."""
+"""Base of context managers that hold sockets and the like."""
 
 from abc import ABC, abstractmethod
 from typing import TypeVar
@@ -7,15 +7,15 @@ S = TypeVar("S", bound="Resource")
 
 
 class Resource(ABC):
-    """Opened by `with`, closed at its end, and closed, too, where opening fails halfway."""
+    """Opened by `with` and closed at its end; closed, too, if opening fails halfway."""
 
     @abstractmethod
     def open(self) -> None:
-        """Whatever this raises is raised by `with`, once `close` has undone what was done by then."""
+        """Acquire everything. If this raises, `with` calls `close` and raises the same."""
 
     @abstractmethod
     def close(self) -> None:
-        """Undo `open`, as far as it came; again is harmless."""
+        """Release what `open` acquired so far; closing twice is harmless."""
 
     def __enter__(self: S) -> S:
         try:

@@ -1,4 +1,4 @@
-"""What the kernel tells of links and addresses (rtnetlink(7)): bytes in, changes of a table out; no socket."""
+"""The kernel's messages about links and addresses (rtnetlink(7)): bytes in, changes of a table out; no socket."""
 
 import socket
 import struct
@@ -11,7 +11,7 @@ from typing import NamedTuple
 NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x10, 0x300  # linux/netlink.h
 NLA_TYPE_MASK = 0x3FFF
 _NLMSGHDR = struct.Struct("@IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
-_NLMSGERR = struct.Struct("@i")  # struct nlmsgerr: negative errno, and what it was about
+_NLMSGERR = struct.Struct("@i")  # struct nlmsgerr: negative errno, then the request
 _U32 = struct.Struct("@I")
 _NLATTR = struct.Struct("@HH")  # struct nlattr: length, type
 _IFINFOMSG = struct.Struct("@BxHiII")  # struct ifinfomsg (linux/rtnetlink.h): family, type, index, flags, flags changed
@@ -69,28 +69,28 @@ class NetlinkMessage(NamedTuple):
     kind: int
     flags: int
     port: int
-    """Of the socket whose request led to it; 0 where none did."""
+    """Port of the socket whose request it answers; 0 for a notification."""
     body: memoryview
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether it is part of an answer during which something changed."""
+        """Whether it is part of a dump during which something changed."""
         return bool(self.flags & NLM_F_DUMP_INTR)
 
     @property
     def errno(self) -> int:
-        """Of an `ERROR` what is wrong; 0 for nothing, and where it is cut short."""
+        """The errno of an `ERROR`; 0 for success, and for a truncated message."""
         return -_NLMSGERR.unpack_from(self.body)[0] if len(self.body) >= _NLMSGERR.size else 0
 
 
 def request(kind: Kind, port: int) -> bytes:
-    """Asks for all that there is of a kind (`GETLINK`, `GETADDR`), from the socket with this port."""
+    """A request for everything of one kind (`GETLINK`, `GETADDR`), from the socket with this port."""
     body = bytes((_IFINFOMSG if kind == Kind.GETLINK else _IFADDRMSG).size)
     return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 0, port) + body
 
 
 def messages(data: memoryview) -> Iterator[NetlinkMessage]:
-    """The messages in what one `recv` gave; one that is cut short is left out."""
+    """The messages in the data of one `recv`; a truncated one is left out."""
     while len(data) >= _NLMSGHDR.size:
         length, kind, flags, _, port = _NLMSGHDR.unpack_from(data)
         if not _NLMSGHDR.size <= length <= len(data):
@@ -100,7 +100,7 @@ def messages(data: memoryview) -> Iterator[NetlinkMessage]:
 
 
 def attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Types and values of the attributes in `data`; one that is cut short is left out."""
+    """Types and values of the attributes in `data`; a truncated one is left out."""
     while len(data) >= _NLATTR.size:
         length, kind = _NLATTR.unpack_from(data)
         if not _NLATTR.size <= length <= len(data):
@@ -120,17 +120,17 @@ class Link:
     name: str
     index: int
     up: bool = False
-    """Whether it was switched on, with or without a carrier."""
+    """Whether it is set up, with or without a carrier."""
     master: int = 0
-    """Index of the link that it is a part of, such as a bridge; 0 for none."""
+    """Index of the bridge, bond or the like that it is part of; 0 for none."""
     kind: str = ""
-    """`bridge`, `vlan`, `veth`, …; empty for a device."""
+    """`bridge`, `vlan`, `veth`, …; empty for a hardware device."""
     part: str = ""
-    """What it is to its master: `bridge`, `bond`, `vrf`, …"""
+    """The kind of its master: `bridge`, `bond`, `vrf`, …"""
     alternatives: tuple[str, ...] = ()
     """Its other names (altname in ip-link(8))."""
     addresses: set[bytes] = field(default_factory=set, compare=False)
-    """Its own, packed: one set for as long as the link lives. (Copies of thousands of addresses would take seconds.)"""
+    """Packed; one set for the lifetime of the link, since copies of thousands of addresses would take seconds."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -138,12 +138,12 @@ class Link:
 
 
 def read_link(body: memoryview) -> Link | None:
-    """What RTM_NEWLINK or RTM_DELLINK tells, without addresses; None where it is not about the link itself."""
+    """The link in RTM_NEWLINK or RTM_DELLINK, without addresses; None if the message is not about a link itself."""
     if len(body) < _IFINFOMSG.size:
         return None
     family, _, index, flags, _ = _IFINFOMSG.unpack_from(body)
     if family != socket.AF_UNSPEC:
-        return None  # from a bridge: a port that leaves it is "deleted", and the link lives on
+        return None  # from a bridge: its port is "deleted", but the link still exists
     name, master, kind, part, alternatives = "", 0, "", "", []
     for attribute, value in attributes(body[_aligned(_IFINFOMSG.size) :]):
         match attribute:
@@ -151,7 +151,7 @@ def read_link(body: memoryview) -> Link | None:
                 name = _text(value)
             case Ifla.MASTER:
                 master = _number(value)
-            case Ifla.WIRELESS:  # an event of a radio, with next to nothing about the link
+            case Ifla.WIRELESS:  # an event of a radio, with hardly a field of the link
                 return None
             case Ifla.LINKINFO:
                 info = dict(attributes(value))
@@ -164,20 +164,20 @@ def read_link(body: memoryview) -> Link | None:
 
 
 def read_address(body: memoryview) -> tuple[int, bytes, bool] | None:
-    """What RTM_NEWADDR or RTM_DELADDR tells: the link's index, its packed address, and whether it is really ours.
+    """RTM_NEWADDR or RTM_DELADDR: the link's index, its packed address, and whether the address belongs to this host.
 
-    An IPv6 address that is still tentative is ours already, so that none is missed; one that another host turned out to
-    have is not.
+    A tentative IPv6 address belongs to this host already, so that no knock to it is missed; an address that duplicate
+    address detection found on another host does not.
     """
     if len(body) < _IFADDRMSG.size:
         return None
     family, _, flags, _, index = _IFADDRMSG.unpack_from(body)
     found = dict(attributes(body[_aligned(_IFADDRMSG.size) :]))
-    # Where both are there, ADDRESS is the other end of a point-to-point link.
+    # In a message with both, ADDRESS is the other end of a point-to-point link.
     address = bytes(found.get(Ifa.LOCAL, found.get(Ifa.ADDRESS, b"")))
     if len(address) != _ADDRESS_SIZES.get(family):
         return None
-    if Ifa.FLAGS in found:  # all of them; the header has room for eight bits
+    if Ifa.FLAGS in found:  # all flags; the header has eight bits only
         flags = _number(found[Ifa.FLAGS])
     return index, address, not flags & IFA_F_DADFAILED
 
@@ -191,23 +191,23 @@ def _number(value: memoryview) -> int:
 
 
 class Change(Enum):
-    """What happened to a link."""
+    """A change of a link."""
 
     APPEARED = auto()
     WENT = auto()
     CAME_UP = auto()
     WENT_DOWN = auto()
     RENAMED = auto()
-    MASTERED = auto()  # it became part of another link, or ceased to be
-    ADDRESSED = auto()  # an address came or went
+    MASTERED = auto()  # became part of another link, or left it
+    ADDRESSED = auto()  # an address was added or removed
 
 
 LinkEvent = tuple[Change, Link]
-"""With the link as it is after the change, or as it was before it went."""
+"""A change, with the link after it, or before it if the link disappeared."""
 
 
 class LinkTable:
-    """Links by index and the host's addresses, as messages tell them."""
+    """Links by index, and the host's addresses, kept by the kernel's messages."""
 
     def __init__(self) -> None:
         self.links: dict[int, Link] = {}
@@ -215,7 +215,7 @@ class LinkTable:
         self._has_stale = False
 
     def apply(self, message: NetlinkMessage) -> list[LinkEvent]:
-        """Take note of one message; what it changed. A message of another kind changes nothing."""
+        """Apply one message and return the changes; a message of another kind changes nothing."""
         match message.kind:
             case Kind.NEWLINK | Kind.DELLINK:
                 link = read_link(message.body)
@@ -223,21 +223,21 @@ class LinkTable:
                     return []
                 return self._put(link) if message.kind == Kind.NEWLINK else self._remove(link.index)
             case Kind.NEWADDR | Kind.DELADDR:
-                told = read_address(message.body)
-                if told is None:
+                found = read_address(message.body)
+                if found is None:
                     return []
-                index, address, ours = told
+                index, address, ours = found
                 return self._address(index, address, ours and message.kind == Kind.NEWADDR)
         return []
 
     def drop_stale_addresses(self) -> None:
-        """Forget addresses that no link has any more; once for many messages, since it looks at every address."""
+        """Drop addresses that no link has any more; call it once for many messages, since it visits every address."""
         if self._has_stale:
             self._has_stale = False
             self.local = {_LOOPBACK6}.union(*(link.addresses for link in self.links.values()))
 
     def replace_with(self, newer: "LinkTable") -> list[LinkEvent]:
-        """Be equal to `newer`; what that changes."""
+        """Become equal to `newer`, and return the changes."""
         events = [event for index in self.links.keys() - newer.links.keys() for event in self._remove(index)]
         for index, link in newer.links.items():
             events += self._put(link)
@@ -287,5 +287,5 @@ class LinkTable:
 
 
 def matches(link: Link, patterns: tuple[str, ...]) -> bool:
-    """Whether the link has a name that the patterns ask for."""
+    """Whether a name of the link matches one of the patterns (fnmatch), or there are none."""
     return not patterns or any(fnmatchcase(name, pattern) for name in link.names for pattern in patterns)

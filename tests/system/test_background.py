@@ -79,11 +79,11 @@ def test_the_parent_returns_when_the_daemon_is_ready_and_not_before(pid_file: Pa
 
 FAILURES = {
     "refuse": (2, "F:3: this will not do, expected better"),
-    "stay": (1, "the process cannot go into the background: "),
+    "stay": (1, "cannot run in the background: "),
     "leave": (1, "the process in the background ended before it was ready"),
     "die": (1, "the process in the background ended before it was ready"),
     "lack": (1, "the system refused: Too many open files"),
-    "blunder": (1, "the process in the background ended by an error of the program; its log has it"),
+    "blunder": (1, "internal error in the background process; see its log"),
 }
 
 
@@ -140,7 +140,7 @@ def test_an_interruption_before_the_number_was_read_takes_the_daemon_along(monke
             with monkeypatch.context() as patch:
                 patch.setattr("select.poll", Interrupted)
                 with pytest.raises(KeyboardInterrupt):
-                    daemonize._await(ear, reading, NOT_A_CHILD)
+                    daemonize._await_ready(ear, reading, NOT_A_CHILD)
             assert daemon.wait(LONG) == -signal.SIGTERM
         finally:
             daemon.kill()
@@ -241,7 +241,7 @@ def test_a_live_process_is_named_and_keeps_its_file(tmp_path: Path) -> None:
         wait_until(lambda: Path(f"/proc/{sleeper.pid}/comm").read_text() == "sleep\n", LONG, "sleep to have its name")
         with pytest.raises(AlreadyRunningError) as caught, PidFile(path):
             pass
-        assert str(caught.value).startswith(f"{path}: process {sleeper.pid} (sleep) runs already")
+        assert str(caught.value).startswith(f"{path}: process {sleeper.pid} (sleep) is already running")
         assert path.read_text() == f"{sleeper.pid}\n"
         sleeper.kill()
 
@@ -281,7 +281,7 @@ def test_of_several_at_the_same_moment_one_wins(pid_file: Path) -> None:
 def test_what_is_no_pid_file_is_left_alone(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("root:x:0:0\n")
-    with pytest.raises(DoorsError, match="not a pid file and was left alone"), PidFile(precious):
+    with pytest.raises(DoorsError, match="not a pid file, not overwritten"), PidFile(precious):
         pass
     assert precious.read_text() == "root:x:0:0\n"
     os.mkfifo(tmp_path / "fifo")

@@ -254,9 +254,7 @@ def test_of_two_daemons_with_one_file_each_line_opens_at_one_alone(
             assert ran(log) == list(expected)
 
         knock_until(stranger, 1, here, there)
-        other.wait_for(
-            "WARNING d: .*was changed while its line was in force: not opened, its next sequence is in force"
-        )
+        other.wait_for("WARNING d: .*was changed while its line was active: not opened, its next sequence is in force")
         knock_until(client, 2, here, there, here)
         knock_until(stranger, 3, here, there, here, there)
     assert used(file) == [True] * 4 + [False] * (len(LINES) - 4)

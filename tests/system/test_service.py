@@ -248,6 +248,6 @@ def test_the_unit_for_commands_is_looked_into_and_keeps_its_mark(users: Sandbox,
     conf.write_text(conf.read_text().replace("21", "22"))  # no port that the first one has
     second = users.server.popen([*PROGRAM, "--conf", str(conf)])
     assert second.wait(20) == 1
-    assert f"runs already, as process {service.inner_pid}, with the mark" in second.stderr.text
+    assert f"is already running, as process {service.inner_pid}, with the mark" in second.stderr.text
     service.terminate()
     assert service.wait(NOTICE) == 0

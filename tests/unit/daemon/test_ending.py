@@ -57,7 +57,7 @@ def test_a_lock_that_cannot_be_taken_is_a_failure(conf: Path, folder: Path) -> N
     (folder / "7001.lock").mkdir()
     done = shell('exec "$@"', "-c", conf)
     assert (done.returncode, done.stdout) == (1, b"")
-    assert one_line(done).endswith("/7001.lock: the mark's lock cannot be taken (Is a directory)")
+    assert one_line(done).endswith("/7001.lock: cannot lock the mark (Is a directory)")
 
 
 @pytest.mark.parametrize("number", [6, 7])
@@ -151,7 +151,7 @@ def test_who_has_no_home_can_name_a_file(conf: Path, folder: Path) -> None:
     (folder / "7001.lock").mkdir()  # whoever comes as far as that has read the file
     daemon = homeless("-c", conf)
     assert daemon.returncode == 1
-    assert "the mark's lock" in one_line(daemon)
+    assert "cannot lock the mark" in one_line(daemon)
 
 
 @pytest.mark.parametrize(

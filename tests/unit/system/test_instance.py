@@ -21,7 +21,7 @@ MARK = 31313
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The system's runtime directory, to be."""
+    """The path of the system's runtime directory, which does not exist yet."""
     path = tmp_path / "run" / "port-knocking-doors"
     path.parent.mkdir()
     monkeypatch.setattr(instance, "SYSTEM_DIRECTORY", path)
@@ -41,8 +41,8 @@ with instance.instance_lock(int(sys.argv[2]), sys.argv[3]):
 
 
 @contextmanager
-def somebody(folder: Path, role: str, seconds: float = 1000, mark: int = MARK) -> Iterator[subprocess.Popen[bytes]]:
-    """Another process that has the mark."""
+def holder(folder: Path, role: str, seconds: float = 1000, mark: int = MARK) -> Iterator[subprocess.Popen[bytes]]:
+    """Another process that holds the mark's lock."""
     argv = [sys.executable, "-c", HOLDER, str(folder), str(mark), role, str(seconds)]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, cwd=REPOSITORY) as process:
         assert process.stdout is not None
@@ -56,17 +56,17 @@ def somebody(folder: Path, role: str, seconds: float = 1000, mark: int = MARK) -
 # --- the directory
 
 
-def test_the_systems_directory_is_made_for_its_owner_alone(folder: Path) -> None:
+def test_runtime_directory_is_made_for_its_owner_only(folder: Path) -> None:
     assert runtime_directory({}) == runtime_directory({}) == folder
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-def test_who_may_not_write_there_gets_one_of_its_own(folder: Path, tmp_path: Path) -> None:
+def test_user_without_permission_gets_a_directory_of_its_own(folder: Path, tmp_path: Path) -> None:
     folder.parent.rmdir()
     assert runtime_directory({"XDG_RUNTIME_DIR": str(tmp_path)}) == tmp_path / folder.name
 
 
-def test_the_directory_that_systemd_made_for_us_comes_first(folder: Path, tmp_path: Path) -> None:
+def test_directory_from_systemd_comes_first(folder: Path, tmp_path: Path) -> None:
     given = tmp_path / "given"
     given.mkdir(mode=0o700)
     assert runtime_directory({"RUNTIME_DIRECTORY": str(given)}) == given
@@ -82,12 +82,12 @@ def give_away(path: Path) -> None:
 UNUSABLE = {
     "a link": lambda path, elsewhere: path.symlink_to(elsewhere),
     "a file": lambda path, _: path.touch(),
-    "somebody else's": lambda path, _: give_away(path),
+    "another user's": lambda path, _: give_away(path),
 }
 
 
 @pytest.mark.parametrize("make", UNUSABLE.values(), ids=UNUSABLE)
-def test_what_others_could_have_put_there_is_not_used(folder: Path, tmp_path: Path, make: object) -> None:
+def test_directory_that_another_user_could_have_made_is_not_used(folder: Path, tmp_path: Path, make: object) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     try:
@@ -100,9 +100,13 @@ def test_what_others_could_have_put_there_is_not_used(folder: Path, tmp_path: Pa
     assert list(elsewhere.iterdir()) == []
 
 
-def test_without_any_directory_one_line_says_so(folder: Path) -> None:
+@pytest.mark.parametrize(("user", "remedy"), [(0, "make one"), (1000, "run as root: sudo port-knocking-doors")])
+def test_missing_directory_is_an_error_with_a_remedy(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, user: int, remedy: str
+) -> None:
     folder.parent.rmdir()
-    with pytest.raises(DoorsError, match="XDG_RUNTIME_DIR") as raised:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    with pytest.raises(DoorsError, match=f"{remedy}.*, or set XDG_RUNTIME_DIR$") as raised:
         runtime_directory({"XDG_RUNTIME_DIR": "/no/such/place"})
     assert "\n" not in str(raised.value)
     assert raised.value.exit_status == 1
@@ -111,7 +115,7 @@ def test_without_any_directory_one_line_says_so(folder: Path) -> None:
 # --- the mark
 
 
-def test_a_mark_is_held_and_let_go_of_again(folder: Path) -> None:
+def test_mark_is_locked_and_released(folder: Path) -> None:
     before = open_descriptors()
     for _ in range(2):
         with instance_lock(MARK):
@@ -120,8 +124,8 @@ def test_a_mark_is_held_and_let_go_of_again(folder: Path) -> None:
     assert open_descriptors() == before
 
 
-def test_a_second_daemon_is_refused_at_once_and_told_by_whom(folder: Path) -> None:
-    with somebody(folder, DAEMON) as first:
+def test_second_daemon_is_refused_at_once_with_the_firsts_process(folder: Path) -> None:
+    with holder(folder, DAEMON) as first:
         start = time.monotonic()
         with pytest.raises(AlreadyRunningError, match=rf"process {first.pid}, .* rule_priority = {MARK}"):
             instance_lock(MARK).__enter__()
@@ -131,12 +135,12 @@ def test_a_second_daemon_is_refused_at_once_and_told_by_whom(folder: Path) -> No
 
 @pytest.mark.parametrize("unit", ["port-knocking-doors", "port-knocking-doors-commands"])
 @pytest.mark.parametrize("role", [DAEMON, CLOSER])
-def test_a_daemon_with_another_directory_sees_the_services_too(
+def test_daemon_with_another_directory_sees_the_services_lock(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, role: str, unit: str
 ) -> None:
     own = tmp_path / "own"
     own.mkdir()
-    with somebody(folder.with_name(unit), DAEMON) as service:
+    with holder(folder.with_name(unit), DAEMON) as service:
         monkeypatch.setenv("RUNTIME_DIRECTORY", str(own))
         with pytest.raises(AlreadyRunningError, match=rf"process {service.pid}\b"):
             instance_lock(MARK, role).__enter__()
@@ -150,13 +154,13 @@ def test_a_daemon_with_another_directory_sees_the_services_too(
         pass
 
 
-def test_another_mark_is_anothers_matter(folder: Path) -> None:
-    with somebody(folder, DAEMON), instance_lock(MARK + 1):
+def test_daemon_with_another_mark_is_not_refused(folder: Path) -> None:
+    with holder(folder, DAEMON), instance_lock(MARK + 1):
         pass
 
 
-def test_a_mark_whose_holder_was_killed_is_free(folder: Path) -> None:
-    with somebody(folder, DAEMON) as first:
+def test_mark_of_a_killed_daemon_is_free(folder: Path) -> None:
+    with holder(folder, DAEMON) as first:
         first.kill()
         first.wait()
         assert (folder / f"{MARK}.lock").read_text() != ""
@@ -164,12 +168,12 @@ def test_a_mark_whose_holder_was_killed_is_free(folder: Path) -> None:
             assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
 
 
-def test_what_was_left_behind_is_known_until_somebody_came_to_its_end(folder: Path) -> None:
+def test_mark_is_unreleased_until_a_holder_ends_cleanly(folder: Path) -> None:
     assert unreleased_marks() == []
     with instance_lock(MARK), instance_lock(-5):
         assert unreleased_marks() == [-5, MARK]
     assert unreleased_marks() == []
-    with somebody(folder, DAEMON) as killed:
+    with holder(folder, DAEMON) as killed:
         killed.kill()
         killed.wait()
     assert unreleased_marks() == [MARK]
@@ -184,7 +188,7 @@ def test_what_was_left_behind_is_known_until_somebody_came_to_its_end(folder: Pa
     assert unreleased_marks() == []
 
 
-def test_what_else_lies_about_is_no_mark(folder: Path) -> None:
+def test_other_files_are_not_marks(folder: Path) -> None:
     folder.mkdir()
     for name in ("pending-31313.lock", "1e5.lock", "12345678901.lock", ".lock", "31313.lock.old"):
         (folder / name).write_text("daemon 1\n")
@@ -192,62 +196,62 @@ def test_what_else_lies_about_is_no_mark(folder: Path) -> None:
     assert unreleased_marks() == []
 
 
-def test_a_closer_does_not_wait_for_anybody(folder: Path) -> None:
+def test_closer_never_waits_for_another_holder(folder: Path) -> None:
     for role in (DAEMON, CLOSER):
-        with somebody(folder, role):
+        with holder(folder, role):
             start = time.monotonic()
             with pytest.raises(AlreadyRunningError):
                 instance_lock(MARK, CLOSER).__enter__()
             assert time.monotonic() - start < 0.3
 
 
-def test_a_daemon_waits_for_a_closer(folder: Path) -> None:
-    with somebody(folder, CLOSER, seconds=0.2), instance_lock(MARK):
+def test_daemon_waits_for_closer(folder: Path) -> None:
+    with holder(folder, CLOSER, seconds=0.2), instance_lock(MARK):
         assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
 
 
-def test_a_daemon_waits_for_a_closer_only_so_long(folder: Path) -> None:
+def test_daemon_that_waits_for_closer_times_out(folder: Path) -> None:
     before = open_descriptors()
-    with somebody(folder, CLOSER) as closer, pytest.raises(AlreadyRunningError) as raised:
+    with holder(folder, CLOSER) as closer, pytest.raises(AlreadyRunningError) as raised:
         instance_lock(MARK).__enter__()
     assert f"process {closer.pid} has been closing" in str(raised.value)
     assert open_descriptors() == before
 
 
 @pytest.mark.parametrize("left", ["", "daemon", "daemon 99999999\n", "\xff\0nonsense", "daemon " + "9" * 100])
-def test_whatever_stands_in_a_file_that_nobody_holds_is_no_matter(folder: Path, left: str) -> None:
+def test_content_of_an_unlocked_file_does_not_matter(folder: Path, left: str) -> None:
     runtime_directory({})
     (folder / f"{MARK}.lock").write_text(left, encoding="latin-1")
     with instance_lock(MARK):
         assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
 
 
-def test_a_link_in_place_of_the_file_is_not_followed(folder: Path, tmp_path: Path) -> None:
+def test_link_in_place_of_the_lock_is_not_followed(folder: Path, tmp_path: Path) -> None:
     runtime_directory({})
     (tmp_path / "precious").write_text("keep me")
     lock = folder / f"{MARK}.lock"
     lock.symlink_to(tmp_path / "precious")
-    with pytest.raises(DoorsError, match=rf"^{lock}: the mark's lock cannot be taken \(Too many levels"):
+    with pytest.raises(DoorsError, match=rf"^{lock}: cannot lock the mark \(Too many levels"):
         instance_lock(MARK).__enter__()
     assert (tmp_path / "precious").read_text() == "keep me"
 
 
-def test_a_folder_in_place_of_the_file_is_one_line(folder: Path) -> None:
+def test_folder_in_place_of_the_lock_is_an_error_of_one_line(folder: Path) -> None:
     runtime_directory({})
     lock = folder / f"{MARK}.lock"
     lock.mkdir()
     before = open_descriptors()
-    with pytest.raises(DoorsError, match=rf"^{lock}: the mark's lock cannot be taken \(Is a directory\)$"):
+    with pytest.raises(DoorsError, match=rf"^{lock}: cannot lock the mark \(Is a directory\)$"):
         instance_lock(MARK).__enter__()
     assert open_descriptors() == before
 
 
-def test_an_error_of_who_holds_the_mark_is_not_taken_for_one_of_the_lock(folder: Path) -> None:
+def test_error_inside_the_context_is_not_an_error_of_the_lock(folder: Path) -> None:
     with pytest.raises(FileNotFoundError), instance_lock(MARK):
         raise FileNotFoundError
 
 
-def test_children_do_not_inherit_the_mark(folder: Path) -> None:
+def test_child_process_does_not_inherit_the_lock(folder: Path) -> None:
     with instance_lock(MARK):
         child = subprocess.Popen(["sleep", "60"], close_fds=False)
     try:

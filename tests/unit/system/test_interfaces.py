@@ -1,4 +1,4 @@
-"""What rtnetlink's messages mean: bytes in, changes out."""
+"""The kernel's messages about links and addresses: bytes in, changes out."""
 
 import socket
 import struct
@@ -60,22 +60,22 @@ def address_body(index: int, *pairs: Attribute, flags: int = PERMANENT, family: 
 
 
 class Kernel:
-    """A table that is told, and all that it answered."""
+    """A table, fed with messages; `send` returns the changes."""
 
     def __init__(self) -> None:
         self.table = LinkTable()
 
-    def tell(self, kind: Kind, body: bytes) -> list[tuple[Change, str]]:
-        told = [self.table.apply(found) for found in messages(memoryview(message(kind, body)))]
+    def send(self, kind: Kind, body: bytes) -> list[tuple[Change, str]]:
+        changes = [self.table.apply(found) for found in messages(memoryview(message(kind, body)))]
         self.table.drop_stale_addresses()
-        return [(change, link.name) for events in told for change, link in events]
+        return [(change, link.name) for events in changes for change, link in events]
 
     def link(self, index: int, name: str, **keys: object) -> list[tuple[Change, str]]:
-        return self.tell(Kind.NEWLINK, link_body(index, name, **keys))  # type: ignore[arg-type]
+        return self.send(Kind.NEWLINK, link_body(index, name, **keys))  # type: ignore[arg-type]
 
     def address(self, index: int, address: bytes, *, gone: bool = False) -> list[tuple[Change, str]]:
         body = address_body(index, (Ifa.LOCAL, address))
-        return self.tell(Kind.DELADDR if gone else Kind.NEWADDR, body)
+        return self.send(Kind.DELADDR if gone else Kind.NEWADDR, body)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def kernel() -> Kernel:
 # --- reading
 
 
-def test_a_link_with_everything() -> None:
+def test_link_with_every_attribute_is_read() -> None:
     body = link_body(
         7,
         "port0",
@@ -96,7 +96,7 @@ def test_a_link_with_everything() -> None:
             packed([(LinkInfo.KIND, b"veth\0"), (99, b"?"), (LinkInfo.SLAVE_KIND, b"bridge\0")]),
         ),
         (Ifla.PROP_LIST | NESTED, packed([(Ifla.ALT_IFNAME, b"a\0"), (Ifla.ALT_IFNAME, b"b\0")])),
-        (12345, b"nobody knows this one"),
+        (12345, b"unknown attribute"),
     )
     assert read_link(memoryview(body)) == Link("port0", 7, True, 9, "veth", "bridge", ("a", "b"))
 
@@ -109,11 +109,11 @@ def test_a_link_with_everything() -> None:
         pytest.param(link_body(7, "eth0")[:18], id="cut in an attribute"),
         pytest.param(link_body(7, ""), id="without a name"),
         pytest.param(link_body(0, "eth0"), id="without an index"),
-        pytest.param(link_body(7, "eth0", family=AF_BRIDGE), id="a bridge's word on its port"),
+        pytest.param(link_body(7, "eth0", family=AF_BRIDGE), id="a bridge's message about its port"),
         pytest.param(link_body(7, "wlan0", (Ifla.WIRELESS, b"scan")), id="a radio's event"),
     ],
 )
-def test_what_is_not_about_a_link(body: bytes) -> None:
+def test_message_that_is_not_about_a_link_is_ignored(body: bytes) -> None:
     assert read_link(memoryview(body)) is None
 
 
@@ -145,11 +145,11 @@ def test_what_is_not_about_a_link(body: bytes) -> None:
         pytest.param(address_body(3, (Ifa.LOCAL, HERE))[:-1], None, id="cut in the address"),
     ],
 )
-def test_addresses(body: bytes, expected: tuple[int, bytes, bool] | None) -> None:
+def test_address_is_read(body: bytes, expected: tuple[int, bytes, bool] | None) -> None:
     assert read_address(memoryview(body)) == expected
 
 
-def test_several_messages_in_one_read_up_to_the_one_that_is_cut() -> None:
+def test_messages_are_read_up_to_a_truncated_one() -> None:
     data = message(Kind.NEWLINK, b"12345") + message(77, b"") + message(Kind.DONE, b"12345678", port=5)
     assert [bytes(found.body) for found in messages(memoryview(data))] == [b"12345", b"", b"12345678"]
     assert [found.kind for found in messages(memoryview(data[:-1]))] == [Kind.NEWLINK, 77]
@@ -157,13 +157,13 @@ def test_several_messages_in_one_read_up_to_the_one_that_is_cut() -> None:
 
 
 @pytest.mark.parametrize("length", [0, 3, 200])
-def test_a_length_that_cannot_be_ends_the_reading(length: int) -> None:
+def test_impossible_length_ends_the_reading(length: int) -> None:
     assert list(messages(memoryview(struct.pack("@IHHII", length, 16, 0, 0, 0) + bytes(50)))) == []
     assert list(attributes(memoryview(struct.pack("@HH", length, 1) + bytes(50)))) == []
 
 
 @given(st.binary(max_size=200), st.sampled_from([0, *Kind]))
-def test_no_bytes_break_it(noise: bytes, kind: int) -> None:
+def test_random_bytes_raise_nothing(noise: bytes, kind: int) -> None:
     table = LinkTable()
     for found in messages(memoryview(noise)):
         table.apply(found)
@@ -172,7 +172,7 @@ def test_no_bytes_break_it(noise: bytes, kind: int) -> None:
 
 
 @given(st.data())
-def test_no_cut_and_no_flipped_byte_breaks_it(data: st.DataObject) -> None:
+def test_truncated_and_flipped_bytes_raise_nothing(data: st.DataObject) -> None:
     whole = bytearray(
         message(Kind.NEWLINK, link_body(7, "eth0", master=3, part="bridge"))
         + message(Kind.NEWADDR, address_body(7, (Ifa.LOCAL, HERE)))
@@ -188,7 +188,7 @@ def test_no_cut_and_no_flipped_byte_breaks_it(data: st.DataObject) -> None:
 # --- the table
 
 
-def test_a_link_comes_and_goes_with_its_addresses(kernel: Kernel) -> None:
+def test_link_appears_and_disappears_with_its_addresses(kernel: Kernel) -> None:
     assert kernel.link(4, "ppp0", up=False) == [(Change.APPEARED, "ppp0")]
     assert kernel.link(4, "ppp0", up=False) == []
     assert kernel.link(4, "ppp0") == [(Change.CAME_UP, "ppp0")]
@@ -197,14 +197,14 @@ def test_a_link_comes_and_goes_with_its_addresses(kernel: Kernel) -> None:
     assert HERE in kernel.table.local
     assert kernel.link(4, "ppp0", up=False) == [(Change.WENT_DOWN, "ppp0")]
     assert kernel.table.links[4].addresses == {HERE}
-    assert kernel.tell(Kind.DELLINK, link_body(4, "ppp0")) == [(Change.WENT, "ppp0")]
+    assert kernel.send(Kind.DELLINK, link_body(4, "ppp0")) == [(Change.WENT, "ppp0")]
     assert HERE not in kernel.table.local
-    assert kernel.tell(Kind.DELLINK, link_body(4, "ppp0")) == []
+    assert kernel.send(Kind.DELLINK, link_body(4, "ppp0")) == []
     assert kernel.link(5, "ppp0") == [(Change.APPEARED, "ppp0")]
     assert kernel.table.links[5].addresses == set()
 
 
-def test_an_address_is_ours_as_long_as_one_link_has_it(kernel: Kernel) -> None:
+def test_address_is_local_as_long_as_one_link_has_it(kernel: Kernel) -> None:
     kernel.link(4, "a")
     kernel.link(5, "b")
     kernel.address(4, HERE)
@@ -216,32 +216,32 @@ def test_an_address_is_ours_as_long_as_one_link_has_it(kernel: Kernel) -> None:
     assert kernel.address(5, HERE, gone=True) == []
 
 
-def test_an_address_that_turns_out_to_be_another_hosts_is_not_ours(kernel: Kernel) -> None:
+def test_duplicate_address_of_another_host_is_not_local(kernel: Kernel) -> None:
     kernel.link(4, "a")
     for flags, ours in ((TENTATIVE, True), (TENTATIVE | IFA_F_DADFAILED, False)):
-        kernel.tell(Kind.NEWADDR, address_body(4, (Ifa.ADDRESS, HERE6), family=socket.AF_INET6, flags=flags))
+        kernel.send(Kind.NEWADDR, address_body(4, (Ifa.ADDRESS, HERE6), family=socket.AF_INET6, flags=flags))
         assert (HERE6 in kernel.table.local) == ours
 
 
-def test_an_address_of_a_link_that_nobody_told_of(kernel: Kernel) -> None:
+def test_address_of_an_unknown_link_is_ignored(kernel: Kernel) -> None:
     assert kernel.address(4, HERE) == []
     assert HERE not in kernel.table.local
 
 
-def test_renamed_and_mastered(kernel: Kernel) -> None:
+def test_new_name_and_new_master_are_changes(kernel: Kernel) -> None:
     kernel.link(4, "eth0")
     assert kernel.link(4, "lan0") == [(Change.RENAMED, "lan0")]
     assert kernel.link(4, "lan0", master=9, part="bridge") == [(Change.MASTERED, "lan0")]
     assert kernel.link(4, "lan0", up=False) == [(Change.MASTERED, "lan0"), (Change.WENT_DOWN, "lan0")]
 
 
-def test_a_port_that_leaves_its_bridge_lives_on(kernel: Kernel) -> None:
+def test_port_that_leaves_its_bridge_still_exists(kernel: Kernel) -> None:
     kernel.link(4, "eth0")
-    assert kernel.tell(Kind.DELLINK, link_body(4, "eth0", family=AF_BRIDGE)) == []
+    assert kernel.send(Kind.DELLINK, link_body(4, "eth0", family=AF_BRIDGE)) == []
     assert 4 in kernel.table.links
 
 
-def test_asked_anew_only_the_difference_is_told(kernel: Kernel) -> None:
+def test_second_dump_yields_only_the_differences(kernel: Kernel) -> None:
     newer = Kernel()
     for table in (kernel, newer):
         table.link(1, "lo")
@@ -252,8 +252,8 @@ def test_asked_anew_only_the_difference_is_told(kernel: Kernel) -> None:
     newer.link(3, "eth0", up=False)
     newer.address(3, THERE)
     newer.link(4, "new")
-    told = [(change, link.name) for change, link in kernel.table.replace_with(newer.table)]
-    assert sorted(told, key=str) == sorted(
+    changes = [(change, link.name) for change, link in kernel.table.replace_with(newer.table)]
+    assert sorted(changes, key=str) == sorted(
         [(Change.WENT, "old"), (Change.WENT_DOWN, "eth0"), (Change.ADDRESSED, "eth0"), (Change.APPEARED, "new")],
         key=str,
     )
@@ -262,15 +262,15 @@ def test_asked_anew_only_the_difference_is_told(kernel: Kernel) -> None:
     assert kernel.table.local > {THERE, bytes([10, 0, 0, 3])}
 
 
-# --- which links are heard
+# --- which links are selected
 
-HEARD = [
-    # patterns, links as (index, name, master, what it is to it), the heard ones
+SELECTED = [
+    # patterns, links as (index, name, master, kind of its master), the selected names
     pytest.param((), [(1, "eth0", 0, "")], {"eth0"}, id="all by default"),
     pytest.param((), [(1, "eth0", 2, "bridge"), (2, "br0", 0, "")], {"br0"}, id="a port is not, its bridge is"),
     pytest.param((), [(1, "eth0", 2, "bond"), (2, "bond0", 3, "bridge"), (3, "br0", 0, "")], {"br0"}, id="two up"),
     pytest.param((), [(1, "eth0", 2, "vrf"), (2, "red", 0, "")], {"eth0", "red"}, id="a vrf's part is"),
-    pytest.param((), [(1, "eth0", 2, "bridge")], {"eth0"}, id="a master that nobody told of"),
+    pytest.param((), [(1, "eth0", 2, "bridge")], {"eth0"}, id="an unknown master"),
     pytest.param((), [(1, "a", 2, "bond"), (2, "b", 1, "bond")], set(), id="a circle ends"),
     pytest.param(("ppp*", "eth0"), [(1, "eth0", 0, ""), (2, "eth1", 0, ""), (3, "ppp7", 0, "")], {"eth0", "ppp7"}),
     pytest.param(("eth0",), [(1, "eth0", 2, "bridge"), (2, "br0", 0, "")], {"eth0"}, id="the port alone was asked for"),
@@ -278,21 +278,21 @@ HEARD = [
 ]
 
 
-@pytest.mark.parametrize(("patterns", "links", "expected"), HEARD)
-def test_which_links_are_heard(
+@pytest.mark.parametrize(("patterns", "links", "expected"), SELECTED)
+def test_links_are_selected_by_patterns_and_masters(
     patterns: tuple[str, ...], links: list[tuple[int, str, int, str]], expected: set[str]
 ) -> None:
     with InterfaceMonitor() as watched:
-        watched._table.links = {  # the machine's own are none of the test's business
+        watched._table.links = {  # in place of the machine's own
             index: Link(name, index, True, master, "", part) for index, name, master, part in links
         }
         assert {name for index, name, _, _ in links if watched.is_selected(index, patterns)} == expected
 
 
-# --- this very machine
+# --- this machine
 
 
-def test_loopback_is_known_and_local_without_a_loop() -> None:
+def test_loopback_is_known_and_local_without_an_event_loop() -> None:
     with InterfaceMonitor() as links:
         index = links.index_of("lo")
         assert index is not None

@@ -1,4 +1,4 @@
-"""Which ports programs of this machine serve, by what the kernel writes of its sockets."""
+"""The ports that programs of this host listen on, as the kernel lists them."""
 
 import socket
 from pathlib import Path
@@ -40,21 +40,21 @@ def udp(port: int) -> Port:
         pytest.param({"udp": UDP}, {udp(1194)}, id="UDP"),
         pytest.param({"udp6": UDP, "udp": UDP}, {udp(1194)}, id="UDP over both"),
         pytest.param({"tcp": TCP, "udp": UDP, "tcp6": TCP6}, {Port(22), Port(631), Port(8080), udp(1194)}, id="all"),
-        pytest.param({"tcp": "", "udp": "\x00 what\n 1: 0:0\n", "udp6": UDP[:150]}, set(), id="nothing of use"),
+        pytest.param({"tcp": "", "udp": "\x00 what\n 1: 0:0\n", "udp6": UDP[:150]}, set(), id="malformed"),
     ],
 )
-def test_served_ports_are_those_that_wait_for_anybody(tmp_path: Path, files: dict[str, str], ports: set[Port]) -> None:
+def test_listening_sockets_are_found(tmp_path: Path, files: dict[str, str], ports: set[Port]) -> None:
     for name, text in files.items():
         (tmp_path / name).write_text(text)
     assert listening_ports(tmp_path) == ports
 
 
-def test_a_folder_for_a_file_serves_nothing(tmp_path: Path) -> None:
+def test_folder_in_place_of_a_file_adds_no_port(tmp_path: Path) -> None:
     (tmp_path / "tcp").mkdir()
     assert listening_ports(tmp_path) == frozenset()
 
 
-def test_the_kernel_of_this_machine_writes_so() -> None:
+def test_ports_of_this_machine_are_found() -> None:
     with socket.create_server(("127.0.0.1", 0)) as tcp, socket.socket(type=socket.SOCK_DGRAM) as one:
         one.bind(("127.0.0.1", 0))
         served = listening_ports()
@@ -62,7 +62,7 @@ def test_the_kernel_of_this_machine_writes_so() -> None:
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.9.9.9", "::1", "::ffff:127.0.0.1", "0.0.0.0", "::"])
-def test_what_listens_on_loopback_alone_is_told_from_what_others_reach(address: str) -> None:
+def test_socket_on_loopback_only_does_not_listen_from_outside(address: str) -> None:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family) as listener:
         listener.bind((address, 0))

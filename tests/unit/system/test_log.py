@@ -19,7 +19,7 @@ Lines = Callable[[], list[str]]
 
 @pytest.fixture
 def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
-    """What was written since it was asked last; afterwards logging is as it was."""
+    """The lines since the last call; restores logging at the end."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, log.logger.level, logging.raiseExceptions
     root.handlers.clear()  # `basicConfig` would close pytest's own
@@ -30,7 +30,7 @@ def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
     logging.raiseExceptions = before[3]
 
 
-def test_a_program_reads_one_object_an_event(lines: Lines) -> None:
+def test_json_log_has_one_object_for_each_event(lines: Lines) -> None:
     log.set_up(False, {}, as_json=True)
     log.logger.warning(
         "%s: wrong\nknock \x1b",
@@ -54,7 +54,7 @@ def test_a_program_reads_one_object_an_event(lines: Lines) -> None:
     }
 
 
-def test_whatever_a_line_tells_it_is_one_line_and_leaves_the_terminal_alone(lines: Lines) -> None:
+def test_control_characters_stay_out_of_the_log(lines: Lines) -> None:
     evil = "a\nb\rc\x1b[2Jd\x85e\u2028f\udcffg\0h"
     for environ in ({}, {"JOURNAL_STREAM": "8:1"}):
         log.set_up(False, environ)
@@ -69,7 +69,7 @@ def test_whatever_a_line_tells_it_is_one_line_and_leaves_the_terminal_alone(line
         assert json.loads(line.partition("{")[1] + line.partition("{")[2])["reason"] == evil
 
 
-def test_a_program_is_told_of_a_bug_whole(lines: Lines) -> None:
+def test_json_log_has_the_traceback(lines: Lines) -> None:
     log.set_up(False, {}, as_json=True)
     try:
         raise ZeroDivisionError
@@ -80,21 +80,21 @@ def test_a_program_is_told_of_a_bug_whole(lines: Lines) -> None:
     assert json.loads(line)["message"] == "it failed"
 
 
-def test_what_says_nothing_of_itself_is_a_message(lines: Lines) -> None:
+def test_event_without_fields_is_a_message(lines: Lines) -> None:
     log.set_up(False, {}, as_json=True)
     log.logger.error("something")
     (line,) = lines()
     assert (json.loads(line)["event"], json.loads(line)["message"]) == ("message", "something")
 
 
-def test_the_journal_gets_its_priority_ahead_of_the_object(lines: Lines) -> None:
+def test_priority_is_ahead_of_the_object_in_the_journal(lines: Lines) -> None:
     log.set_up(False, {"JOURNAL_STREAM": "8:1"}, as_json=True)
     log.logger.error("something")
     (line,) = lines()
     assert line.startswith('<3>{"time": ')
 
 
-def test_people_read_the_same_whatever_a_line_says_of_itself(lines: Lines) -> None:
+def test_fields_do_not_change_the_plain_line(lines: Lines) -> None:
     log.set_up(False, {"JOURNAL_STREAM": "8:1"})
     log.logger.info("%s: closed", "10.0.0.2", extra=event_fields(LogEvent.CLOSED, address="10.0.0.2"))
     assert lines() == ["<6>10.0.0.2: closed"]
@@ -131,7 +131,7 @@ def test_mirrors_that_end_in_any_order_restore_the_level(lines: Lines) -> None:
 PACKAGE = Path(port_knocking_doors.__file__).parent
 
 
-def test_every_word_of_the_vocabulary_is_used() -> None:
+def test_every_event_name_is_used() -> None:
     used = {
         node.attr
         for path in PACKAGE.rglob("*.py")

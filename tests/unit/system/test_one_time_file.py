@@ -1,4 +1,4 @@
-"""Files of one-time sequences: which line is in force, and a mark that is there before anything comes of it."""
+"""Files of one-time sequences: the active line, and the mark that is on the disk before a door opens."""
 
 import fcntl
 import os
@@ -13,7 +13,7 @@ from port_knocking_doors.system import one_time_file
 
 
 def read(line: str) -> tuple[Step, ...] | None:
-    """`1 2 3`, and nothing else."""
+    """Reads lines such as `1 2 3`."""
     words = line.split()
     return tuple(Step(Protocol.UDP, int(word)) for word in words) if all(word.isdigit() for word in words) else None
 
@@ -29,7 +29,7 @@ def file(tmp_path: Path) -> Path:
     return path
 
 
-def test_each_usable_line_is_in_force_once_and_nothing_else_changes(file: Path) -> None:
+def test_each_usable_line_is_active_once_and_other_bytes_stay(file: Path) -> None:
     seen = []
     while (line := one_time_file.current_line(str(file), read)) is not None:
         seen.append(ports(line))
@@ -38,7 +38,7 @@ def test_each_usable_line_is_in_force_once_and_nothing_else_changes(file: Path) 
     assert file.read_bytes() == b"# used\n\nnonsense\n\xff\n#1 2 3\r\n# 5 6\n#7 8 9"
 
 
-def test_the_same_line_cannot_be_used_twice(file: Path) -> None:
+def test_used_line_cannot_be_used_again(file: Path) -> None:
     line = one_time_file.current_line(str(file), read)
     assert line is not None
     one_time_file.consume(line)
@@ -48,19 +48,19 @@ def test_the_same_line_cannot_be_used_twice(file: Path) -> None:
     assert file.read_bytes() == before
 
 
-def test_of_two_who_use_a_line_at_the_same_moment_one_gets_it(file: Path) -> None:
+def test_line_of_a_locked_file_cannot_be_used(file: Path) -> None:
     line = one_time_file.current_line(str(file), read)
     assert line is not None
     before = file.read_bytes()
     with file.open() as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(LineGoneError, match="at this moment"):
+        with pytest.raises(LineGoneError, match="locked by another process"):
             one_time_file.consume(line)
     assert file.read_bytes() == before
     one_time_file.consume(line)
 
 
-def test_a_file_system_without_locks_is_no_obstacle(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_line_is_used_on_a_file_system_without_locks(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise OSError(37, "No locks available")
 
@@ -71,7 +71,7 @@ def test_a_file_system_without_locks_is_no_obstacle(file: Path, monkeypatch: pyt
     assert file.read_bytes().count(b"#") == 2
 
 
-def test_behind_a_carriage_return_a_comment_goes_on(file: Path) -> None:
+def test_comment_continues_behind_a_carriage_return(file: Path) -> None:
     file.write_bytes(b"# 1 2 3\r4 5 6\n7 8 9\r\n")
     assert ports(one_time_file.current_line(str(file), read)) == [7, 8, 9]
 
@@ -79,7 +79,7 @@ def test_behind_a_carriage_return_a_comment_goes_on(file: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"# used\n\nnonsense\n\xff\n 1 2 4\r\n", b"", b" 1 2 3\n" * 20], ids=["edited", "emptied", "replaced"]
 )
-def test_a_file_that_somebody_edited_is_left_alone(file: Path, content: bytes) -> None:
+def test_edited_file_is_not_changed(file: Path, content: bytes) -> None:
     line = one_time_file.current_line(str(file), read)
     assert line is not None
     file.write_bytes(content)
@@ -88,7 +88,7 @@ def test_a_file_that_somebody_edited_is_left_alone(file: Path, content: bytes) -
     assert file.read_bytes() == content
 
 
-def test_the_mark_is_on_the_disk_when_it_counts(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mark_is_on_the_disk_when_consume_returns(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[bytes] = []
     real = os.fsync
 
@@ -105,7 +105,7 @@ def test_the_mark_is_on_the_disk_when_it_counts(file: Path, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("fails", ["open", "pwrite", "fsync"])
-def test_what_keeps_the_mark_from_the_disk_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
+def test_mark_that_cannot_be_written_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     line = one_time_file.current_line(str(file), read)
     assert line is not None
 
@@ -117,7 +117,7 @@ def test_what_keeps_the_mark_from_the_disk_is_an_error(file: Path, monkeypatch: 
         one_time_file.consume(line)
 
 
-def test_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
+def test_missing_or_special_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DoorsError, match="No such file"):
         one_time_file.current_line(str(tmp_path / "nowhere"), read)
     os.mkfifo(tmp_path / "pipe")
@@ -126,13 +126,13 @@ def test_a_file_that_is_none_is_an_error(tmp_path: Path) -> None:
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
-def test_a_file_that_is_far_too_large_is_an_error(tmp_path: Path) -> None:
+def test_too_large_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"#" * (one_time_file.SIZE_MAX + 1))
     with pytest.raises(DoorsError, match="more than"):
         one_time_file.current_line(str(tmp_path / "large"), read)
 
 
-def test_no_message_has_a_step(file: Path) -> None:
+def test_representation_of_a_line_shows_no_step(file: Path) -> None:
     line = one_time_file.current_line(str(file), read)
     assert "1 2" not in repr(line)
     assert "port" not in repr(line)

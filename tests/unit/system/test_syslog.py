@@ -1,4 +1,4 @@
-"""The log of a daemon in the background: what the system's log gets, and that it holds up nobody."""
+"""The log of a daemon in the background: the messages to the system's log, which never block."""
 
 import logging
 import os
@@ -27,7 +27,7 @@ def _restored() -> Iterator[None]:
 
 @pytest.fixture
 def system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
-    """What listens for the system's log, at `log` in the working directory: a socket's path has to be short."""
+    """A socket in place of /dev/log, as `log` in the working directory: the path of a socket must be short."""
     monkeypatch.chdir(tmp_path)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("log")
@@ -35,18 +35,18 @@ def system_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[sock
         yield listener
 
 
-def test_every_event_is_one_message_with_its_priority(system_log: socket.socket) -> None:
+def test_event_is_one_message_with_its_priority(system_log: socket.socket) -> None:
     log.set_up(verbose=False)
     log.to_syslog("tportknockd", "log")
     log.logger.warning("one\n%s", "two")
-    log.logger.debug("nobody asked for it")
+    log.logger.debug("not verbose")
     log.logger.info("ready")
     head = f"tportknockd[{os.getpid()}]: "
     assert system_log.recv(9000).decode() == f"<28>{head}one two"
     assert system_log.recv(9000).decode() == f"<30>{head}ready"
 
 
-def test_a_bug_is_one_message_too(system_log: socket.socket) -> None:
+def test_traceback_is_one_message(system_log: socket.socket) -> None:
     log.to_syslog("tportknockd", "log")
     try:
         raise ZeroDivisionError
@@ -58,17 +58,17 @@ def test_a_bug_is_one_message_too(system_log: socket.socket) -> None:
     assert "\n" not in message
 
 
-def test_a_system_log_that_hangs_holds_up_nobody(system_log: socket.socket) -> None:
+def test_hanging_system_log_does_not_block(system_log: socket.socket) -> None:
     log.to_syslog("tportknockd", "log")
     for _ in range(10000):
         log.logger.warning("x" * 9000)
     assert len(system_log.recv(9000)) <= 8192
 
 
-def test_a_system_log_that_is_away_comes_back(system_log: socket.socket) -> None:
+def test_restarted_system_log_gets_messages_again(system_log: socket.socket) -> None:
     log.to_syslog("tportknockd", "log")
     Path("log").unlink()
-    log.logger.warning("nobody hears it")
+    log.logger.warning("lost")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind("log")
         listener.settimeout(5)
