@@ -11,7 +11,8 @@ from typing import Any
 
 import typer
 
-from port_knocking_doors.cli import PROGRAM, app
+from port_knocking_doors.cli import PROGRAM
+from port_knocking_doors.cli.application import COMMANDS, app
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,13 @@ def _command(name: str, declared: Any) -> Command:
         if parser is not None:
             return _parsed(name, parser)
     shown = [one for one in declared.params if not getattr(one, "hidden", False)]
-    commands = getattr(declared, "commands", {})
+    commands = COMMANDS if name == PROGRAM else ()
     return Command(
         name,
         inspect.cleandoc(declared.help or ""),
         (*(_option(one) for one in shown if one.param_type_name == "option" and "--help" not in one.opts), HELP),
         tuple(_argument(one) for one in shown if one.param_type_name == "argument"),
-        tuple(_command(inner, commands[inner]) for inner in sorted(commands) if not commands[inner].hidden),
+        tuple(_command(inner, declared.get_command(None, inner)) for inner in sorted(commands)),
     )
 
 

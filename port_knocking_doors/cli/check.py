@@ -6,7 +6,8 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
+from port_knocking_doors.cli.command import declare
+from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source
 from port_knocking_doors.config import knockd_to_toml, lint, loader, render
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
@@ -19,7 +20,7 @@ _TPORTKNOCKD = typer.Option(
 )
 
 
-@app.command(short_help="Show what is configured, or say what is wrong.")
+@declare("check")
 def check(
     context: typer.Context,
     conf: Optional[Path] = CONF,

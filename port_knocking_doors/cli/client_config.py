@@ -5,14 +5,15 @@ from typing import TYPE_CHECKING, Optional
 
 import typer
 
+from port_knocking_doors.cli.command import declare
 from port_knocking_doors.cli.knock_parser import in_force, steps_of
-from port_knocking_doors.cli.options import CONF, SEQUENCE, PlainUsage, Source, app, reject_options_before
+from port_knocking_doors.cli.options import CONF, SEQUENCE, Source, reject_options_before
 
 if TYPE_CHECKING:
     from port_knocking_doors.model import Settings
 
 
-@app.command("client-config", short_help="Print how to knock from other machines.", cls=PlainUsage)
+@declare("client-config")
 def client_config(
     context: typer.Context,
     host: Optional[str] = typer.Argument(

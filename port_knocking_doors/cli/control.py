@@ -5,30 +5,35 @@ from typing import Any, Optional
 
 import typer
 
-from port_knocking_doors.cli.options import CONF, PRIORITY, PlainUsage, app, mark_of
+from port_knocking_doors.cli.command import declare
+from port_knocking_doors.cli.options import CONF, PRIORITY, mark_of
 from port_knocking_doors.control.protocol import Request, Verb, read_address
 from port_knocking_doors.control.status import Standing, doors_from_data
 from port_knocking_doors.errors import ConfigError
 
-ADDRESS = typer.Argument(..., metavar="ADDRESS", show_default=False, help="An address, IPv4 or IPv6.")
+ADDRESS = typer.Argument(..., metavar="ADDRESS", help="An address, IPv4 or IPv6.")
 
 
-@app.command("open", short_help="Open a door for an address, as if it had knocked.", cls=PlainUsage)
+@declare("open")
 def open_(
     context: typer.Context,
     address: str = ADDRESS,
-    sequence: str = typer.Option(
-        "", "--sequence", "-s", metavar="NAME", show_default=False, help="Whose door (the opening sequence's)."
+    sequence: Optional[str] = typer.Option(
+        None,
+        "--sequence",
+        "-s",
+        metavar="NAME",
+        help="Sequence to open (default: the opening sequence).",
     ),
     conf: Optional[Path] = CONF,
-    priority: Optional[int] = PRIORITY,
+    priority: Optional[str] = PRIORITY,
 ) -> None:
     """Open a door of the running daemon for an address, as if it had knocked.
 
     Its zone is the configured one, else the address's own, else the default zone: by what interface somebody comes is
     known from a knock only. A door that is open from a knock is prolonged where it is.
     """
-    request = Request(Verb.OPEN, _read(address), sequence)
+    request = Request(Verb.OPEN, _read(address), sequence or "")
     doors = doors_from_data(_ask(context, conf, priority, request))
     if not doors:
         print(f"{request.address}: the command was started")
@@ -43,13 +48,13 @@ def open_(
             print(f"{door.address}: not open yet, {why}: {what}{left}; see `status` and the log")
 
 
-@app.command(short_help="Close doors ahead of their time.", cls=PlainUsage)
+@declare("close")
 def close(
     context: typer.Context,
-    address: Optional[str] = typer.Argument(None, metavar="[ADDRESS]", show_default=False, help="Whose doors."),
+    address: Optional[str] = typer.Argument(None, metavar="[ADDRESS]", help="Whose doors."),
     everybody: bool = typer.Option(False, "--all", help="Everybody's."),
     conf: Optional[Path] = CONF,
-    priority: Optional[int] = PRIORITY,
+    priority: Optional[str] = PRIORITY,
 ) -> None:
     """Close the doors of an address, or all doors, ahead of their time."""
     if (address is None) is not everybody:
@@ -60,12 +65,12 @@ def close(
         print(f"Of these, {answer['waiting']} still stand: firewalld has not answered yet; see `status` and the log")
 
 
-@app.command(short_help="Forget a knocker, so that it is heard again.", cls=PlainUsage)
+@declare("forget")
 def forget(
     context: typer.Context,
     address: str = ADDRESS,
     conf: Optional[Path] = CONF,
-    priority: Optional[int] = PRIORITY,
+    priority: Optional[str] = PRIORITY,
 ) -> None:
     """Forget a knocker: it is no longer ignored, and starts each sequence anew."""
     request = Request(Verb.FORGET, _read(address))
@@ -73,8 +78,8 @@ def forget(
     print(f"{request.address}: forgotten" if was_known else f"{request.address}: was not known as a knocker")
 
 
-@app.command(short_help="Let the daemon read its configuration again.")
-def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Optional[int] = PRIORITY) -> None:
+@declare("reload")
+def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Optional[str] = PRIORITY) -> None:
     """Let the running daemon read its configuration again, as SIGHUP does. Open doors stay open.
 
     A wrong one changes nothing, and is told; the exit status is 2 then.
@@ -83,7 +88,7 @@ def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Option
     print("The configuration was read again and is in force")
 
 
-def _ask(context: typer.Context, conf: Path | None, priority: int | None, request: Request) -> Any:
+def _ask(context: typer.Context, conf: Path | None, priority: str | None, request: Request) -> Any:
     from port_knocking_doors.control import client
 
     return client.ask(mark_of(context, conf, priority), request)

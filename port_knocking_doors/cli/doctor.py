@@ -5,24 +5,23 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors.cli.options import CONF, PRIORITY, Source, app, number
+from port_knocking_doors.cli import usage
+from port_knocking_doors.cli.command import declare
+from port_knocking_doors.cli.options import CONF, PRIORITY, Source, mark_in
 
 
-@app.command(short_help="Find out why a knock opens nothing.")
+@declare("doctor")
 def doctor(
     context: typer.Context,
-    listen: Optional[float] = typer.Option(
+    listen: Optional[str] = typer.Option(
         None,
         "--listen",
         "-l",
-        min=0.1,
-        max=3600.0,
-        callback=number,
         metavar="SECONDS",
         help="Afterwards show each knock that the running daemon hears, and what it was judged.",
     ),
     conf: Optional[Path] = CONF,
-    priority: Optional[int] = PRIORITY,
+    priority: Optional[str] = PRIORITY,
 ) -> None:
     """Look for what keeps knocks from opening doors, and say what to do about it. Nothing is changed.
 
@@ -30,5 +29,6 @@ def doctor(
     """
     from port_knocking_doors.doctor.examine import examine
 
+    period = None if listen is None else usage.seconds("--listen", listen, 0.1, 3600)
     source = Source(conf, None, None, None, None).over(context.obj)
-    raise typer.Exit(examine(source.load, priority, listen))
+    raise typer.Exit(examine(source.load, mark_in(priority), period))

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from port_knocking_doors.cli import knock_parser
-from port_knocking_doors.cli.options import Source, app, reject_options_before
+from port_knocking_doors.cli.command import declare
+from port_knocking_doors.cli.options import Source, reject_options_before
 
 if TYPE_CHECKING:
     from port_knocking_doors.config.loader import Loaded
 
 
-@app.command(
-    short_help="Knock at a host: the client.",
+@declare(
+    "knock",
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
 )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from port_knocking_doors.cli import PROGRAM, masked
+from port_knocking_doors.cli import PROGRAM, usage
 from port_knocking_doors.errors import ConfigError, DoorsError
 
 if TYPE_CHECKING:
@@ -60,12 +60,20 @@ such knocks, 2 wrong usage or configuration, 1 any other failure.
 
 
 class _Parser(argparse.ArgumentParser):
-    """Reports wrong usage as everything here does, and shows no step that somebody mistyped."""
-
-    typed: Sequence[str] = ()
+    """Reports wrong usage as the other commands do, and quotes no value."""
 
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{masked(message, self.typed)}; see `{self.prog} --help`")
+        if not message.endswith("expected one argument") and " are required: " not in message:
+            message = "an option that takes no value has one"  # the library's own message quotes it
+        raise ConfigError(f"{message.removeprefix('argument ')}; see `{self.prog} --help`")
+
+    def read(self, arguments: Sequence[str]) -> argparse.Namespace:
+        """The options and arguments. Raises `ConfigError`."""
+        options, unknown = self.parse_known_intermixed_args(arguments)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            raise ConfigError(f"{usage.unknown('option', unknown[0], known)}; see `{self.prog} --help`")
+        return options
 
     def print_help(self, file: Any = None) -> None:
         # The library's own says nothing of an output that cannot be written.
@@ -92,7 +100,7 @@ def _parser() -> _Parser:
         "configuration, or the one that --sequence names",
     )
     add("-u", "--udp", action="store_true", help="a bare PORT is UDP; without it, TCP")
-    add("-d", "--delay", type=int, default=DELAY, metavar="MS", help="milliseconds between two knocks (%(default)s)")
+    add("-d", "--delay", default=str(DELAY), metavar="MS", help="milliseconds between two knocks (%(default)s)")
     add("-4", "--ipv4", action="store_true", help="use IPv4 only")
     add("-6", "--ipv6", action="store_true", help="use IPv6 only")
     add("--wait", metavar="PORT", help="then try this guarded TCP port until it answers, and say whether it is open")
@@ -101,7 +109,7 @@ def _parser() -> _Parser:
         metavar="PORT",
         help="like --wait, and then join standard input and output to the port: for ssh's ProxyCommand",
     )
-    add("--tries", type=int, metavar="N", help=f"with --wait or --connect: knock up to so many times ({TRIES})")
+    add("--tries", metavar="N", help=f"with --wait or --connect: knock up to so many times ({TRIES})")
     add("-s", "--sequence", metavar="NAME", help="knock the sniffed sequence of this name in the configuration")
     add(
         "-c",
@@ -126,23 +134,23 @@ def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = Fa
 
     `configured`: whether options ahead of `knock` say what `load` is to read.
     """
-    parser = _parser()
-    parser.typed = arguments
-    options = parser.parse_intermixed_args(arguments)
+    options = _parser().read(arguments)
 
     from port_knocking_doors.client import knock
     from port_knocking_doors.config import step_syntax as spelling
     from port_knocking_doors.model import Protocol
 
-    tries = TRIES if options.tries is None else options.tries
     if options.ipv4 and options.ipv6:
         raise ConfigError("-4 and -6 exclude each other, expected one of them")
     if options.wait is not None and options.connect is not None:
         raise ConfigError("--wait and --connect exclude each other, expected one of them")
     if options.tries is not None and options.wait is None and options.connect is None:
         raise ConfigError("--tries means nothing without --wait or --connect, expected one of them, too")
-    _check("--delay", "milliseconds", options.delay, 0, DELAY_MAX)
-    _check("--tries", "tries", tries, 1, TRIES_MAX)
+    expected = f"whole milliseconds from 0 to {DELAY_MAX}, such as {DELAY}"
+    delay = usage.whole_number("--delay", options.delay, 0, DELAY_MAX, expected) / 1000
+    tries = TRIES
+    if options.tries is not None:
+        tries = usage.whole_number("--tries", options.tries, 1, TRIES_MAX, f"a whole number from 1 to {TRIES_MAX}")
     port = None
     for option, text in (("--wait", options.wait), ("--connect", options.connect)):
         if text is not None:
@@ -166,9 +174,9 @@ def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = Fa
     places = knock.find(host, 4 if options.ipv4 else 6 if options.ipv6 else None)
     detail = _say if options.verbose else knock.nothing
     if port is None:
-        knock.knock(places[0], steps, options.delay / 1000, detail)
+        knock.knock(places[0], steps, delay, detail)
         return
-    visit = knock.Visit(host, places, steps, options.delay / 1000, port, tries, pause)
+    visit = knock.Visit(host, places, steps, delay, port, tries, pause)
     if options.connect is None:
         connection, place = visit.enter(first_look=False, tell=_say, detail=detail)
         connection.close()
@@ -200,11 +208,6 @@ def steps_of(settings: "Settings", name: str | None) -> "tuple[Step, ...]":
     names = ", ".join(sequence.name for sequence in settings.sequences)
     known = f"one of: {names}" if names else "a configuration with a [[sequence]]"
     raise ConfigError(f"--sequence: the configuration has no sequence of this name, expected {known}")
-
-
-def _check(option: str, noun: str, number: int, low: int, high: int) -> None:
-    if not low <= number <= high:
-        raise ConfigError(f"{option}: {number} {noun} are out of range, expected {low} to {high}")
 
 
 def _join(visit: "Visit", detail: "Tell") -> None:

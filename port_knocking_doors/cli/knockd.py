@@ -7,7 +7,8 @@ from typing import Optional
 import typer
 
 from port_knocking_doors import __version__
-from port_knocking_doors.cli.options import PROGRAM, app, reject_options_before
+from port_knocking_doors.cli.command import declare
+from port_knocking_doors.cli.options import PROGRAM, reject_options_before
 from port_knocking_doors.config import knockd, loader
 from port_knocking_doors.daemon.knockd_log import KnockdLog
 from port_knocking_doors.system import clock, instance, log
@@ -17,13 +18,15 @@ COMMAND = "knockd"
 CONFIG = Path("/etc/knockd.conf")
 PID_FILE = Path("/var/run/knockd.pid")
 
-_CONFIG = typer.Option(CONFIG, "--config", "-c", metavar="FILE", readable=False, help="The file to read.")
+_CONFIG = typer.Option(
+    None, "--config", "-c", metavar="FILE", readable=False, help=f"The file to read. Without it: {CONFIG}."
+)
 _PID_FILE = typer.Option(
     None, "--pidfile", "-p", metavar="FILE", help=f"Where -d writes its process number. Without it: {PID_FILE}."
 )
 
 
-@app.command(COMMAND, short_help="Run with knockd's own options and file.")
+@declare(COMMAND)
 def run(
     context: typer.Context,
     interface: Optional[str] = typer.Option(
@@ -40,7 +43,7 @@ def run(
         "-d",
         help="Run in the background, and return once it listens. Needs the library python-daemon.",
     ),
-    config: Path = _CONFIG,
+    config: Optional[Path] = _CONFIG,
     debug: bool = typer.Option(False, "--debug", "-D", help="Log every knock, too (never its port)."),
     lookup: bool = typer.Option(
         False,
@@ -75,8 +78,8 @@ def run(
         return
     log.set_up(debug)
     here = _folder()
-    config = here / config
-    loaded = _load(config, interface, here, ipv4_only=ipv4_only)
+    path = here / (config or CONFIG)
+    loaded = _load(path, interface, here, ipv4_only=ipv4_only)
     if background:
         detached.require_library()
 
@@ -86,14 +89,14 @@ def run(
 
     herald = KnockdLog(
         log_path(loaded.options),
-        config=str(config),
+        config=str(path),
         syslog=loaded.options.use_syslog,
         verbose=verbose,
         lookup=lookup,
     )
 
     def read_again() -> loader.Loaded:
-        again = _load(config, interface, here, ipv4_only=ipv4_only)
+        again = _load(path, interface, here, ipv4_only=ipv4_only)
         herald.path = log_path(again.options)
         herald.uses_syslog = again.options.use_syslog
         # Of another Interface it keeps the mark of the first: that one is held, and names what is pending.

@@ -1,16 +1,13 @@
 """What commands have in common: the program's name, the application, and the options that name a configuration."""
 
-import math
 import os
-import re
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
-from typer.core import TyperCommand
 
-from port_knocking_doors.cli import PROGRAM
+from port_knocking_doors.cli import PROGRAM, usage
 from port_knocking_doors.errors import ConfigError
 
 if TYPE_CHECKING:  # no command waits for what it does not use
@@ -19,15 +16,7 @@ if TYPE_CHECKING:  # no command waits for what it does not use
     from port_knocking_doors.config import loader
     from port_knocking_doors.model import Port
 
-__all__ = ["PROGRAM", "Source", "app"]
-
-app = typer.Typer(
-    add_completion=False,
-    no_args_is_help=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+__all__ = ["PROGRAM", "Source"]
 
 CONF = typer.Option(
     None,
@@ -75,21 +64,6 @@ PRIORITY = typer.Option(
     metavar="N",
     help="Which daemon is meant, by its mark: its rule_priority. Without it: the one in the configuration.",
 )
-
-
-class PlainUsage(TyperCommand):
-    """A command whose usage line shows arguments as they are declared: newer releases of typer put required ones in
-    braces, and those that need not be there in brackets, also where they have some already."""
-
-    def collect_usage_pieces(self, ctx: Any) -> list[str]:
-        return [re.sub(r"[{}]|(?<=\[)\[|\](?=\])", "", piece) for piece in super().collect_usage_pieces(ctx)]
-
-
-def number(value: float | None) -> float | None:
-    """A callback for options: the option library takes `nan` for one that is within any bounds."""
-    if value is not None and math.isnan(value):
-        raise typer.BadParameter("this is not a number")
-    return value
 
 
 @dataclass(frozen=True)
@@ -145,11 +119,19 @@ def reject_options_before(context: typer.Context, command: str, *used: str) -> N
             raise ConfigError(f"{what}, expected the options of {command} behind it", option)
 
 
-def mark_of(context: typer.Context, conf: Path | None, priority: int | None) -> int:
+def mark_in(priority: str | None) -> int | None:
+    """The mark that `--priority` names, if it is given. Raises `ConfigError`."""
+    if priority is None:
+        return None
+    return usage.whole_number("--priority", priority, -(2**31), 2**31 - 1, "a whole number such as 31313")
+
+
+def mark_of(context: typer.Context, conf: Path | None, priority: str | None) -> int:
     """The mark of the daemon that a command is for. Raises `ConfigError` where the configuration tells none."""
     reject_options_before(context, context.info_name or "the command", "conf")
-    if priority is not None:
-        return priority
+    mark = mark_in(priority)
+    if mark is not None:
+        return mark
     try:
         return Source(conf, None, None, None, None).over(context.obj).load().settings.rule_priority
     except ConfigError as error:

@@ -6,13 +6,12 @@ from typing import Optional
 import typer
 
 from port_knocking_doors import __version__
-from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source, app
+from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source
 from port_knocking_doors.config import files, loader
 from port_knocking_doors.errors import ConfigError, DoorsError, in_words
 from port_knocking_doors.system import log
 
 
-@app.callback(invoke_without_command=True)
 def run(
     context: typer.Context,
     conf: Optional[Path] = CONF,

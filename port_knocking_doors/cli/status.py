@@ -12,7 +12,9 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors.cli.options import CONF, PRIORITY, app, mark_of, number
+from port_knocking_doors.cli import usage
+from port_knocking_doors.cli.command import declare
+from port_knocking_doors.cli.options import CONF, PRIORITY, mark_of
 from port_knocking_doors.control import metrics, text
 from port_knocking_doors.control.status import Snapshot, to_data
 from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError
@@ -21,7 +23,7 @@ _HIDE, _SHOW = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # another screen 
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 
 
-@app.command(short_help="Show what the running daemon is doing.")
+@declare("status")
 def status(
     context: typer.Context,
     as_json: bool = typer.Option(False, "--json", help="As one JSON object on one line, for programs."),
@@ -32,15 +34,16 @@ def status(
         "it, so that it is never read half-written. A daemon that does not answer is told as such, too.",
     ),
     watch: bool = typer.Option(False, "--watch", "-w", help="Show it anew all the time, until Ctrl-C."),
-    every: float = typer.Option(
-        1.0, "--every", min=0.1, max=3600.0, callback=number, metavar="SECONDS", help="With --watch."
+    every: Optional[str] = typer.Option(
+        None, "--every", metavar="SECONDS", help="With --watch: the time from one look to the next. Without it: 1."
     ),
     conf: Optional[Path] = CONF,
-    priority: Optional[int] = PRIORITY,
+    priority: Optional[str] = PRIORITY,
 ) -> None:
     """Show what the running daemon is doing: doors, knockers, listeners, sniffer, firewalld. No sequence is shown."""
     if prometheus and (as_json or watch):
         raise ConfigError("--prometheus goes with neither --json nor --watch")
+    period = 1.0 if every is None else usage.seconds("--every", every, 0.1, 3600)
     mark = mark_of(context, conf, priority)
 
     def look() -> Snapshot:
@@ -51,7 +54,7 @@ def status(
     if prometheus:
         _print_metrics(look)
     elif watch:
-        _watch(look, every, as_json)
+        _watch(look, period, as_json)
     else:
         print("\n".join(_lines(look(), as_json)))
 

@@ -1,21 +1,22 @@
 """`sweep`: what ExecStopPost runs."""
 
+from typing import Optional
+
 import typer
 
-from port_knocking_doors.cli.options import app, number, reject_options_before
+from port_knocking_doors.cli import usage
+from port_knocking_doors.cli.command import declare
+from port_knocking_doors.cli.options import reject_options_before
 from port_knocking_doors.system import instance, log
 
 
-@app.command(short_help="Close what a killed daemon left open.")
+@declare("sweep")
 def sweep(
     context: typer.Context,
-    patience: float = typer.Option(
-        30.0,
-        min=1.0,
-        max=3600.0,
-        callback=number,
+    patience: Optional[str] = typer.Option(
+        None,
         metavar="SECONDS",
-        help="How long to wait for a firewalld that does not answer.",
+        help="How long to wait for a firewalld that does not answer. Without it: 30.",
     ),
     log_json: bool = typer.Option(False, "--log-json", help="Log one JSON object an event, for programs."),
 ) -> None:
@@ -25,9 +26,10 @@ def sweep(
     the daemon's user. A daemon that is running is left alone, and so are its doors. Nothing to close is no failure.
     """
     reject_options_before(context, "sweep")
+    seconds = 30.0 if patience is None else usage.seconds("--patience", patience, 1, 3600)
     log.set_up(verbose=False, as_json=log_json)
     if not instance.unreleased_marks():
         return
     from port_knocking_doors.daemon import sweep as closer  # with D-Bus, most of the time that this takes
 
-    closer.close_all(patience)
+    closer.close_all(seconds)

@@ -9,7 +9,8 @@ from typing import Optional
 
 import typer
 
-from port_knocking_doors.cli.options import PROGRAM, app, reject_options_before
+from port_knocking_doors.cli.command import declare
+from port_knocking_doors.cli.options import PROGRAM, reject_options_before
 from port_knocking_doors.config import lint, loader, readers
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.config.reader_types import Whole
@@ -36,7 +37,7 @@ _CHECKED = typer.Option(
 )
 
 
-@app.command(COMMAND, short_help="Run with tportknockd's own options and file.")
+@declare(COMMAND)
 def run(
     context: typer.Context,
     conf: Optional[Path] = _CONF,

@@ -142,7 +142,7 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "-r 0": (("-r", "0", "-l"), "-r: number of seconds 0 is out of range, expected 1 to 1000000"),
     "-i": (("-i", "a/b", "-l"), "-i: an interface's name has a character that the kernel forbids"),
     "-d and -D": (("-d", "-D", "-c", "F"), "expected one of -d -D"),
-    "an unknown option": (("-x",), "No such option: -x; see `port-knocking-doors tportknockd --help`"),
+    "an unknown option": (("-x",), "option -x is unknown; see `port-knocking-doors tportknockd --help`"),
     "a missing file": (("-C", "/nowhere"), "/nowhere: this file cannot be read (No such file or directory)"),
     "a device": (("-c", "/dev/null"), "/dev/null: this is not an ordinary file, expected a file of tportknockd's"),
     "a folder": (("-c", "/"), "/: this file cannot be read (Is a directory)"),

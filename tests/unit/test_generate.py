@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from port_knocking_doors.cli import app
+from port_knocking_doors.cli.application import COMMANDS
 from port_knocking_doors.config import render, schema
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -26,10 +26,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         env={"SOURCE_DATE_EPOCH": "86400", "PYTHONDONTWRITEBYTECODE": "1"},
     )
     return folder
-
-
-def commands() -> list[str]:
-    return [str(one.name or getattr(one.callback, "__name__", "")) for one in app.registered_commands if not one.hidden]
 
 
 def shown(page: Path) -> str:
@@ -53,7 +49,7 @@ def test_page_passes_lint(made: Path, name: str, lint: tuple[str, ...]) -> None:
 
 def test_program_page_has_commands_and_options(made: Path) -> None:
     text = shown(made / PROGRAM_PAGE)
-    for command in commands():
+    for command in COMMANDS:
         assert f"port-knocking-doors {command} [OPTION]..." in text
     for option in (
         "-c, --conf FILE",
@@ -67,7 +63,7 @@ def test_program_page_has_commands_and_options(made: Path) -> None:
     assert "1970-01-02" in text
 
 
-@pytest.mark.parametrize("command", ["", *commands()])
+@pytest.mark.parametrize("command", ["", *COMMANDS])
 def test_program_page_has_every_option_of_the_help(made: Path, command: str) -> None:
     argv = [sys.executable, "-m", "port_knocking_doors", *filter(None, [command]), "--help"]
     usage = subprocess.run(argv, check=True, capture_output=True, text=True, cwd=PROJECT).stdout
@@ -154,4 +150,4 @@ def test_bash_offers(made: Path, folder: Path, words: tuple[str, ...], offered: 
 
 
 def test_bash_offers_every_command(made: Path, folder: Path) -> None:
-    assert completed(made, folder, "") == set(commands())
+    assert completed(made, folder, "") == set(COMMANDS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from port_knocking_doors.cli import app
+from port_knocking_doors.cli.application import app
 from port_knocking_doors.errors import ConfigError, NoDaemonError
 
 FILE = """\
