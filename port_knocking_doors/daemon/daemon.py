@@ -29,7 +29,8 @@ from port_knocking_doors.doors.commands import CommandRunner, pending_directory,
 from port_knocking_doors.doors.table import Answer, DoorTable
 from port_knocking_doors.errors import ConfigError, DoorsError, FirewallError, LineGoneError
 from port_knocking_doors.firewall import exposure, rich_rule
-from port_knocking_doors.firewall.reconciler import RuleReconciler, ZoneRule
+from port_knocking_doors.firewall.reconciler import RuleReconciler
+from port_knocking_doors.firewall.zone_rules import ZoneRule
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.knocks.authenticator import Judge, Outcome, Verdict
 from port_knocking_doors.knocks.table import KnockerTable

@@ -1,79 +1,46 @@
-"""Makes the firewall's marked rules equal to the wanted ones: the only caller that adds and removes.
+"""Makes firewalld's items of ours equal to the desired ones; nothing else adds or removes any.
 
-Owners (a door, the knock ports) say what they want; one worker compares that with what stands and sends the difference,
-one call after the other, since firewalld works them off one by one anyway. What stands is believed only for as long as
-nothing happened to firewalld: after a start, a reload or a call without an answer it is read back before the next
-change. So whatever goes wrong has one remedy, and nothing that failed needs a list of its own.
+Owners (a door, the knock ports) say what they desire. One worker compares that with what is active (`plan`) and sends
+the difference, one call after the other. More calls at once would not be faster (firewalld works one after the other,
+and its own work is over 90 % of the time), and what becomes due to be closed would wait behind them.
+
+What is active is believed only for as long as nothing happened to firewalld: after a start, a reload or a call without
+an answer it is read back before the next change. So every failure has the same remedy, and needs no list of its own.
 """
 
 import asyncio
-import os
-import pwd
 from collections.abc import Callable, Hashable, Iterable
-from typing import NamedTuple, Protocol
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall import error_codes, rich_rule
+from port_knocking_doors.firewall.error_codes import INVALID_ZONE, NO_ANSWER, UNANSWERED, UNREACHABLE
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
+from port_knocking_doors.firewall.health import FirewalldHealth
+from port_knocking_doors.firewall.kinds import FirewallItems
+from port_knocking_doors.firewall.plan import FIRST, Change, Item, Plan, RuleListener
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import FirewalldState
-from port_knocking_doors.system.log import LogEvent, event_fields, logger
+from port_knocking_doors.system.log import logger
 
-_FIRST_RETRY, _LAST_RETRY = 0.05, 5.0
-"""Seconds between looks at a firewalld that answers with errors: it does so for a moment while it starts."""
+Placement = Callable[[Zones], Iterable[Item]]
+"""Gives an owner's items for the zones as they are; called again whenever these change."""
 
-SERVICE_USER = "port-knocking-doors"
-POLKIT_RULES = "/etc/polkit-1/rules.d"
-"""Where an administrator's rules are; a package has its own in /usr/share/polkit-1/rules.d."""
-
-
-class ZoneRule(NamedTuple):
-    """A rule in a zone."""
-
-    zone: str
-    rule: str
-
-
-Placement = Callable[[Zones], Iterable[ZoneRule]]
-"""Tells an owner's rules from the zones as they are; asked again whenever they change."""
-
-
-class RuleListener(Protocol):
-    """Who is told what firewalld confirmed."""
-
-    def on_active(self, owner: Hashable, zones: tuple[str, ...]) -> None:
-        """Every rule of the owner stands, in these zones."""
-
-    def on_removed(self, owner: Hashable) -> None:
-        """No rule stands for the owner any more."""
+_RULES_LOST = (FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED, FirewalldEvent.RELOADED)
 
 
 class RuleReconciler:
-    """The worker and its two sets of rules: those that are wanted and those that stand."""
+    """The worker, and what owners desire. `priority` is our mark of ownership in firewalld."""
 
     def __init__(self, priority: int, listener: RuleListener) -> None:
-        self._priority = priority
-        self._listener = listener
+        self._plan = Plan(listener)
         self._firewalld = Firewalld(self._on_event)
-        self._placements: dict[Hashable, Placement] = {}
-        self._wanted_by: dict[Hashable, frozenset[ZoneRule]] = {}
-        self._wanted: dict[ZoneRule, set[Hashable]] = {}
-        self._active: set[ZoneRule] = set()
-        # Owners that wait for firewalld to confirm the rest of their rules: up, or down.
-        self._pending_active: dict[Hashable, set[ZoneRule]] = {}
-        self._pending_removed: dict[Hashable, set[ZoneRule]] = {}
-        # What to add and what to remove next. A rule may be in both or in neither by the time it is looked at.
-        self._to_add: dict[ZoneRule, None] = {}
-        self._to_remove: dict[ZoneRule, None] = {}
-        self._closing_is_next = False
-        self._refused: set[ZoneRule] = set()
-        self._explained: set[tuple[str, str]] = set()
-        self._trusted = False
-        self._everywhere = True
+        self._items = FirewallItems(self._firewalld, priority)
+        self._health = FirewalldHealth()
+        self._placements: dict[Hashable, tuple[Placement, float]] = {}
+        # What has to be read again before the next change; of the rules, whether in every zone or in the used ones.
         self._zones_stale = True
+        self._rules_stale = True
+        self._all_rules_stale = True
         self._permanent_stale = True
-        self._silent = False
-        self._failures = 0
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._ready = asyncio.Event()
@@ -84,62 +51,57 @@ class RuleReconciler:
 
     # What owners say. ------------------------------------------------------------------------------------------------
 
-    def set_desired(self, owner: Hashable, placement: Placement) -> None:
-        """From now on the owner wants these rules, and no others that it wanted before."""
-        self._placements[owner] = placement
-        self._pending_removed.pop(owner, None)
+    def set_desired(self, owner: Hashable, placement: Placement, when: float = FIRST) -> None:
+        """From now on the owner desires these items, and no others that it desired before.
+
+        `when` orders what waits to be added: the latest first. For a door it is the time of its latest knock.
+        """
+        self._placements[owner] = placement, when
         if self.zones is not None:
-            self._place(owner, frozenset(placement(self.zones)))
+            self._plan.set_desired(owner, frozenset(placement(self.zones)), when)
         self._stir()
+
+    def touch(self, owner: Hashable, when: float) -> None:
+        """The door was prolonged by a knock at `when`. Changes no rule, and only the order of what waits."""
+        if owner in self._placements:
+            self._placements[owner] = self._placements[owner][0], when
+            self._plan.touch(owner, when)
 
     def clear(self, owner: Hashable) -> None:
-        """From now on the owner wants nothing."""
-        if self._placements.pop(owner, None) is None:
-            return
-        self._pending_active.pop(owner, None)
-        rules = self._wanted_by.get(owner, frozenset())
-        self._place(owner, frozenset())
-        del self._wanted_by[owner]
-        left = {placed for placed in rules if placed in self._active and placed not in self._wanted}
-        if left:
-            self._pending_removed[owner] = left
-        else:
-            self._listener.on_removed(owner)
-        self._stir()
-
-    def check(self) -> None:
-        """Compare with what really stands in the zones that we use, and try again what was refused."""
-        self._trusted = False
-        self._refused.clear()
-        self._stir()
-
-    def _invalidate(self) -> None:
-        """Nothing is known of any zone any more."""
-        self._trusted = False
-        self._everywhere = True
-        self._refused.clear()
-
-    def replace_all(self) -> None:
-        """Ask every owner again what it wants, since what it goes by has changed."""
-        if self.zones is not None:
-            for owner, placement in self._placements.items():
-                self._place(owner, frozenset(placement(self.zones)))
+        """From now on the owner desires nothing."""
+        if self._placements.pop(owner, None) is not None:
+            self._plan.clear(owner)
             self._stir()
 
     def clear_all(self) -> None:
-        """From now on nobody wants anything, and nothing of ours shall be in the permanent configuration either."""
+        """From now on no owner desires anything, and the permanent configuration is searched for our items."""
         for owner in list(self._placements):
             self.clear(owner)
         self._permanent_stale = True
         self._stir()
 
+    def replace_all(self) -> None:
+        """Ask every owner again what it desires, since what its placement depends on has changed."""
+        if self.zones is not None:
+            for owner, (placement, when) in list(self._placements.items()):
+                if owner in self._placements:  # the listener may have cleared it
+                    self._plan.set_desired(owner, frozenset(placement(self.zones)), when)
+            self._stir()
+
+    def check(self) -> None:
+        """Compare with what is really active in the zones that are used, and try again what was refused."""
+        self._distrust(everywhere=False)
+        self._stir()
+
     async def settled(self) -> None:
-        """Return once the wanted rules stand and no other marked one does, but for what firewalld refused."""
+        """Return once the desired items are active and no other of ours is, but for what firewalld refused."""
         await self._settled.wait()
 
     async def ready(self) -> None:
         """Return once firewalld has answered for the first time, and `zones` is known."""
         await self._ready.wait()
+
+    # What is known. --------------------------------------------------------------------------------------------------
 
     @property
     def present(self) -> bool:
@@ -147,80 +109,57 @@ class RuleReconciler:
         return self._firewalld.present
 
     @property
+    def state(self) -> FirewalldState:
+        """How firewalld does, as far as is known: that it hangs shows only when it is called."""
+        return self._health.state(self.present)
+
+    @property
     def unavailable_reason(self) -> str:
-        """What firewalld does instead of obeying, as far as is known."""
-        if not self.present:
-            return "is not running"
-        return "refuses" if self._failures else "does not answer"
+        """What firewalld does instead of answering; continues a sentence that begins with its name."""
+        return self._health.unavailable_reason(self.present)
 
     @property
     def active_rules(self) -> int:
-        """How many marked rules stand, as far as is known."""
-        return len(self._active)
-
-    @property
-    def state(self) -> FirewalldState:
-        """How firewalld does, as far as is known: that it hangs shows when it is asked for something."""
-        if not self.present:
-            return FirewalldState.ABSENT
-        if self._silent:
-            return FirewalldState.HUNG
-        return FirewalldState.REFUSING if self._failures else FirewalldState.PRESENT
+        """How many rules of ours are active, as far as is known."""
+        return self._plan.active_count
 
     @property
     def refused_rules(self) -> int:
-        """How many rules firewalld refused to add or to remove when they were tried last."""
-        return len(self._refused)
+        """How many rules firewalld refused to add or to remove when that was tried last."""
+        return self._plan.refused_count
+
+    @property
+    def pending(self) -> int:
+        """How many rules wait to be added or to be removed."""
+        return self._plan.pending_count
 
     @property
     def firewalld(self) -> Firewalld:
-        """The connection, for whoever wants to read."""
+        """The connection, for reading."""
         return self._firewalld
 
-    def _place(self, owner: Hashable, rules: frozenset[ZoneRule]) -> None:
-        before = self._wanted_by.get(owner, frozenset())
-        self._wanted_by[owner] = rules
-        for placed in before - rules:
-            owners = self._wanted[placed]
-            owners.discard(owner)
-            if not owners:
-                del self._wanted[placed]
-                self._to_remove[placed] = None
-        for placed in rules - before:
-            self._wanted.setdefault(placed, set()).add(owner)
-            self._to_add[placed] = None
-        if rules != before and owner in self._placements:
-            # Of what is not known to stand any more, a look at firewalld is to confirm it.
-            self._pending_active[owner] = set(rules - self._active if self._trusted else rules)
-            self._announce_active(owner)
-
-    # What firewalld says. --------------------------------------------------------------------------------------------
+    # What firewalld reports. -----------------------------------------------------------------------------------------
 
     def _on_event(self, event: FirewalldEvent) -> None:
-        match event:
-            case FirewalldEvent.APPEARED:
-                self._invalidate()
-                self._zones_stale = True
-                self._permanent_stale = True
-            case FirewalldEvent.DISAPPEARED:
-                self._invalidate()
-                if not self._silent:
-                    logger.warning("firewalld is gone: doors wait until it is back", extra=_about("gone"))
-                self._silent = True
-            case FirewalldEvent.RELOADED:
-                logger.info(
-                    "firewalld was reloaded: %d rules are put back", len(self._wanted), extra=_about("reloaded")
-                )
-                self._invalidate()
-                self._zones_stale = True
-            case FirewalldEvent.ZONES_CHANGED:
-                self._zones_stale = True
-            case FirewalldEvent.PERMANENT_CHANGED:
-                self._permanent_stale = True
+        appeared, reloaded = event is FirewalldEvent.APPEARED, event is FirewalldEvent.RELOADED
+        if event is FirewalldEvent.DISAPPEARED:
+            self._health.on_disappeared()
+        elif reloaded:
+            self._health.on_reloaded(self._plan.desired_count)
+        if event in _RULES_LOST:
+            self._distrust(everywhere=True)
+        self._zones_stale |= appeared or reloaded or event is FirewalldEvent.ZONES_CHANGED
+        self._permanent_stale |= appeared or event is FirewalldEvent.PERMANENT_CHANGED
         self._stir()
         if event is FirewalldEvent.DISAPPEARED and not self._placements:
-            self._active.clear()  # it took its rules along, and nobody waits for others
+            self._plan.forget_active()  # it took its rules along, and no owner waits for others
             self._settled.set()
+
+    def _distrust(self, *, everywhere: bool) -> None:
+        """The rules have to be read again: in every zone, or in those that are used."""
+        self._plan.distrust()
+        self._rules_stale = True
+        self._all_rules_stale |= everywhere
 
     def _stir(self) -> None:
         self._settled.clear()
@@ -246,45 +185,19 @@ class RuleReconciler:
             await asyncio.gather(connection, return_exceptions=True)
 
     async def _work(self) -> None:
-        """Go on until everything wanted stands and nothing else does."""
+        """Go on until every desired item is active and no other is."""
         while True:
             if self._zones_stale:
                 await self._read_zones()
-            elif not self._trusted:
+            elif self._rules_stale:
                 await self._read_back()
-            elif self._closing_is_next and (placed := self._next_to_close()):
-                self._closing_is_next = False
-                if placed in self._active and placed not in self._wanted:
-                    await self._remove(placed)
-            elif placed := self._next(self._to_add):
-                self._closing_is_next = True
-                if placed in self._wanted and placed not in self._active and placed not in self._refused:
-                    await self._add(placed)
-            elif placed := self._next(self._to_remove):
-                if placed in self._active and placed not in self._wanted:
-                    await self._remove(placed)
+            elif change := self._plan.next_change():
+                await self._apply(change)
             elif self._permanent_stale:
                 await self._clean_permanent()
             else:
                 self._settled.set()
                 return
-
-    @staticmethod
-    def _next(queue: dict[ZoneRule, None]) -> ZoneRule | None:
-        for placed in queue:
-            del queue[placed]
-            return placed
-        return None
-
-    def _next_to_close(self) -> ZoneRule | None:
-        """A rule of an owner that wants nothing any more: it waits for one rule that is added, and not for all of them.
-        A rule that another one takes the place of does, so that there is no gap."""
-        for rules in self._pending_removed.values():
-            for placed in rules:
-                if placed in self._to_remove:
-                    del self._to_remove[placed]
-                    return placed
-        return None
 
     async def _read_zones(self) -> None:
         self._zones_stale = False
@@ -293,157 +206,72 @@ class RuleReconciler:
         except FirewallError:
             self._zones_stale = True
             raise
-        if self._silent:
-            self._silent = False
-            logger.info("firewalld answers", extra=_about("answers"))
+        self._health.on_answer()
         self.replace_all()
 
     async def _read_back(self) -> None:
-        """Read back what stands. What carries the mark and nobody wants goes; it is not asked whose it was."""
+        """Read what is active. What is ours and not desired is removed, whichever process added it."""
         assert self.zones is not None
-        used = {placed.zone for placed in (*self._wanted, *self._active)}
-        looked_at = self.zones.known if self._everywhere else self.zones.known & used
-        self._trusted, self._everywhere = True, False
+        places = self._items.places(self.zones)
+        if not self._all_rules_stale:
+            places &= self._plan.places()
+        # First, so that what happens meanwhile leads to another reading.
+        self._rules_stale = self._all_rules_stale = False
         try:
-            standing = {
-                ZoneRule(zone, rule)
-                for zone in sorted(looked_at)
-                for rule in await self._firewalld.rules(zone)
-                if rich_rule.is_marked(rule, self._priority)
-            }
+            found = await self._items.read(places)
         except FirewallError:
-            self._invalidate()
-            self._zones_stale = True  # a zone may have gone while we looked
+            self._distrust(everywhere=True)
+            self._zones_stale = True  # a zone may have been removed meanwhile
             raise
-        if strangers := standing - self._active - self._wanted.keys():
+        if strangers := self._plan.read_back(found):
             logger.warning("%d rules carry our mark and belong to no open door: removing them", len(strangers))
-        self._active = standing
-        self._to_add = dict.fromkeys(placed for placed in self._wanted if placed not in standing)
-        self._to_remove = dict.fromkeys(placed for placed in standing if placed not in self._wanted)
-        for owner in list(self._pending_active):
-            self._pending_active[owner] = set(self._wanted_by[owner] & self._to_add.keys())
-            self._announce_active(owner)
-        for owner in list(self._pending_removed):
-            self._pending_removed[owner] &= standing
-            self._announce_removed(owner)
-        self._failures = 0
+        self._health.on_readable()
         self._ready.set()
 
-    async def _add(self, placed: ZoneRule) -> None:
+    async def _apply(self, change: Change) -> None:
+        """Send one change. Raises `FirewallError` where it is unknown whether firewalld did it."""
         try:
-            await self._firewalld.add(*placed)
+            await self._items.apply(change)
         except FirewallError as error:
-            if error.code in error_codes.NO_ANSWER:
+            if error.code in NO_ANSWER:
                 raise
-            self._refused.add(placed)
-            self._zones_stale |= error.code == error_codes.INVALID_ZONE
-            self._explain("a rule is not added", placed, error)
-            return
-        self._active.add(placed)
-        self._explained.clear()
-        for owner in self._wanted.get(placed, ()):
-            if owner in self._pending_active:
-                self._pending_active[owner].discard(placed)
-                self._announce_active(owner)
-        if placed not in self._wanted:  # it closed meanwhile
-            self._to_remove[placed] = None
-
-    async def _remove(self, placed: ZoneRule) -> None:
-        # From the moment that it is asked for: who wants the rule again meanwhile waits until it was added again.
-        self._active.discard(placed)
-        try:
-            await self._firewalld.remove(*placed)
-        except FirewallError as error:
-            if error.code in error_codes.NO_ANSWER:
-                raise
-            if error.code != error_codes.INVALID_ZONE:
-                self._active.add(placed)
-                self._refused.add(placed)
-                self._explain("a rule is not removed", placed, error)
+            if change.adds or error.code != INVALID_ZONE:  # a zone that is gone took its rules along
+                self._plan.refused(change)
+                self._zones_stale |= error.code == INVALID_ZONE
+                self._health.on_refused(change.adds, change.item.place, error)
                 return
-        self.removed += 1
-        for owner in list(self._pending_removed):
-            self._pending_removed[owner].discard(placed)
-            self._announce_removed(owner)
-        if placed in self._wanted:  # it was opened again meanwhile
-            self._to_add[placed] = None
+        if change.adds:
+            self._health.on_added()
+            self._plan.added(change.item)
+        else:
+            self.removed += 1
+            self._plan.removed(change.item)
 
     async def _clean_permanent(self) -> None:
-        """`firewall-cmd --runtime-to-permanent` while a door stands would leave it open for ever."""
+        """`firewall-cmd --runtime-to-permanent` while a door is open would leave it open for ever."""
         self._permanent_stale = False
         try:
-            for zone, rules in (await self._firewalld.permanent_rules()).items():
-                for rule in rules:
-                    if rich_rule.is_marked(rule, self._priority):
-                        await self._firewalld.remove_permanent(zone, rule)
-                        logger.warning("zone %s: removed a rule of ours from firewalld's permanent configuration", zone)
+            async for item in self._items.remove_permanent():
+                text = "zone %s: removed a rule of ours from firewalld's permanent configuration"
+                logger.warning(text, item.place)
         except FirewallError as error:
-            if error.code in error_codes.NO_ANSWER:
+            if error.code in NO_ANSWER:
                 self._permanent_stale = True
                 raise
-            logger.error("firewalld's permanent configuration is not looked after: %s", error)
+            logger.error("cannot check firewalld's permanent configuration: %s", error)
 
     async def _recover(self, error: FirewallError) -> None:
-        """Wait until it makes sense to look again; the log says once what it waits for."""
-        self._invalidate()
-        if error.code == error_codes.UNREACHABLE:
-            return  # its coming back will wake us
-        if error.code == error_codes.UNANSWERED:
-            if not self._silent:
-                logger.warning("firewalld does not answer: doors wait until it does", extra=_about("hung"))
-            self._silent = True
+        """Wait until a new attempt makes sense; the log says once what is waited for."""
+        self._distrust(everywhere=True)
+        if error.code == UNREACHABLE:
+            return  # the event of its return wakes the worker
+        if error.code == UNANSWERED:
+            self._health.on_silence()
             self._zones_stale = True
             try:
                 await self._firewalld.wait_for_answer()
             except FirewallError:
                 return
         else:
-            # A zone that is gone is no news: the zones are read again.
-            if not self._failures and error.code != error_codes.INVALID_ZONE:
-                logger.error("firewalld: %s%s", error, _remedy(error), extra=_about(error))
-            self._failures += 1
-            await asyncio.sleep(min(_FIRST_RETRY * 2**self._failures, _LAST_RETRY))
+            await asyncio.sleep(self._health.on_error(error))
         self._wake.set()
-
-    def _explain(self, what: str, placed: ZoneRule, error: FirewallError) -> None:
-        """Once for each zone and reason: what is refused is tried again at every check."""
-        if (placed.zone, error.code) not in self._explained:
-            self._explained.add((placed.zone, error.code))
-            extra = _about(error, zone=placed.zone)
-            logger.error("zone %s: %s: firewalld says: %s%s", placed.zone, what, error, _remedy(error), extra=extra)
-
-    def _announce_active(self, owner: Hashable) -> None:
-        if owner in self._pending_active and not self._pending_active[owner]:
-            del self._pending_active[owner]
-            self._listener.on_active(owner, tuple(sorted({placed.zone for placed in self._wanted_by[owner]})))
-
-    def _announce_removed(self, owner: Hashable) -> None:
-        if owner in self._pending_removed and not self._pending_removed[owner]:
-            del self._pending_removed[owner]
-            self._listener.on_removed(owner)
-
-
-def _about(reason: object, **more: object) -> dict[str, object]:
-    return event_fields(LogEvent.FIREWALLD, reason=reason, **more)
-
-
-def _remedy(error: FirewallError) -> str:
-    if error.code != error_codes.NOT_AUTHORIZED:
-        return ""
-    user = _user()
-    if "(uid)" in str(error):  # firewalld's word for: it found no polkit to ask, and asks for root
-        return f": polkit does not run here, so user {user} may not change the firewall: install and start it"
-    rule = f"{POLKIT_RULES}/50-port-knocking-doors.rules"
-    if user == SERVICE_USER:
-        return f": polkit does not let user {user} change the firewall: install {rule} (README, On a server)"
-    return (
-        f": polkit does not let user {user} change the firewall: run as user {SERVICE_USER}, whom {rule} lets "
-        "(README, On a server), or as root"
-    )
-
-
-def _user() -> str:
-    try:
-        return pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

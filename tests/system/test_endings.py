@@ -112,7 +112,7 @@ def test_without_firewalld_it_ends_at_once_with_0(box: Sandbox, tmp_path: Path) 
         daemon = a_daemon_with_an_open_door(box, tmp_path)
     family = children(box, daemon)
     box.firewalld.stop()
-    daemon.wait_for("firewalld is gone")
+    daemon.wait_for("firewalld has stopped")
     daemon.terminate()
     assert daemon.wait(2) == 0
     assert gone(box, family)()

@@ -98,14 +98,14 @@ def test_a_restart_of_firewalld_brings_an_open_door_back_for_the_time_left(box: 
         one_more_try()
     assert -0.1 < closed_at(watch.attempts) - deadline < LATE
     daemon.wait_for("closed")
-    assert len(said(daemon, "opened")) == len(said(daemon, "closed")) == len(said(daemon, "firewalld is gone")) == 1
+    assert len(said(daemon, "opened")) == len(said(daemon, "closed")) == len(said(daemon, "firewalld has stopped")) == 1
 
 
 def test_who_knocked_while_firewalld_was_stopped_gets_in_once_it_is_back(box: Sandbox, tmp_path: Path) -> None:
     client, duration = box.hosts["client"], 6.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
     box.firewalld.stop()
-    daemon.wait_for("firewalld is gone")
+    daemon.wait_for("firewalld has stopped")
     knock(client, client.server4)
     deadline = time.monotonic() + duration
     daemon.wait_for("its door opens when firewalld is back")
@@ -123,7 +123,7 @@ def test_who_knocked_while_firewalld_was_stopped_for_too_long_stays_out(box: San
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=0.3)
     box.firewalld.stop()
-    daemon.wait_for("firewalld is gone")
+    daemon.wait_for("firewalld has stopped")
     knock(client, client.server4)
     daemon.wait_for("never opened")
     with box.server.listen(GUARDED), client.watch_connect(client.server4, GUARDED) as watch:
@@ -146,7 +146,7 @@ def test_a_door_that_was_open_when_firewalld_stopped_is_not_taken_for_open_at_it
     deadline = time.monotonic() + duration
     daemon.wait_for(f"{client.address4}: opened")
     box.firewalld.stop()
-    daemon.wait_for("firewalld is gone")
+    daemon.wait_for("firewalld has stopped")
     past(deadline + 0.2)
     knock(client, client.server4)
     daemon.wait_for("its door opens when firewalld is back")
@@ -264,7 +264,7 @@ def test_a_hundred_knocks_in_an_outage_take_a_few_lines(box: Sandbox, tmp_path: 
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=20, ignoring_period_after_knock_error=0.1)
     box.firewalld.stop()
-    daemon.wait_for("firewalld is gone")
+    daemon.wait_for("firewalld has stopped")
     before = len(daemon.stderr.lines)
     for _ in range(100):
         knock(client, client.server4, pause=0.001)
@@ -378,7 +378,7 @@ def test_nobody_but_the_bus_can_tell_that_firewalld_is_gone(box: Sandbox, tmp_pa
         news = ("string:org.fedoraproject.FirewallD1", "string:", "string:")
         forge(box, "org.freedesktop.DBus", "/org/freedesktop/DBus", "NameOwnerChanged", *news)
         await_closed(client, 2 + NOTICE)
-        assert not said(daemon, "firewalld is gone")
+        assert not said(daemon, "firewalld has stopped")
         daemon.terminate()
         assert daemon.wait(NOTICE) == 0
     assert nothing_marked(box)

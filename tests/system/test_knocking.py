@@ -731,7 +731,7 @@ def test_no_port_of_any_sequence_is_ever_said(
     box.firewall_cmd("--reload")
     daemon.wait_for("firewalld was reloaded")
     box.firewalld.restart()
-    daemon.wait_for("firewalld is gone")
+    daemon.wait_for("firewalld has stopped")
     wait_until(lambda: knock_port_rules(OTHER_SEQUENCE) <= set(box.rules()), 10, "its rules are back")
     with box.server.listen(23456, "udp"):
         for options in (

@@ -56,6 +56,7 @@ PURE_MODULES = (
     "capture/bpf",
     "doors/table",
     "firewall/error_codes",
+    "firewall/plan",
     "firewall/rich_rule",
     "firewall/zone_settings",
     "firewall/zones",

@@ -242,7 +242,7 @@ def test_news_that_somebody_else_made_up_is_not(
 @pytest.mark.parametrize(
     ("signature", "body"),
     [("sss", [NAME, ":1.7", ""]), ("", []), ("s", [NAME]), ("i", [5])],
-    ids=["that firewalld is gone", "nothing", "half of it", "something else"],
+    ids=["that firewalld has stopped", "nothing", "half of it", "something else"],
 )
 def test_nobody_but_the_bus_tells_who_is_on_it(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, signature: str, body: list[str]

@@ -15,9 +15,10 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall import error_codes, reconciler
+from port_knocking_doors.firewall import error_codes, health, polkit, reconciler
 from port_knocking_doors.firewall.firewalld import FirewalldEvent
-from port_knocking_doors.firewall.reconciler import Placement, RuleReconciler, ZoneRule
+from port_knocking_doors.firewall.reconciler import Placement, RuleReconciler
+from port_knocking_doors.firewall.zone_rules import ZoneRule
 from port_knocking_doors.firewall.zones import Zones
 from tests.helpers.fake_bus import DBUS, NAME, FakeBus, shorten_calls
 
@@ -73,7 +74,7 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBus:
     fake = FakeBus(tmp_path)
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", fake.address)
     shorten_calls(monkeypatch)
-    monkeypatch.setattr(reconciler, "_LAST_RETRY", 0.1)
+    monkeypatch.setattr(health, "_LAST_RETRY", 0.1)
     return fake
 
 
@@ -178,15 +179,15 @@ def test_without_the_right_to_read_rules_the_log_names_the_remedy_once(
     ("user", "said", "expected"),
     [
         ("port-knocking-doors", "(polkit)", "install /etc/polkit-1/rules.d/50-port-knocking-doors.rules"),
-        ("somebody", "(polkit)", "run as user port-knocking-doors, whom .*-doors.rules lets .*, or as root"),
-        ("port-knocking-doors", "(uid)", "polkit does not run here, .* install and start it"),
+        ("somebody", "(polkit)", "run as root, or as user port-knocking-doors, which .*-doors.rules allows"),
+        ("port-knocking-doors", "(uid)", "polkit is not running, .* install and start polkit"),
     ],
     ids=["the service's user", "another user", "no polkit"],
 )
 def test_who_may_not_change_rules_is_told_what_is_missing(
     bus: FakeBus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, user: str, said: str, expected: str
 ) -> None:
-    monkeypatch.setattr(reconciler, "_user", lambda: user)
+    monkeypatch.setattr(polkit, "_user", lambda: user)
     action = f"{NAME}.config"
     bus.errors["addRichRule"] = (f"{NAME}.NotAuthorizedException", f"Not Authorized{said}: {action}")
 

@@ -1,0 +1,85 @@
+"""How firewalld does, as far as is known, and the log lines about it: one for each incident."""
+
+from port_knocking_doors.errors import FirewallError
+from port_knocking_doors.firewall import polkit
+from port_knocking_doors.firewall.error_codes import INVALID_ZONE
+from port_knocking_doors.model import FirewalldState
+from port_knocking_doors.system.log import LogEvent, event_fields, logger
+
+_FIRST_RETRY, _LAST_RETRY = 0.05, 5.0
+"""Seconds between attempts while firewalld answers with errors: it does so for a moment while it starts."""
+
+
+class FirewalldHealth:
+    """What the calls to firewalld have shown. That it hangs shows only when it is called."""
+
+    def __init__(self) -> None:
+        self._is_silent = False
+        self._failures = 0
+        self._reported: set[tuple[str, str]] = set()
+
+    def state(self, present: bool) -> FirewalldState:
+        """`present`: whether firewalld is on the bus."""
+        if not present:
+            return FirewalldState.ABSENT
+        if self._is_silent:
+            return FirewalldState.HUNG
+        return FirewalldState.REFUSING if self._failures else FirewalldState.PRESENT
+
+    def unavailable_reason(self, present: bool) -> str:
+        """What firewalld does instead of answering; continues a sentence that begins with its name."""
+        if not present:
+            return "is not running"
+        return "refuses" if self._failures else "does not answer"
+
+    # What happened. --------------------------------------------------------------------------------------------------
+
+    def on_disappeared(self) -> None:
+        """firewalld left the bus."""
+        if not self._is_silent:
+            logger.warning("firewalld has stopped: doors stay pending until it is back", extra=_fields("gone"))
+        self._is_silent = True
+
+    def on_reloaded(self, rules: int) -> None:
+        """firewalld was reloaded, which took so many rules."""
+        logger.info("firewalld was reloaded: restoring %d rules", rules, extra=_fields("reloaded"))
+
+    def on_answer(self) -> None:
+        """firewalld answered a call."""
+        if self._is_silent:
+            logger.info("firewalld answers", extra=_fields("answers"))
+        self._is_silent = False
+
+    def on_silence(self) -> None:
+        """firewalld has not answered a call in time."""
+        if not self._is_silent:
+            logger.warning("firewalld does not answer: doors stay pending until it does", extra=_fields("hung"))
+        self._is_silent = True
+
+    def on_readable(self) -> None:
+        """The rules could be read."""
+        self._failures = 0
+
+    def on_error(self, error: FirewallError) -> float:
+        """firewalld answered a question with an error. The result is how many seconds to wait before the next try."""
+        # A zone that is gone needs no line: the zones are read again.
+        if not self._failures and error.code != INVALID_ZONE:
+            logger.error("firewalld: %s%s", error, polkit.remedy(error), extra=_fields(error))
+        self._failures += 1
+        return float(min(_FIRST_RETRY * 2**self._failures, _LAST_RETRY))
+
+    def on_refused(self, adds: bool, place: str, error: FirewallError) -> None:
+        """firewalld refused a change. One line for each place and reason: the change is tried again at every check."""
+        if (place, error.code) not in self._reported:
+            self._reported.add((place, error.code))
+            what = "adding" if adds else "removing"
+            text = f"zone {place}: {what} a rule failed: firewalld says: {error}{polkit.remedy(error)}"
+            logger.error("%s", text, extra=_fields(error, zone=place))
+
+    def on_added(self) -> None:
+        """A rule was added: refusals are reported again from now on."""
+        self._reported.clear()
+
+
+def _fields(reason: object, **more: object) -> dict[str, object]:
+    return event_fields(LogEvent.FIREWALLD, reason=reason, **more)
