@@ -1,7 +1,7 @@
 """The command line as values: read from the application's own declarations, whatever release of typer made them.
 
-Only attributes that typer 0.7 on click 8.1 and today's typer, which has no click, have in common are looked at. A
-command that reads its words by itself, with argparse, is asked for help: who is about to give it has the declarations.
+It uses only attributes that typer 0.7 on click 8.1 and today's typer, which has no click, have in common. A command
+that parses its words with argparse is asked for its help: the parser that is about to print it has the declarations.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from port_knocking_doors.cli.application import COMMANDS, app
 
 @dataclass(frozen=True)
 class Option:
-    """An option: all its names, and what stands for its value, empty for one that takes none."""
+    """An option: all its names, and the name of its value; empty for an option without a value."""
 
     names: tuple[str, ...]
     value: str
@@ -31,7 +31,7 @@ class Option:
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument, with what stands for it: `HOST`, `[STEP]...`."""
+    """An argument by its name in a usage line: `HOST`, `[STEP]...`."""
 
     value: str
     about: str
@@ -44,7 +44,7 @@ class Command:
 
     name: str
     about: str
-    """Paragraphs, an empty line between two. One that begins with a line of only `\\b` stays as it is."""
+    """Paragraphs with an empty line between them. One that begins with a line of only `\\b` is not filled."""
     options: tuple[Option, ...]
     arguments: tuple[Argument, ...]
     commands: tuple["Command", ...]
@@ -102,7 +102,7 @@ def _argument(declared: Any) -> Argument:
 
 
 class _Asked(BaseException):
-    """Somebody was about to print help; nothing on the way takes this for an error."""
+    """Raised in place of printing help; no handler of errors on the way catches it."""
 
 
 def _own_parser(name: str) -> argparse.ArgumentParser | None:

@@ -1,4 +1,4 @@
-"""Completion for bash, zsh and fish: whole scripts, so that a press of the tabulator does not start the program."""
+"""Completion for bash, zsh and fish: complete scripts, so that the tabulator key does not start the program."""
 
 import re
 from collections.abc import Iterator
@@ -10,12 +10,12 @@ _BY_VALUE = {"FILE": _FILES, "PATH": _FILES, "FOLDER": _FOLDERS, "DIR": _FOLDERS
 _BY_OPTION = {"--interface": _INTERFACES, "--zone": _ZONES}
 
 _ZONE_NAMES = r"ls /usr/lib/firewalld/zones /etc/firewalld/zones 2>/dev/null | sed -n 's/\.xml$//p' | sort -u"
-"""Asking firewalld would take a quarter of a second."""
+"""A call of firewall-cmd takes a quarter of a second."""
 _INTERFACE_NAMES = "ls /sys/class/net"
 
 
 def _kind(option: Option) -> str:
-    """What the option's value is one of; empty where nobody can know."""
+    """The kind of the option's value; empty if unknown."""
     return next((_BY_OPTION[name] for name in option.names if name in _BY_OPTION), "") or _kind_of(option.value)
 
 
@@ -24,7 +24,7 @@ def _kind_of(value: str) -> str:
 
 
 def _families(program: Command) -> Iterator[tuple[str, Command]]:
-    """The program, whose name stands for no command, and each command."""
+    """The program, under an empty name, and each command."""
     yield "", program
     for command in program.commands:
         yield command.name, command
@@ -41,7 +41,7 @@ _BASH_VALUES = {
 
 
 def bash(program: Command) -> str:
-    """For bash-completion's folder, or to be sourced; it needs nothing of bash-completion."""
+    """A script for bash-completion's folder, or to be sourced; it does not need bash-completion."""
     function = "_" + program.name.replace("-", "_")
     valued = [name for option in program.options if option.value for name in option.names]
     lines = [
@@ -100,7 +100,7 @@ _ZSH_VALUES = {
 
 
 def zsh(program: Command) -> str:
-    """For a folder of zsh's fpath, by the name `_PROGRAM`."""
+    """A script for a folder of zsh's fpath, by the name `_PROGRAM`."""
     lines = [
         f"#compdef {program.name}",
         "# made by packaging/generate",
@@ -163,7 +163,7 @@ _FISH_VALUES = {
 
 
 def fish(program: Command) -> str:
-    """For fish's folder vendor_completions.d."""
+    """A script for fish's folder vendor_completions.d."""
     names = " ".join(command.name for command in program.commands)
     complete = f"complete -c {program.name}"
     outside = f"-n 'not __fish_seen_subcommand_from {names}'"

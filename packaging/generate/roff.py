@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterator
 
 _SIGNS = {"\\": r"\e", "-": r"\-", "'": r"\(aq", "`": r"\(ga", "^": r"\(ha", "~": r"\(ti", '"': r"\(dq"}
-"""What groff would show as another sign than the one that has to be typed."""
+"""Signs that groff would otherwise replace by typographic ones, which cannot be copied."""
 
 PARAGRAPH = ".PP\n"
 
@@ -17,7 +17,7 @@ _TITLE_WIDTH = 30
 
 
 def plain(text: str) -> str:
-    """`text` as it is, on one line. What is no ASCII is written by its number, so that no encoding matters."""
+    """`text` unchanged, on one line. Signs beyond ASCII are written by number, independent of the encoding."""
     escaped = "".join(_SIGNS.get(sign) or (sign if sign.isascii() else f"\\[u{ord(sign):04X}]") for sign in text)
     return f"\\&{escaped}" if escaped.startswith(".") else escaped
 
@@ -31,7 +31,7 @@ def italic(text: str) -> str:
 
 
 def prose(text: str) -> str:
-    """Filled text; what stands `between such quotes` is bold."""
+    """Filled text; `quoted` words are bold."""
     pieces = re.split(r"`([^`]+)`", " ".join(text.split()))
     return filled("".join(bold(piece) if odd % 2 else plain(piece) for odd, piece in enumerate(pieces)))
 
@@ -60,7 +60,7 @@ def paragraphs(help_text: str) -> Iterator[str]:
 
 
 def as_is(text: str) -> str:
-    """Lines that nobody fills or breaks."""
+    """Lines that are neither filled nor broken."""
     return f"{PARAGRAPH}.nf\n" + "\n".join(plain(line) or r"\&" for line in text.split("\n")) + "\n.fi"
 
 
@@ -85,7 +85,7 @@ def entry(head: str, *texts: str) -> str:
 def page(name: str, section: int, date: str, source: str, brief: str, parts: dict[str, list[str]]) -> str:
     """A whole page: its sections by their names."""
     head = [
-        ".\\\" Made by packaging/generate from the program's own declarations.",
+        ".\\\" Made by packaging/generate from packaging/man and the program's own declarations.",
         f'.TH "{plain(name)}" {section} {date} "{plain(source)}"' + (' ""' if len(name) > _TITLE_WIDTH else ""),
         # no hyphen that nobody typed, and no gaps to make the lines equal
         ".nh",

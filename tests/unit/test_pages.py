@@ -101,6 +101,23 @@ def test_commands_and_options_exist(page: Page) -> None:
     assert wrong == []
 
 
+@pytest.mark.parametrize(
+    ("words", "wrong"),
+    [
+        pytest.param("check --conf check", [], id="an option's value is no command"),
+        pytest.param("--conf=x status --json | jq --tab", [], id="another program's options"),
+        pytest.param("knock HOST 7000:udp tcp:9000:frap --wait 22", [], id="steps"),
+        pytest.param("[OPTION]... [COMMAND]", [], id="words that stand for others"),
+        pytest.param("chek", ["chek"], id="a command that does not exist"),
+        pytest.param("status --jason", ["status --jason"], id="an option that does not exist"),
+        pytest.param("check --wait 22", ["check --wait"], id="another command's option"),
+        pytest.param("--wait", ["port-knocking-doors --wait"], id="an option without its command"),
+    ],
+)
+def test_wrong_words_of_a_command_line_are_found(words: str, wrong: list[str]) -> None:
+    assert wrong_words(words.split()) == wrong
+
+
 @pytest.mark.parametrize("page", FOR_ADMINISTRATORS, ids=ids)
 def test_options_in_the_text_exist(page: Page) -> None:
     known = {name for command in (program(), *program().commands) for name in options_of(command)} | FOREIGN_OPTIONS
