@@ -176,12 +176,12 @@ class Daemon:
             all_rules, services = await self._keeper.firewalld.firewall(looked_at)
             for rules in all_rules:
                 for port in guarded:
-                    for way in exposure.look(port, rules, services, settings.rule_priority).ways:
+                    for way in exposure.find(port, rules, services, settings.rule_priority).exposures:
                         if not way.limited:
                             extra = event_fields(
                                 LogEvent.OPEN_WITHOUT_KNOCK, port=port, zone=rules.name, reason=way.what
                             )
-                            logger.warning("%s", exposure.complaint(port, rules, way), extra=extra)
+                            logger.warning("%s", exposure.warning_line(port, rules, way), extra=extra)
 
     async def _check(self) -> None:
         while True:

@@ -101,7 +101,9 @@ def about_knocks_let_through(
             port
             for port in ports
             if any(
-                not way.limited for each in (one, *policies) for way in exposure.look(port, each, services, None).ways
+                not way.limited
+                for each in (one, *policies)
+                for way in exposure.find(port, each, services, None).exposures
             )
         ]
         if len(through) == len(ports):

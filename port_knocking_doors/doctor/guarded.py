@@ -42,15 +42,15 @@ def about_guarded(
     found = False
     for one in rules:
         for port in guarded:
-            seen = exposure.look(port, one, services, mark)
-            for way in seen.ways:
+            seen = exposure.find(port, one, services, mark)
+            for way in seen.exposures:
                 found = True
                 if way.limited:
                     yield warning(f"{one}: port {port} is open to some without a knock: {way.what}")
                 elif one.is_policy or one.name in loud:
-                    yield problem(exposure.complaint(port, one, way))
+                    yield problem(exposure.warning_line(port, one, way))
                 else:
-                    yield warning(exposure.complaint(port, one, way))
+                    yield warning(exposure.warning_line(port, one, way))
             for way in seen.denials:
                 yield problem(
                     f"{one}: port {port} is denied to everybody ahead of any door: {way.what}; "

@@ -1,9 +1,9 @@
-"""What lets a port through without a knock: a zone's settings (or a policy's) and a port in, ways through out.
+"""What accepts packets for a port without a knock: exposures, from the settings of a zone or a policy.
 
 The order is firewalld's (firewalld.richlanguage(5), "Rule structure"): rich rules of negative priority, then denying
 ones, then accepting ones together with services, ports and the like, then rich rules of positive priority, then the
-target. A denial for everybody shuts every way behind it. How zones and policies come one after the other is left out:
-each is looked at alone.
+target. A denial for all sources disables every exposure behind it. Each zone and policy is examined alone, without the
+order among them.
 """
 
 import math
@@ -16,48 +16,48 @@ from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSett
 from port_knocking_doors.model import PORT_MAX, Port
 
 ACCEPT = "ACCEPT"
-"""The target of zones and policies that let everything through (firewalld.zone(5))."""
+"""The target of zones and policies that accept every packet (firewalld.zone(5))."""
 
-_DENIALS, _PASSAGES = 0.0, 0.5  # where rich rules of priority 0 stand
+_DENIALS, _ACCEPTS = 0.0, 0.5  # the ranks of rich rules of priority 0
 _TARGET = 32768  # behind the last rich rule (firewalld.richlanguage(5): priorities end at 32767)
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """One thing that lets a port through, or denies it."""
+    """One setting that accepts packets for a port, or denies them."""
 
     what: str
     option: str
-    """What `firewall-cmd` takes to be rid of it."""
+    """The option of `firewall-cmd` that removes it."""
     limited: bool = False
-    """Whether it is for some senders only, or for packets to some addresses."""
+    """Whether it is for some source or destination addresses only."""
 
 
-def complaint(port: Port, rules: ZoneSettings, way: Exposure) -> str:
-    """What to tell of a guarded port that is open to everybody, and what to do."""
-    return f"{rules}: port {port} is OPEN WITHOUT A KNOCK: {way.what} lets it through; {remedy(rules, way)}"
+def warning_line(port: Port, settings: ZoneSettings, found: Exposure) -> str:
+    """The warning about a guarded port that is open to every source, with the remedy."""
+    return f"{settings}: port {port} is OPEN WITHOUT A KNOCK: {found.what} lets it through; {remedy(settings, found)}"
 
 
-def remedy(rules: ZoneSettings, way: Exposure) -> str:
-    """How to be rid of it."""
-    command = f"firewall-cmd --{'policy' if rules.is_policy else 'zone'}={rules.name} {way.option}"
-    more = ", then firewall-cmd --reload" if way.option.startswith("--permanent") else ", and the same with --permanent"
-    return command + more
+def remedy(settings: ZoneSettings, found: Exposure) -> str:
+    """The command that removes it."""
+    command = f"firewall-cmd --{'policy' if settings.is_policy else 'zone'}={settings.name} {found.option}"
+    is_permanent = found.option.startswith("--permanent")
+    return command + (", then firewall-cmd --reload" if is_permanent else ", and the same with --permanent")
 
 
 @dataclass(frozen=True)
-class Look:
-    """What became of a port in a zone."""
+class PortExposure:
+    """How a zone or a policy treats a port."""
 
-    ways: tuple[Exposure, ...]
-    """What lets it through without a knock."""
+    exposures: tuple[Exposure, ...]
+    """What accepts its packets without a knock."""
     denials: tuple[Exposure, ...]
-    """Rich rules that refuse it to everybody, ahead of any door."""
+    """Rich rules that deny it to every source, ahead of any door."""
 
 
 @dataclass(frozen=True)
 class _Rich:
-    """A rich rule, as far as it matters here."""
+    """A rich rule, as far as it matters for a port."""
 
     text: str
     priority: int = 0
@@ -67,49 +67,43 @@ class _Rich:
     elements: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def look(
-    port: Port,
-    rules: ZoneSettings,
-    services: Mapping[str, ServiceSettings],
-    mark: int | None,
-) -> Look:
-    """What lets the port through, and what denies it; rules that carry the mark, our own, are passed over."""
-    rich = [_parsed(text) for text in rules.rich_rules if mark is None or not rich_rule.is_marked(text, mark)]
+def find(port: Port, settings: ZoneSettings, services: Mapping[str, ServiceSettings], mark: int | None) -> PortExposure:
+    """What accepts the port, and what denies it. Rules that carry the mark, our own, are left out."""
+    rich = [_parsed(text) for text in settings.rich_rules if mark is None or not rich_rule.is_marked(text, mark)]
     fitting = [rule for rule in rich if _fits(rule, port, services)]
     denials = [(rule.priority or _DENIALS, rule) for rule in fitting if rule.action in ("reject", "drop")]
     denials = [(rank, rule) for rank, rule in denials if not rule.limited]
-    # One for a single family leaves the other open.
-    shut = min((rank for rank, rule in denials if not rule.family), default=math.inf)
-    ways = [(rule.priority or _PASSAGES, _rich_way(rule)) for rule in fitting if rule.action == "accept"]
-    ways += [(_PASSAGES, way) for way in _plain_ways(port, rules, services)]
-    if rules.target == ACCEPT:
-        target = "CONTINUE" if rules.is_policy else "default"
-        ways.append(
-            (_TARGET, Exposure("target ACCEPT, which lets everything through", f"--permanent --set-target={target}"))
-        )
-    return Look(
-        tuple(way for rank, way in ways if rank < shut),
-        tuple(_rich_way(rule) for rank, rule in denials if mark is None or rank < mark),
+    # A denial of a single family leaves the other one open.
+    denied_from = min((rank for rank, rule in denials if not rule.family), default=math.inf)
+    found = [(rule.priority or _ACCEPTS, _rich_exposure(rule)) for rule in fitting if rule.action == "accept"]
+    found += [(_ACCEPTS, exposure) for exposure in _plain_exposures(port, settings, services)]
+    if settings.target == ACCEPT:
+        target = "CONTINUE" if settings.is_policy else "default"
+        what = "target ACCEPT, which lets everything through"
+        found.append((_TARGET, Exposure(what, f"--permanent --set-target={target}")))
+    return PortExposure(
+        tuple(exposure for rank, exposure in found if rank < denied_from),
+        tuple(_rich_exposure(rule) for rank, rule in denials if mark is None or rank < mark),
     )
 
 
-def _rich_way(rule: _Rich) -> Exposure:
+def _rich_exposure(rule: _Rich) -> Exposure:
     return Exposure(f"rich rule `{rule.text}`", f"--remove-rich-rule='{rule.text}'", rule.limited)
 
 
-def _plain_ways(port: Port, rules: ZoneSettings, services: Mapping[str, ServiceSettings]) -> Iterator[Exposure]:
-    for name in rules.services:
+def _plain_exposures(port: Port, settings: ZoneSettings, services: Mapping[str, ServiceSettings]) -> Iterator[Exposure]:
+    for name in settings.services:
         found = [_in_service(port, service) for service in _with_included(name, services)]
-        if ways := [limited for opened, limited in found if opened]:
-            yield Exposure(f"service {name}", f"--remove-service={name}", all(ways))
-    for ports, protocol in rules.ports:
+        if limits := [limited for opened, limited in found if opened]:
+            yield Exposure(f"service {name}", f"--remove-service={name}", all(limits))
+    for ports, protocol in settings.ports:
         if _holds(ports, protocol, port):
             yield Exposure(f"port {ports}/{protocol}", f"--remove-port={ports}/{protocol}")
-    for protocol in rules.protocols:
+    for protocol in settings.protocols:
         if protocol == port.protocol.value:
             yield Exposure(f"protocol {protocol}", f"--remove-protocol={protocol}")
-    for ports, protocol in rules.source_ports:
-        # Anybody can send from any port: this is for everybody who knows.
+    for ports, protocol in settings.source_ports:
+        # Every sender can choose its source port.
         if protocol == port.protocol.value:
             yield Exposure(f"source port {ports}/{protocol}", f"--remove-source-port={ports}/{protocol}")
 
@@ -135,7 +129,7 @@ def _in_service(port: Port, service: ServiceSettings) -> tuple[bool, bool]:
 
 
 def _holds(ports: str, protocol: str, port: Port) -> bool:
-    """Whether `ports`, one or a range, has this one. An empty one, which firewalld reads as all, has."""
+    """Whether `ports`, one or a range, contains the port; an empty one does, since firewalld reads it as all."""
     if protocol != port.protocol.value:
         return False
     low, _, high = ports.partition("-")
@@ -151,17 +145,17 @@ def _holds(ports: str, protocol: str, port: Port) -> bool:
 _WORD = re.compile(r'(?P<name>[A-Za-z-]+)(?:=(?:"(?P<quoted>[^"]*)"|(?P<bare>\S+)))?')
 _ACTIONS = frozenset({"accept", "reject", "drop", "mark"})
 _ELEMENTS: Mapping[str, Callable[[Mapping[str, str], Port], bool]] = {
-    "port": lambda said, port: _holds(said.get("port", ""), said.get("protocol", ""), port),
-    # Anybody can send from any port.
-    "source-port": lambda said, port: said.get("protocol") == port.protocol.value,
-    "protocol": lambda said, port: said.get("value") == port.protocol.value,
+    "port": lambda values, port: _holds(values.get("port", ""), values.get("protocol", ""), port),
+    # Every sender can choose its source port.
+    "source-port": lambda values, port: values.get("protocol") == port.protocol.value,
+    "protocol": lambda values, port: values.get("value") == port.protocol.value,
 }
-# They have an action too, or none, and are not about our ports.
+# Elements that are not about ports of this host.
 _OTHER_ELEMENTS = frozenset({"icmp-block", "icmp-type", "masquerade", "forward-port", "tcp-mss-clamp"})
 
 
 def _parsed(text: str) -> _Rich:
-    """Its parts: names without a value begin one, those with a value belong to the latest."""
+    """Its parts: a name without a value begins a part, a name with a value belongs to the latest part."""
     parts: dict[str, dict[str, str]] = {}
     current: dict[str, str] = {}
     negated = False
@@ -172,7 +166,7 @@ def _parsed(text: str) -> _Rich:
         elif word["name"].upper() == "NOT":
             negated = True
         elif word["name"] == "limit" or (word["name"] == "prefix" and parts):
-            current = {}  # how often; not whether
+            current = {}  # of a log or a limit, not of the rule
         else:
             current = parts.setdefault(word["name"], {})
     try:
@@ -181,23 +175,23 @@ def _parsed(text: str) -> _Rich:
         priority = 0
     limited = bool(parts.keys() & {"source", "destination"}) or negated
     action = next((name for name in parts if name in _ACTIONS), "")
-    elements = {name: said for name, said in parts.items() if name in (*_ELEMENTS, *_OTHER_ELEMENTS, "service")}
+    elements = {name: values for name, values in parts.items() if name in (*_ELEMENTS, *_OTHER_ELEMENTS, "service")}
     return _Rich(text, priority, limited, parts.get("rule", {}).get("family", ""), action, elements)
 
 
 def _fits(rule: _Rich, port: Port, services: Mapping[str, ServiceSettings]) -> bool:
     if not rule.elements:
         return True
-    for name, said in rule.elements.items():
+    for name, values in rule.elements.items():
         if name == "service":
-            found = (_in_service(port, service) for service in _with_included(said.get("name", ""), services))
+            found = (_in_service(port, service) for service in _with_included(values.get("name", ""), services))
             return any(opened for opened, _ in found)
         if name in _ELEMENTS:
-            return _ELEMENTS[name](said, port)
+            return _ELEMENTS[name](values, port)
     return False
 
 
-# A firewall's rules, whoever made them. ------------------------------------------------------------------------------
+# nftables rules. ------------------------------------------------------------------------------------------------------
 
 _REDIRECTED = re.compile(r"\bdnat\b|\bredirect\b|xt target \"?(?:DNAT|REDIRECT)", re.IGNORECASE)
 _LOOPBACK = re.compile(r"\bip6? daddr (?:127\.|::1\b)")
@@ -206,10 +200,10 @@ _MAPPED = re.compile(r"\b(?P<protocol>tcp|udp|th) dport map (?P<ports>\{[^}]*\})
 
 
 def redirected(ruleset: str, ports: Iterable[Port]) -> tuple[Port, ...]:
-    """The ports whose packets are sent elsewhere, by what `nft list ruleset` printed: past the zone, then.
+    """The ports whose packets are redirected past the zone, by the output of `nft list ruleset`.
 
-    What a container publishes is such a rule, and so is a forwarded port of firewalld. Rules that name no destination
-    port, and ones that look it up in a set of their own, are not found.
+    A published port of a container is such a rule, and so is a forwarded port of firewalld. Rules without a destination
+    port, and rules that look it up in a set of their own, are not found.
     """
     found: list[tuple[str, str]] = []
     for line in ruleset.splitlines():

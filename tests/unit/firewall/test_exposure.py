@@ -25,7 +25,9 @@ def zone(**settings: object) -> ZoneSettings:
 
 
 def found(rules: ZoneSettings, port: Port = PORT, mark: int | None = MARK) -> list[str]:
-    return [way.what + (" (some)" if way.limited else "") for way in exposure.look(port, rules, SERVICES, mark).ways]
+    return [
+        way.what + (" (some)" if way.limited else "") for way in exposure.find(port, rules, SERVICES, mark).exposures
+    ]
 
 
 @pytest.mark.parametrize(
@@ -119,14 +121,14 @@ ACCEPT, REJECT = 'port port="2222" protocol="tcp" accept', 'port port="2222" pro
 def test_a_denial_for_everybody_shuts_what_is_behind_it(
     settings: dict[str, object], is_open: bool, is_denied: bool
 ) -> None:
-    seen = exposure.look(PORT, zone(**settings), SERVICES, MARK)
-    assert (bool(seen.ways), bool(seen.denials)) == (is_open, is_denied)
+    seen = exposure.find(PORT, zone(**settings), SERVICES, MARK)
+    assert (bool(seen.exposures), bool(seen.denials)) == (is_open, is_denied)
 
 
 def test_what_to_do_is_a_command() -> None:
     rules = zone(services=("many",), target="ACCEPT")
-    service, target = exposure.look(PORT, rules, SERVICES, MARK).ways
-    assert exposure.complaint(PORT, rules, service) == (
+    service, target = exposure.find(PORT, rules, SERVICES, MARK).exposures
+    assert exposure.warning_line(PORT, rules, service) == (
         "zone public: port 2222/tcp is OPEN WITHOUT A KNOCK: service many lets it through; "
         "firewall-cmd --zone=public --remove-service=many, and the same with --permanent"
     )
@@ -134,7 +136,7 @@ def test_what_to_do_is_a_command() -> None:
         "firewall-cmd --zone=public --permanent --set-target=default, then firewall-cmd --reload"
     )
     policy = ZoneSettings("in", target="ACCEPT", is_policy=True)
-    (way,) = exposure.look(PORT, policy, SERVICES, MARK).ways
+    (way,) = exposure.find(PORT, policy, SERVICES, MARK).exposures
     assert exposure.remedy(policy, way).startswith("firewall-cmd --policy=in --permanent --set-target=CONTINUE")
 
 
