@@ -34,7 +34,7 @@ KNOCKS = {
 
 
 @pytest.mark.parametrize(("door", "words"), KNOCKS.values(), ids=KNOCKS)
-def test_the_real_knockd_opens_to_our_client(tmp_path: Path, door: str, words: list[str]) -> None:
+def test_knockd_opens_for_our_client(tmp_path: Path, door: str, words: list[str]) -> None:
     conf = tmp_path / "knockd.conf"
     conf.write_text(DOORS.format(folder=tmp_path))
     with Sandbox() as box:

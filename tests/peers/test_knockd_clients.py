@@ -87,7 +87,7 @@ def folder(box: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[P
 @pytest.mark.parametrize(
     ("client_name", "family"), [(name, family) for name, (*_, known) in CLIENTS.items() for family in known]
 )
-def test_each_client_opens(client: ClientHost, folder: Path, client_name: str, family: str) -> None:
+def test_knockd_client_opens_door(client: ClientHost, folder: Path, client_name: str, family: str) -> None:
     door, script, _ = CLIENTS[client_name]
     to, by = (client.server4, client.address4) if family == "4" else (client.server6, client.address6)
     before = len(ran(folder / "ran"))

@@ -53,7 +53,7 @@ def end(host: Host, pid_file: Path, number: signal.Signals = signal.SIGTERM) -> 
 
 
 @pytest.mark.parametrize("named", ["by -i", "in the file", "-i beats the file"])
-def test_it_hears_the_interface_that_is_named_and_no_other(
+def test_named_interface_alone_is_captured(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path, named: str
 ) -> None:
     stranger = box.hosts["stranger"]
@@ -68,7 +68,7 @@ def test_it_hears_the_interface_that_is_named_and_no_other(
     assert (lines[0], lines[-1]) == (f"starting up, listening on {here}", "shutting down")
 
 
-def test_any_is_every_interface(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
+def test_interface_any_captures_every_interface(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
     """Real knockd takes the name, and hears doors with a Target alone."""
     stranger = box.hosts["stranger"]
     conf = configuration(tmp_path, door("d", ONE, f"Command = echo %IP% >>{log}"))
@@ -79,7 +79,7 @@ def test_any_is_every_interface(box: Sandbox, client: ClientHost, tmp_path: Path
     assert told(tmp_path / "log")[0] == "starting up, listening on any"
 
 
-def test_only_ipv4(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
+def test_option_4_ignores_ipv6_knocks(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
     conf = configuration(tmp_path, door("d", ONE, f"Command = echo %IP% >>{log}"))
     with running(box.server, conf, "-i", client.server_interface, "-4"):
         knock(client, client.server6, ONE)
@@ -87,7 +87,7 @@ def test_only_ipv4(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) 
         await_run(log, str(client.address4))
 
 
-def test_a_door_with_a_target_hears_what_is_sent_there_and_nothing_else(
+def test_door_with_target_accepts_knocks_sent_to_target_alone(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     elsewhere = "10.9.8.7"
@@ -106,7 +106,7 @@ def test_a_door_with_a_target_hears_what_is_sent_there_and_nothing_else(
 # --- commands
 
 
-def test_commands_for_either_family_and_their_statuses(
+def test_commands_of_both_families_run_and_report_their_status(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     conf = configuration(
@@ -139,7 +139,7 @@ def test_commands_for_either_family_and_their_statuses(
     assert [line for line in lines if "command timeout" in line] == [f"{by}: d: command timeout" for by in (by4, by6)]
 
 
-def test_start_commands_that_do_not_end_keep_nobody_from_being_heard_and_the_daemon_from_no_end(
+def test_endless_start_commands_delay_neither_knocks_nor_shutdown(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     hanging = f"Command = until [ -e {tmp_path}/go ]; do sleep 0.2; done; touch {tmp_path}/%IP%"
@@ -163,7 +163,7 @@ def test_start_commands_that_do_not_end_keep_nobody_from_being_heard_and_the_dae
     wait_until((tmp_path / str(client.address4)).exists, SOON, "what had begun to go on to its end")
 
 
-def test_without_descriptors_nothing_starts_and_what_is_open_closes_as_soon_as_there_are_some(
+def test_lack_of_descriptors_delays_stop_command_and_starts_nothing(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     conf = configuration(
@@ -187,7 +187,7 @@ def test_without_descriptors_nothing_starts_and_what_is_open_closes_as_soon_as_t
     assert "Traceback" not in daemon.stderr.text
 
 
-def test_no_variable_of_the_environment_gets_into_a_command(
+def test_command_gets_no_variable_of_the_environment(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     hostile = {"IP": "$(reboot)", "%IP%": "x", "IFS": "1", "PS4": f"$(touch {tmp_path}/owned)", "KNOCKER_SEQ": "1,2"}
@@ -201,7 +201,7 @@ def test_no_variable_of_the_environment_gets_into_a_command(
 # --- what it tells
 
 
-def test_verbose_debug_and_a_log_file_of_its_own(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
+def test_options_verbose_debug_and_log_work(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
     conf = configuration(tmp_path, door("d", ONE, f"Command = echo %IP% >>{log}"))
     with running(box.server, conf, "-i", client.server_interface, "-v", "-D", "-g", tmp_path / "other") as daemon:
         knock(client, client.server4, ONE)
@@ -217,7 +217,7 @@ def test_verbose_debug_and_a_log_file_of_its_own(box: Sandbox, client: ClientHos
     assert not (tmp_path / "log").exists()
 
 
-def test_names_of_hosts_are_looked_up_and_a_resolver_that_hangs_holds_up_no_door(
+def test_option_lookup_logs_host_names_and_hung_resolver_delays_no_door(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     stranger = box.hosts["stranger"]
@@ -263,7 +263,7 @@ exec "$@"
 """
 
 
-def test_in_the_background_its_own_log_goes_to_syslog_and_knockd_s_where_the_file_says(
+def test_background_daemon_logs_to_syslog_and_to_the_configured_file(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     """In a /dev that is not the machine's."""
@@ -288,7 +288,7 @@ def test_in_the_background_its_own_log_goes_to_syslog_and_knockd_s_where_the_fil
     assert told(tmp_path / "log")[-1] == "shutting down"
 
 
-def test_version_and_help(box: Sandbox) -> None:
+def test_version_and_help_are_printed(box: Sandbox) -> None:
     assert box.server.run([*PROGRAM, "-V"]).stdout.endswith(", in place of knockd 0.8\n")
     shown = box.server.run([*PROGRAM, "-h"]).stdout
     assert all(f" {option}" in shown for option in ("-i", "-d", "-c", "-D", "-l", "-p", "-g", "-v", "-4", "-V", "-h"))
@@ -299,7 +299,7 @@ def test_version_and_help(box: Sandbox) -> None:
 
 
 @pytest.mark.parametrize("by_option", [True, False], ids=["by -p", "in the file"])
-def test_in_the_background_with_a_pid_file_and_relative_paths(
+def test_background_daemon_takes_pid_file_and_relative_paths(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path, by_option: bool
 ) -> None:
     (tmp_path / "sequences").write_text("".join(f" {port}:udp,7905:udp\n" for port in (7105, 7106, 7107)))
@@ -331,7 +331,7 @@ def test_in_the_background_with_a_pid_file_and_relative_paths(
     assert told(told_to)[-1] == "shutting down"
 
 
-def test_a_pid_file_that_cannot_be_written_is_one_line(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_unwritable_pid_file_is_refused_in_one_line(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     conf = configuration(tmp_path, door("d", ONE, "Command = true"))
     box.server.run(["mount", "-t", "tmpfs", "-o", "ro", "sandbox", str(tmp_path / "disk")])
@@ -348,7 +348,7 @@ def test_a_pid_file_that_cannot_be_written_is_one_line(box: Sandbox, client: Cli
 # --- SIGHUP
 
 
-def test_at_sighup_the_file_counts_anew_the_log_is_opened_anew_and_who_is_on_his_way_goes_on(
+def test_sighup_reloads_file_reopens_log_and_keeps_attempts(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     stays = door("stays", ONE, f"Command = echo stays >>{log}")
@@ -407,7 +407,7 @@ def await_file(told_to: Path, client: ClientHost, log: Path) -> None:
     await_told(told_to, f"{client.address4}: stays: OPEN SESAME")
 
 
-def test_at_sighup_another_interface_and_syslog_count(
+def test_sighup_applies_another_interface_and_syslog(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     stranger = box.hosts["stranger"]

@@ -250,7 +250,7 @@ class Writer:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_generated_files_are_taken_and_refused_alike(
+def test_generated_files_are_accepted_and_refused_as_by_knockd(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)  # what relative paths are relative to, for both
@@ -300,7 +300,7 @@ def slip(text: str, chance: random.Random) -> str:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_after_a_slip_we_refuse_what_knockd_does_and_more_for_these_reasons_only(
+def test_mistyped_files_knockd_accepts_are_refused_for_listed_reasons_only(
     seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -346,7 +346,7 @@ def test_after_a_slip_we_refuse_what_knockd_does_and_more_for_these_reasons_only
         ),
     ],
 )
-def test_these_files_knockd_takes_and_we_refuse(
+def test_listed_files_are_accepted_by_knockd_and_refused_here(
     text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -360,7 +360,7 @@ def test_these_files_knockd_takes_and_we_refuse(
     assert not any(port in ours.split(": ", 1)[1] for port in ("7000", "8000"))
 
 
-def test_a_byte_that_is_not_utf_8_may_stand_in_a_comment(tmp_path: Path) -> None:
+def test_byte_that_is_not_utf_8_is_accepted_in_comment(tmp_path: Path) -> None:
     path = tmp_path / "knockd.conf"
     path.write_bytes(b"# ge\xf6ffnet\n[d]\n  # \x00\nSequence = 1\n")
     ours = we_read(path)
@@ -368,7 +368,7 @@ def test_a_byte_that_is_not_utf_8_may_stand_in_a_comment(tmp_path: Path) -> None
     compare(knockd_reads(path), ours)
 
 
-def test_without_an_option_the_file_names_the_interface(tmp_path: Path) -> None:
+def test_interface_of_file_is_used_without_option(tmp_path: Path) -> None:
     path = tmp_path / "knockd.conf"
     path.write_text(f"[options]\nInterface = {NOWHERE}\n[d]\nSequence = 1\n")
     read = knockd_reads(path, "-v")
@@ -412,7 +412,7 @@ def in_force(path: Path) -> str:
         pytest.param("3," + " " * 4100 + "4", False, id="a long line"),
     ],
 )
-def test_a_line_of_one_time_sequences_is_taken_alike(line: str, alike: bool, tmp_path: Path) -> None:
+def test_line_of_one_time_file_is_read_as_by_knockd(line: str, alike: bool, tmp_path: Path) -> None:
     (tmp_path / "one-time").write_text(f"{line}\n777,778:udp\n", newline="")
     path = tmp_path / "knockd.conf"
     path.write_text(f"[d]\nOne_Time_Sequences = {tmp_path / 'one-time'}\nTCPFlags = syn,!ack\n")
@@ -426,7 +426,7 @@ def test_a_line_of_one_time_sequences_is_taken_alike(line: str, alike: bool, tmp
         assert steps is None
 
 
-def test_used_up_one_time_sequences_close_their_door_and_no_other(tmp_path: Path) -> None:
+def test_used_up_one_time_file_disables_its_door_alone(tmp_path: Path) -> None:
     """knockd says that it disables the door, and ends: all other doors stay closed with it."""
     (tmp_path / "one-time").write_text("#3,4\n")
     path = tmp_path / "knockd.conf"

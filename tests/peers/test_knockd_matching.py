@@ -157,7 +157,7 @@ def played(
 
 
 @pytest.mark.parametrize("seeds", [range(first, first + 6) for first in range(0, 24, 6)], ids=str)
-def test_random_traces(box: Sandbox, client: ClientHost, tmp_path: Path, seeds: range) -> None:
+def test_random_traces_match_as_in_knockd(box: Sandbox, client: ClientHost, tmp_path: Path, seeds: range) -> None:
     counted: Counter[str] = Counter()
     for seed in seeds:
         doors, packets = doors_and_traces(seed)
@@ -178,7 +178,7 @@ def test_random_traces(box: Sandbox, client: ClientHost, tmp_path: Path, seeds: 
     assert counted["openings of knockd"] > 200
 
 
-def test_time_limits(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_time_limits_are_those_of_knockd(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """Whole seconds apart, since knockd counts those alone: well within the limit, and well beyond."""
     one = door("ssh", [(TCP, 7001), (TCP, 7002), (UDP, 7003)], "syn")
     *_, knockd_log, our_log = both(box, client, tmp_path, text([(one, "syn")], Path("LOG"), timeout=3))
@@ -195,7 +195,7 @@ def test_time_limits(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     assert "sequence timeout (stage 2)" in " ".join(by_source(events(our_log))["10.0.1.12"])
 
 
-def test_the_same_packet_once_more_is_no_knock_here_and_ends_the_attempt_there(
+def test_repeated_packet_is_ignored_here_and_ends_attempt_in_knockd(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     """A known difference: whoever lets TCP send its SYN again gets in here."""
@@ -215,9 +215,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
     assert "OPEN SESAME" not in read(knockd_log)
 
 
-def test_a_door_with_a_stop_command_is_not_started_twice_while_it_is_open(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_open_door_with_stop_command_is_not_started_twice(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """A known difference: knockd starts it each time, and so leaves a rule behind when it stops it once."""
     conf = (
         "[options]\nLogFile = LOG\n[stopped]\nSequence = 7001:udp\nStart_Command = true\nStop_Command = true\n"
@@ -234,7 +232,7 @@ def test_a_door_with_a_stop_command_is_not_started_twice_while_it_is_open(
     assert read(our_log).count("stopped: running command") == 2
 
 
-def test_both_write_the_same_log(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_log_lines_equal_those_of_knockd(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     conf = (
         "[options]\nLogFile = LOG\n[ssh]\nSequence = 7001,7002:udp\nTCPFlags = syn\nStart_Command = exit 3\n"
         "Stop_Command = exit 4\nCmd_Timeout = 0\n[two]\nSequence = 7003\nCommand = echo %IP%\n"

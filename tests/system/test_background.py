@@ -59,7 +59,7 @@ def runs(pid: int) -> bool:
 # --- the parent
 
 
-def test_the_parent_returns_when_the_daemon_is_ready_and_not_before(pid_file: Path) -> None:
+def test_parent_returns_once_daemon_is_ready_and_not_before(pid_file: Path) -> None:
     with subprocess.Popen(
         argv("hesitate", pid_file), stdout=subprocess.PIPE, text=True, env={**os.environ, **PATHS}
     ) as parent:
@@ -88,7 +88,7 @@ FAILURES = {
 
 
 @pytest.mark.parametrize(("payload", "expected"), FAILURES.items(), ids=FAILURES)
-def test_a_failure_before_that_is_the_parent_s(pid_file: Path, payload: str, expected: tuple[int, str]) -> None:
+def test_failure_before_ready_is_reported_by_parent(pid_file: Path, payload: str, expected: tuple[int, str]) -> None:
     done = start(payload, pid_file)
     assert (done.returncode, done.stdout) == (expected[0], "")
     assert done.stderr.splitlines()[-1].startswith(expected[1])
@@ -96,7 +96,7 @@ def test_a_failure_before_that_is_the_parent_s(pid_file: Path, payload: str, exp
     assert not pid_file.exists() or payload == "die"
 
 
-def test_an_end_by_an_error_later_removes_the_pid_file_too(pid_file: Path) -> None:
+def test_later_error_removes_pid_file(pid_file: Path) -> None:
     done = start("fail_later", pid_file)
     pid = int(done.stdout)
     (pid_file.parent / "go").touch()
@@ -104,7 +104,7 @@ def test_an_end_by_an_error_later_removes_the_pid_file_too(pid_file: Path) -> No
     assert not pid_file.exists()
 
 
-def test_a_parent_that_waits_says_for_whom(pid_file: Path) -> None:
+def test_waiting_parent_says_what_it_waits_for(pid_file: Path) -> None:
     command = argv("dawdle", pid_file)
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={**os.environ, **PATHS}) as parent:
         assert parent.stderr is not None
@@ -116,7 +116,7 @@ def test_a_parent_that_waits_says_for_whom(pid_file: Path) -> None:
         assert parent.stderr.read() == "", "once is enough"
 
 
-def test_an_interrupted_parent_takes_the_daemon_along(pid_file: Path) -> None:
+def test_interrupted_parent_ends_daemon(pid_file: Path) -> None:
     with subprocess.Popen(argv("hesitate", pid_file), stderr=subprocess.DEVNULL, env={**os.environ, **PATHS}) as parent:
         wait_until(lambda: pid_file.exists() and pid_file.read_text().strip(), LONG, "the pid file")
         pid = int(pid_file.read_text())
@@ -126,7 +126,7 @@ def test_an_interrupted_parent_takes_the_daemon_along(pid_file: Path) -> None:
     assert not pid_file.exists()
 
 
-def test_an_interruption_before_the_number_was_read_takes_the_daemon_along(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_parent_interrupted_before_pid_arrives_ends_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     class Interrupted:
         def register(self, *_: int) -> None: ...
 
@@ -148,7 +148,7 @@ def test_an_interruption_before_the_number_was_read_takes_the_daemon_along(monke
             os.close(writing)
 
 
-def test_without_the_library_one_line_says_what_to_install(pid_file: Path) -> None:
+def test_missing_library_is_one_line_that_says_what_to_install(pid_file: Path) -> None:
     blind = (
         "import runpy, sys; sys.modules['daemon'] = None; sys.argv = sys.argv[1:]; "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
@@ -164,7 +164,7 @@ def test_without_the_library_one_line_says_what_to_install(pid_file: Path) -> No
 # --- the daemon
 
 
-def test_what_a_daemon_keeps_and_lets_go_of(pid_file: Path) -> None:
+def test_background_daemon_detaches_and_keeps_what_it_needs(pid_file: Path) -> None:
     reading, writing = os.pipe()
     try:
         done = start("report", pid_file, pass_fds=[reading, writing], cwd=pid_file.parent, umask=0o077)
@@ -181,7 +181,7 @@ def test_what_a_daemon_keeps_and_lets_go_of(pid_file: Path) -> None:
 
 
 @pytest.mark.parametrize("closed", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-"])
-def test_closed_standard_streams_are_no_trouble(pid_file: Path, closed: str) -> None:
+def test_closed_standard_streams_change_nothing(pid_file: Path, closed: str) -> None:
     shell = f'exec "$@" {closed}'
     subprocess.run(
         ["sh", "-c", shell, "-", *argv("report", pid_file)],
@@ -214,7 +214,7 @@ STALE: dict[str, Callable[[], object]] = {
 
 
 @pytest.mark.parametrize("content", STALE.values(), ids=STALE)
-def test_a_stale_pid_file_is_taken_over(tmp_path: Path, content: Callable[[], object]) -> None:
+def test_stale_pid_file_is_replaced(tmp_path: Path, content: Callable[[], object]) -> None:
     path = tmp_path / "pid"
     path.write_text(str(content()))
     with PidFile(path):
@@ -223,7 +223,7 @@ def test_a_stale_pid_file_is_taken_over(tmp_path: Path, content: Callable[[], ob
     assert not path.exists()
 
 
-def test_a_number_that_another_process_got_since_is_stale(tmp_path: Path) -> None:
+def test_pid_file_with_reused_number_is_stale(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         path.write_text(f"{sleeper.pid}\n")
@@ -234,7 +234,7 @@ def test_a_number_that_another_process_got_since_is_stale(tmp_path: Path) -> Non
         sleeper.kill()
 
 
-def test_a_live_process_is_named_and_keeps_its_file(tmp_path: Path) -> None:
+def test_pid_file_of_live_process_is_refused_and_kept(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with subprocess.Popen(["sleep", "60"]) as sleeper:
         path.write_text(f"{sleeper.pid}\n")
@@ -246,7 +246,7 @@ def test_a_live_process_is_named_and_keeps_its_file(tmp_path: Path) -> None:
         sleeper.kill()
 
 
-def test_a_second_daemon_is_refused_and_names_the_first(pid_file: Path) -> None:
+def test_second_background_daemon_refuses_and_names_the_first(pid_file: Path) -> None:
     first = int(start("serve", pid_file).stdout)
     done = start("serve", pid_file)
     assert (done.returncode, done.stdout) == (1, "")
@@ -255,7 +255,7 @@ def test_a_second_daemon_is_refused_and_names_the_first(pid_file: Path) -> None:
     assert int(pid_file.read_text()) == first
 
 
-def test_after_a_kill_the_next_one_takes_over(pid_file: Path) -> None:
+def test_daemon_after_killed_one_replaces_its_pid_file(pid_file: Path) -> None:
     first = int(start("serve", pid_file).stdout)
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: not runs(first), LONG, "the first to end")
@@ -264,7 +264,7 @@ def test_after_a_kill_the_next_one_takes_over(pid_file: Path) -> None:
     assert int(pid_file.read_text()) == second != first
 
 
-def test_of_several_at_the_same_moment_one_wins(pid_file: Path) -> None:
+def test_one_of_several_simultaneous_daemons_starts(pid_file: Path) -> None:
     pid_file.write_text(f"{a_dead_process()}\n")
     several = [
         subprocess.Popen(
@@ -278,7 +278,7 @@ def test_of_several_at_the_same_moment_one_wins(pid_file: Path) -> None:
     assert sorted(process.returncode for process in several) == [0, 1, 1, 1, 1, 1]
 
 
-def test_what_is_no_pid_file_is_left_alone(tmp_path: Path) -> None:
+def test_file_that_is_no_pid_file_is_not_overwritten(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("root:x:0:0\n")
     with pytest.raises(DoorsError, match="not a pid file, not overwritten"), PidFile(precious):
@@ -291,7 +291,7 @@ def test_what_is_no_pid_file_is_left_alone(tmp_path: Path) -> None:
         assert other.exists()
 
 
-def test_a_pid_file_that_cannot_be_written(tmp_path: Path) -> None:
+def test_unwritable_pid_file_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
     for path in (tmp_path / "missing" / "pid", tmp_path / "link", tmp_path):
         with pytest.raises(DoorsError, match="cannot be written"), PidFile(path):
@@ -299,7 +299,7 @@ def test_a_pid_file_that_cannot_be_written(tmp_path: Path) -> None:
     assert not (tmp_path / "elsewhere").exists()
 
 
-def test_a_pid_file_that_somebody_replaced_is_not_removed(tmp_path: Path) -> None:
+def test_replaced_pid_file_is_not_removed(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with PidFile(path):
         path.unlink()
@@ -307,7 +307,7 @@ def test_a_pid_file_that_somebody_replaced_is_not_removed(tmp_path: Path) -> Non
     assert path.read_text() == "1\n"
 
 
-def test_the_file_is_locked_while_it_is_ours(tmp_path: Path) -> None:
+def test_pid_file_is_locked_while_daemon_runs(tmp_path: Path) -> None:
     path = tmp_path / "pid"
     with PidFile(path), path.open() as file, pytest.raises(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -331,7 +331,7 @@ daemonize.run(lambda: asyncio.run(Daemon(loaded, load).run()), Path(sys.argv[2])
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
-def test_the_real_daemon(box: Sandbox, client: ClientHost, tmp_path: Path, end: signal.Signals) -> None:
+def test_real_daemon_runs_in_background(box: Sandbox, client: ClientHost, tmp_path: Path, end: signal.Signals) -> None:
     conf, pid_file = write_configuration(tmp_path), tmp_path / "daemon.pid"
     box.server.run([sys.executable, "-c", REAL, str(conf), str(pid_file)], env=PATHS)
     pid = pid_file.read_text().strip()
@@ -346,7 +346,7 @@ def test_the_real_daemon(box: Sandbox, client: ClientHost, tmp_path: Path, end: 
     assert pid_file.exists() == (end is signal.SIGKILL)
 
 
-def test_why_the_real_daemon_cannot_start(box: Sandbox, tmp_path: Path) -> None:
+def test_real_daemon_that_cannot_start_says_why(box: Sandbox, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path, zone="nowhere")
     done = box.server.run([sys.executable, "-c", REAL, str(conf), str(tmp_path / "daemon.pid")], env=PATHS, check=False)
     assert done.returncode != 0

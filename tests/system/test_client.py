@@ -53,7 +53,7 @@ def last_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 @pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])
-def test_without_steps_the_configuration_opens_and_needs_no_privilege(
+def test_knock_without_steps_uses_configuration_without_privilege(
     box: Sandbox, client: ClientHost, tmp_path: Path, ipv6: bool
 ) -> None:
     start_daemon(box, tmp_path)
@@ -66,7 +66,7 @@ def test_without_steps_the_configuration_opens_and_needs_no_privilege(
 
 
 @pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])
-def test_a_sniffed_sequence_with_flags_by_its_name_and_by_its_steps(
+def test_sniffed_sequence_with_flags_is_knocked_by_name_and_by_steps(
     box: Sandbox, client: ClientHost, tmp_path: Path, ipv6: bool
 ) -> None:
     daemon = sniffing(box, tmp_path, {"duration": 1})
@@ -79,7 +79,7 @@ def test_a_sniffed_sequence_with_flags_by_its_name_and_by_its_steps(
     assert "wrong knock" not in daemon.stderr.text
 
 
-def test_flags_need_a_privilege_and_nothing_is_sent_without_it_but_bare_syns_need_none(
+def test_flags_without_privilege_send_nothing_and_bare_syns_need_none(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     steps = ["tcp:20600", "udp:21500", "20601"]
@@ -94,7 +94,7 @@ def test_flags_need_a_privilege_and_nothing_is_sent_without_it_but_bare_syns_nee
         assert done.returncode == 0, done.stderr
 
 
-def test_exactly_one_packet_leaves_for_each_knock_even_where_nothing_answers(box: Sandbox, client: ClientHost) -> None:
+def test_knock_is_exactly_one_packet_even_where_nothing_answers(box: Sandbox, client: ClientHost) -> None:
     """And the first of them waits for the neighbour's address without getting lost."""
     box.server.run(
         ["nft", "add table inet deaf; add chain inet deaf in { type filter hook prerouting priority -300; }"]
@@ -121,9 +121,7 @@ def test_exactly_one_packet_leaves_for_each_knock_even_where_nothing_answers(box
 # --- did it work?
 
 
-def test_a_port_that_does_not_open_is_status_3_and_the_line_says_why(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_port_that_stays_closed_is_status_3_with_reason(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, ignoring_period_after_knock_error=0.2)
     conf = ["-c", tmp_path / "port_knocker.toml"]
     began = time.monotonic()
@@ -135,7 +133,7 @@ def test_a_port_that_does_not_open_is_status_3_and_the_line_says_why(
     daemon.wait_for(f"{client.address4}: opened")
 
 
-def test_a_try_that_was_lost_is_made_up_for_by_a_later_one(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_later_try_opens_after_lost_one(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """When the client begins, nobody hears it."""
     conf = write_configuration(tmp_path, ignoring_period_after_knock_error=0.1)
     words = [*PROGRAM, "knock", *QUICK, "-c", str(conf), "--wait", PORT, "--tries", "50", str(client.server4)]
@@ -147,7 +145,7 @@ def test_a_try_that_was_lost_is_made_up_for_by_a_later_one(box: Sandbox, client:
     assert knocking.stdout.text == f"{client.server4}: port {PORT} is open\n"
 
 
-def test_tries_take_the_addresses_of_a_host_in_turn(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_tries_use_addresses_of_host_in_turn(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """The service listens on IPv4 only, and IPv6 comes first."""
     hosts = tmp_path / "hosts"
     hosts.write_text(f"{client.server6} both\n{client.server4} both\n")
@@ -172,7 +170,7 @@ def test_tries_take_the_addresses_of_a_host_in_turn(box: Sandbox, client: Client
     assert (unrouted.returncode, "no route" in last_line(unrouted)) == (1, True)
 
 
-def test_an_interrupt_is_no_failure_to_report(box: Sandbox, client: ClientHost) -> None:
+def test_interrupt_prints_no_error(box: Sandbox, client: ClientHost) -> None:
     waiting = client.popen([*PROGRAM, "knock", "-v", "--wait", PORT, str(client.server4), "7000:udp"])
     waiting.wait_for("knock 1 of 1 sent")
     waiting.send_signal(signal.SIGINT)
@@ -187,7 +185,7 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_ssh_and_scp_go_through_the_door(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_ssh_and_scp_connect_through_door(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     start_daemon(box, tmp_path, max_opened_door_duration=1)
     ssh = Ssh(box, tmp_path)
     proxy = shlex.join([*PROGRAM, "knock", "-c", str(tmp_path / "port_knocker.toml"), *QUICK])
@@ -221,7 +219,7 @@ def test_ssh_and_scp_go_through_the_door(box: Sandbox, client: ClientHost, tmp_p
     assert over_ssh("ssh", *config, "door", "cat; echo and the end", text="typed\n") == "typed\nand the end\n"
 
 
-def test_a_port_that_is_open_already_is_used_without_a_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_open_port_is_used_without_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, "-v")
     box.firewalld.ask("zone", "addPort", "", PORT, "tcp", 0)
     with box.server.listen(GUARDED):
@@ -236,9 +234,7 @@ def test_a_port_that_is_open_already_is_used_without_a_knock(box: Sandbox, clien
     assert str(client.address4) not in daemon.stderr.text
 
 
-def test_connect_that_finds_no_door_says_so_and_writes_nothing(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_connect_without_door_fails_and_writes_nothing(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path, ignoring_period_after_knock_error=0.1)
     done = knock(client, "-c", conf, client.server4, "--connect", PORT, "--tries", 1)
     assert (done.returncode, done.stdout) == (3, "")
@@ -257,7 +253,7 @@ NETCATS = NETCATS or [shutil.which("nc") or "/usr/bin/nc"]
 
 
 @pytest.mark.parametrize("netcat", NETCATS, ids=lambda path: Path(path).name)
-def test_the_shell_pieces_open(box: Sandbox, client: ClientHost, tmp_path: Path, netcat: str) -> None:
+def test_shell_snippets_open_door(box: Sandbox, client: ClientHost, tmp_path: Path, netcat: str) -> None:
     daemon = sniffing(box, tmp_path, {"duration": 10})
     (tmp_path / "nc").symlink_to(netcat)
     conf = ["--conf", str(tmp_path / "port_knocker.toml")]
@@ -270,7 +266,7 @@ def test_the_shell_pieces_open(box: Sandbox, client: ClientHost, tmp_path: Path,
 
 
 @pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "IPv6"])
-def test_the_bash_piece_opens(box: Sandbox, client: ClientHost, tmp_path: Path, ipv6: bool) -> None:
+def test_bash_snippet_opens_door(box: Sandbox, client: ClientHost, tmp_path: Path, ipv6: bool) -> None:
     start_daemon(box, tmp_path)
     server = client.server6 if ipv6 else client.server4
     text = client.run([*PROGRAM, "client-config", "--conf", str(tmp_path / "port_knocker.toml"), str(server)]).stdout
@@ -279,7 +275,7 @@ def test_the_bash_piece_opens(box: Sandbox, client: ClientHost, tmp_path: Path, 
         wait_open(client, server)
 
 
-def test_the_clients_line_and_the_ssh_piece_of_client_config_are_ones_that_work(
+def test_client_config_prints_knock_line_and_ssh_snippet_that_work(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     sniffing(box, tmp_path, {"open": [GUARDED], "duration": 1})

@@ -110,7 +110,7 @@ WRONG_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("content", "said"), WRONG_FILES.values(), ids=WRONG_FILES.keys())
-def test_a_wrong_file_is_one_line_and_nothing_is_opened(
+def test_wrong_file_is_one_line_and_opens_nothing(
     bare: Sandbox, tmp_path: Path, content: str, said: tuple[str, ...]
 ) -> None:
     conf = write_configuration(tmp_path)
@@ -136,7 +136,7 @@ WRONG_OPTIONS: dict[str, tuple[list[str], dict[str, str], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("options", "env", "said"), WRONG_OPTIONS.values(), ids=WRONG_OPTIONS.keys())
-def test_a_wrong_option_or_variable_is_one_line_and_nothing_is_opened(
+def test_wrong_option_or_variable_is_one_line_and_opens_nothing(
     bare: Sandbox, tmp_path: Path, options: list[str], env: Mapping[str, str], said: tuple[str, ...]
 ) -> None:
     daemon = begin_daemon(bare, write_configuration(tmp_path), *options, env=env)
@@ -144,7 +144,7 @@ def test_a_wrong_option_or_variable_is_one_line_and_nothing_is_opened(
 
 
 @pytest.mark.parametrize("kind", ["missing", "a folder", "a pipe", "a link that leads nowhere"])
-def test_what_is_no_file_is_refused(bare: Sandbox, tmp_path: Path, kind: str) -> None:
+def test_configuration_that_is_no_file_is_refused(bare: Sandbox, tmp_path: Path, kind: str) -> None:
     conf = tmp_path / "port_knocker.toml"
     if kind == "a folder":
         conf.mkdir()
@@ -155,7 +155,7 @@ def test_what_is_no_file_is_refused(bare: Sandbox, tmp_path: Path, kind: str) ->
     assert_refused(bare, begin_daemon(bare, conf), str(conf), "expected")
 
 
-def test_a_file_that_this_user_may_not_read_is_refused(bare: Sandbox, tmp_path: Path) -> None:
+def test_unreadable_file_is_refused(bare: Sandbox, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path)
     conf.chmod(0)
     # The sandbox's root without a capability may no more than any user.
@@ -163,13 +163,13 @@ def test_a_file_that_this_user_may_not_read_is_refused(bare: Sandbox, tmp_path: 
     assert_refused(bare, bare.server.popen([*ordinary, *PROGRAM, "--conf", str(conf)]), str(conf), "read")
 
 
-def test_a_file_found_at_home_is_refused_and_not_passed_over(bare: Sandbox, home: Path) -> None:
+def test_wrong_file_at_home_is_refused_and_not_skipped(bare: Sandbox, home: Path) -> None:
     (home / ".port_knocker.toml").write_text("nonsense")
     daemon = bare.server.popen(PROGRAM, env={"HOME": str(home)})
     assert_refused(bare, daemon, str(home / ".port_knocker.toml"), "not TOML")
 
 
-def test_a_file_that_others_can_read_is_warned_of_and_works(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_file_readable_by_others_is_warned_of_and_works(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path)
     conf.chmod(0o644)
     daemon = begin_daemon(box, conf)
@@ -187,7 +187,7 @@ IN_USE: dict[str, tuple[list[str], dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize(("options", "env", "place"), IN_USE.values(), ids=IN_USE.keys())
-def test_a_knock_port_in_use_is_one_line_that_does_not_tell_it(
+def test_knock_port_in_use_is_one_line_without_the_port(
     bare: Sandbox, tmp_path: Path, options: list[str], env: Mapping[str, str], place: str
 ) -> None:
     keys = {} if place == "port_knocker.toml" else {"opening_sequence": list(OTHER_SEQUENCE)}
@@ -201,15 +201,13 @@ def test_a_knock_port_in_use_is_one_line_that_does_not_tell_it(
 
 # For the sockets of the knock ports, and for the guardian.
 @pytest.mark.parametrize(("number", "said"), [(12, "opening_sequence: port number"), (17, "closes the doors")])
-def test_a_lack_of_descriptors_is_no_error_of_the_configuration(
-    bare: Sandbox, tmp_path: Path, number: int, said: str
-) -> None:
+def test_lack_of_descriptors_is_no_configuration_error(bare: Sandbox, tmp_path: Path, number: int, said: str) -> None:
     conf = write_configuration(tmp_path)
     argv = ["sh", "-c", f'ulimit -n {number}; exec "$@"', "sh", *PROGRAM, "--conf", str(conf)]
     assert_refused(bare, bare.server.popen(argv), said, "Too many open files", status=1)
 
 
-def test_what_the_system_refuses_a_task_of_the_daemon_is_no_end_in_peace(bare: Sandbox, tmp_path: Path) -> None:
+def test_system_error_in_daemon_task_ends_with_status_1(bare: Sandbox, tmp_path: Path) -> None:
     script = """
 from port_knocking_doors import cli
 from port_knocking_doors.daemon import daemon
@@ -225,7 +223,7 @@ cli.main()
 # --- two daemons
 
 
-def test_a_second_daemon_with_the_same_mark_refuses_and_names_the_first(
+def test_second_daemon_with_same_mark_refuses_and_names_the_first(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     first = start_daemon(box, tmp_path)
@@ -247,9 +245,7 @@ def test_a_second_daemon_with_the_same_mark_refuses_and_names_the_first(
     assert box.rules() == []
 
 
-def test_daemons_with_marks_of_their_own_leave_each_others_doors_alone(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_daemons_with_different_marks_keep_each_others_doors(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     (tmp_path / "second").mkdir()
     second_keys = {
         "rule_priority": 77,
@@ -309,7 +305,7 @@ PRECEDENCE: dict[str, tuple[list[str], dict[str, str], Sequence[int], int]] = {
 
 
 @pytest.mark.parametrize(("options", "env", "sequence", "port"), PRECEDENCE.values(), ids=PRECEDENCE.keys())
-def test_options_beat_variables_which_beat_the_file(
+def test_options_override_variables_which_override_the_file(
     box: Sandbox,
     client: ClientHost,
     tmp_path: Path,
@@ -332,7 +328,7 @@ def test_options_beat_variables_which_beat_the_file(
     )
 
 
-def test_without_conf_the_file_at_home_is_used(box: Sandbox, client: ClientHost, home: Path) -> None:
+def test_file_at_home_is_used_without_conf(box: Sandbox, client: ClientHost, home: Path) -> None:
     write_configuration(home).rename(home / ".port_knocker.toml")
     box.server.popen(PROGRAM, env={"HOME": str(home)}).wait_for(r"\bready\b")
     knock(client, client.server4)
@@ -342,7 +338,7 @@ def test_without_conf_the_file_at_home_is_used(box: Sandbox, client: ClientHost,
 # --- a new installation
 
 
-def test_the_line_of_a_new_installation_really_opens_the_door(box: Sandbox, client: ClientHost, home: Path) -> None:
+def test_knock_line_of_new_installation_opens_door(box: Sandbox, client: ClientHost, home: Path) -> None:
     assert shutil.which("nc"), (
         "the line needs a netcat: the system package netcat-openbsd (Debian) or nmap-ncat (Fedora)"
     )
@@ -363,7 +359,7 @@ def test_the_line_of_a_new_installation_really_opens_the_door(box: Sandbox, clie
 
 
 @pytest.mark.parametrize("umask", ["000", "022", "077", "777"])
-def test_the_file_of_a_new_installation_is_its_owners_alone(bare: Sandbox, home: Path, umask: str) -> None:
+def test_file_of_new_installation_is_readable_by_owner_alone(bare: Sandbox, home: Path, umask: str) -> None:
     command = f'umask {umask}; exec "$@"'
     argv = ["sh", "-c", command, "sh", *PROGRAM, "--set-configuration-file-in-home"]
     bare.server.run(argv, env={"HOME": str(home)})
@@ -371,7 +367,7 @@ def test_the_file_of_a_new_installation_is_its_owners_alone(bare: Sandbox, home:
     assert stat.S_IMODE((home / ".port_knocker.toml").stat().st_mode) == 0o600
 
 
-def test_two_installations_share_no_sequence(bare: Sandbox, tmp_path: Path) -> None:
+def test_two_new_installations_have_different_sequences(bare: Sandbox, tmp_path: Path) -> None:
     contents = []
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
@@ -383,7 +379,7 @@ def test_two_installations_share_no_sequence(bare: Sandbox, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("kind", ["a file", "an empty file", "a link that leads nowhere", "a folder"])
-def test_what_is_there_already_is_left_alone(bare: Sandbox, home: Path, kind: str) -> None:
+def test_existing_file_is_not_overwritten(bare: Sandbox, home: Path, kind: str) -> None:
     path = home / ".port_knocker.toml"
     if kind == "a folder":
         path.mkdir()
@@ -416,7 +412,9 @@ SELF_DESCRIPTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("option", "said"), SELF_DESCRIPTIONS.values(), ids=SELF_DESCRIPTIONS.keys())
-def test_it_explains_itself_and_does_nothing(bare: Sandbox, home: Path, option: str, said: tuple[str, ...]) -> None:
+def test_help_and_version_print_and_start_nothing(
+    bare: Sandbox, home: Path, option: str, said: tuple[str, ...]
+) -> None:
     (home / ".port_knocker.toml").write_text("nonsense")
     done = bare.server.run([*PROGRAM, option], env={"HOME": str(home)})
     assert done.stderr == ""
@@ -427,7 +425,7 @@ def test_it_explains_itself_and_does_nothing(bare: Sandbox, home: Path, option: 
 # --- systemd
 
 
-def test_the_journal_gets_priorities_and_no_time(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_journal_gets_priorities_and_no_time(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path)
     conf.chmod(0o640)
     daemon = begin_daemon(box, conf, "-v", env={"JOURNAL_STREAM": "8:12345"})
@@ -445,7 +443,7 @@ def test_the_journal_gets_priorities_and_no_time(box: Sandbox, client: ClientHos
     assert not re.search(r"\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d", daemon.stderr.text)
 
 
-def test_without_a_journal_every_line_has_its_time(box: Sandbox, tmp_path: Path) -> None:
+def test_line_has_time_without_journal(box: Sandbox, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path)
     assert [line for line in daemon.stderr.lines if not re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d [A-Z]+ ", line)] == []
 
@@ -459,7 +457,7 @@ def supervisor() -> Iterator[socket.socket]:
         yield sock
 
 
-def test_the_supervisor_hears_of_ready_and_of_the_end(
+def test_supervisor_is_notified_of_ready_and_stopping(
     box: Sandbox, client: ClientHost, tmp_path: Path, supervisor: socket.socket
 ) -> None:
     daemon = begin_daemon(box, write_configuration(tmp_path), env={"NOTIFY_SOCKET": supervisor.getsockname()})
@@ -476,7 +474,7 @@ def test_the_supervisor_hears_of_ready_and_of_the_end(
         supervisor.recv(1000)
 
 
-def test_it_is_not_ready_before_firewalld_has_answered(
+def test_daemon_is_not_ready_before_firewalld_answers(
     box: Sandbox, client: ClientHost, tmp_path: Path, supervisor: socket.socket
 ) -> None:
     box.firewalld.freeze()
@@ -493,7 +491,7 @@ def test_it_is_not_ready_before_firewalld_has_answered(
     wait_open(client, client.server4)
 
 
-def test_a_supervisor_that_is_gone_is_no_reason_to_fail(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_missing_supervisor_is_no_failure(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = begin_daemon(box, write_configuration(tmp_path), env={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
     daemon.wait_for(r"\bready\b")
     knock(client, client.server4)

@@ -32,7 +32,7 @@ def await_lines(log: Path, *lines: str, within: float = 5.0) -> None:
 
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
-def test_the_stop_command_follows_at_its_deadline(
+def test_stop_command_runs_at_deadline(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path, family: str
 ) -> None:
     to, by = (client.server4, client.address4) if family == "IPv4" else (client.server6, client.address6)
@@ -43,7 +43,7 @@ def test_the_stop_command_follows_at_its_deadline(
     daemon.wait_for("stop command ended with status 0")
 
 
-def test_knocking_again_moves_the_deadline_and_starts_nothing(
+def test_second_knock_extends_deadline_and_starts_nothing(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     daemon = with_commands(box, tmp_path, log, delay=1.5)
@@ -54,16 +54,16 @@ def test_knocking_again_moves_the_deadline_and_starts_nothing(
     await_lines(log, f"start {client.address4}", f"stop {client.address4}")
 
 
-def test_without_a_stop_command_it_runs_every_time(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
+def test_start_command_without_stop_command_runs_at_each_knock(
+    box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
+) -> None:
     with_commands(box, tmp_path, log, stop=False)
     for count in (1, 2, 3):
         whole_sequence(client, client.server4)
         await_lines(log, *count * [f"start {client.address4}"])
 
 
-def test_a_slow_start_command_keeps_nobody_from_being_heard(
-    box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
-) -> None:
+def test_slow_start_command_delays_no_knock(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
     with_commands(box, tmp_path, log, start_command=f"sleep 1; echo start %IP% >>{log}", open=[GUARDED], duration=5)
     stranger = box.hosts["stranger"]
     with box.server.listen(GUARDED):
@@ -73,7 +73,7 @@ def test_a_slow_start_command_keeps_nobody_from_being_heard(
         assert log.read_text() == ""
 
 
-def test_at_the_end_stop_commands_run(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
+def test_shutdown_runs_stop_commands(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
     daemon = with_commands(box, tmp_path, log)
     whole_sequence(client, client.server4)
     await_lines(log, f"start {client.address4}")
@@ -82,7 +82,7 @@ def test_at_the_end_stop_commands_run(box: Sandbox, client: ClientHost, tmp_path
     await_lines(log, f"start {client.address4}", f"stop {client.address4}")
 
 
-def test_after_a_kill_the_closer_runs_them_within_two_seconds(
+def test_killed_daemons_stop_commands_run_within_two_seconds(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     daemon = with_commands(box, tmp_path, log)
@@ -92,7 +92,7 @@ def test_after_a_kill_the_closer_runs_them_within_two_seconds(
     await_lines(log, f"start {client.address4}", f"stop {client.address4}", within=2.0)
 
 
-def test_killed_with_its_guardian_the_next_start_runs_them_ahead_of_ready(
+def test_next_start_after_kill_of_both_runs_stop_commands_before_ready(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     daemon = with_commands(box, tmp_path, log)
@@ -108,9 +108,7 @@ def test_killed_with_its_guardian_the_next_start_runs_them_ahead_of_ready(
     await_lines(log, f"start {client.address4}", f"stop {client.address4}", within=0.5)
 
 
-def test_a_failing_command_is_in_the_log_with_its_status(
-    box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
-) -> None:
+def test_failed_command_is_logged_with_its_status(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
     daemon = with_commands(box, tmp_path, log, stop=False, start_command="exit 7")
     whole_sequence(client, client.server4)
     daemon.wait_for(f"WARNING {client.address4}: door: start command ended with status 7")

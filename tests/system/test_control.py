@@ -51,7 +51,7 @@ def told(box: Sandbox, *words: str) -> str:
     return done.stdout.strip()
 
 
-def test_status_shows_what_there_is(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_status_shows_doors_knockers_and_counters(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     stranger = box.hosts["stranger"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=600, ignoring_period_after_knock_error=600)
     conf = str(tmp_path / "port_knocker.toml")
@@ -92,9 +92,7 @@ def test_status_shows_what_there_is(box: Sandbox, client: ClientHost, tmp_path: 
     assert samples["port_knocking_doors_knockers_ignored"] == 1
 
 
-def test_doors_are_opened_closed_and_knockers_forgotten_by_hand(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_open_close_and_forget_work_by_hand(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=600, ignoring_period_after_knock_error=600)
     stranger = box.hosts["stranger"]
     with box.server.listen(GUARDED):
@@ -125,7 +123,7 @@ def test_doors_are_opened_closed_and_knockers_forgotten_by_hand(
         assert re.fullmatch(f"port-knocking-doors: .*{re.escape(text)}.*\n", done.stderr)
 
 
-def test_a_door_from_a_knock_is_prolonged_by_hand_where_it_is(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_open_by_hand_prolongs_knocked_door_in_its_zone(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """By hand nobody knows by what interface somebody comes; a second door would stand in the default zone."""
     box.firewall_cmd("--zone=internal", f"--change-interface={client.server_interface}")
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=600)
@@ -137,7 +135,7 @@ def test_a_door_from_a_knock_is_prolonged_by_hand_where_it_is(box: Sandbox, clie
     daemon.wait_for(f"{client.address4}: prolonged {GUARDED}/tcp")
 
 
-def test_firewalld_that_hangs_is_told_and_nothing_is_said_to_be_open(
+def test_hung_firewalld_is_reported_and_no_door_is_called_open(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=600)
@@ -157,7 +155,7 @@ def test_firewalld_that_hangs_is_told_and_nothing_is_said_to_be_open(
     wait_until(lambda: doors(box) == [], 20, "the door is gone")
 
 
-def test_reload_is_what_sighup_is(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_reload_command_acts_as_sighup(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=600)
     with box.server.listen(GUARDED):
         knock(client, client.server4)
@@ -185,7 +183,7 @@ def test_reload_is_what_sighup_is(box: Sandbox, client: ClientHost, tmp_path: Pa
     )
 
 
-def test_the_socket_goes_with_its_daemon_and_a_killed_ones_is_replaced(box: Sandbox, tmp_path: Path) -> None:
+def test_socket_is_removed_at_end_and_replaced_after_kill(box: Sandbox, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path)
     for number in (signal.SIGKILL, signal.SIGTERM):
         daemon = begin_daemon(box, conf)
@@ -205,7 +203,7 @@ def test_the_socket_goes_with_its_daemon_and_a_killed_ones_is_replaced(box: Sand
     assert done.stdout.splitlines()[-1] == "port_knocking_doors_up 0"
 
 
-def test_two_daemons_are_told_apart_by_their_marks(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_two_daemons_are_addressed_by_their_marks(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     start_daemon(box, tmp_path, max_opened_door_duration=600)
     other = tmp_path / "other"
     other.mkdir()
@@ -225,9 +223,7 @@ def test_two_daemons_are_told_apart_by_their_marks(box: Sandbox, client: ClientH
     assert "name one that runs: --priority 77 or 31313" in done.stderr
 
 
-def test_one_that_runs_commands_in_knockds_place_is_found_by_the_mark_that_is_named(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_daemon_in_place_of_knockd_is_addressed_by_its_mark(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     conf = tmp_path / "knockd.conf"
     ports = ",".join(map(str, SEQUENCE))
     conf.write_text(f"[a]\nsequence = {ports}\nstart_command = true\ncmd_timeout = 600\nstop_command = true\n")
@@ -247,9 +243,7 @@ def test_one_that_runs_commands_in_knockds_place_is_found_by_the_mark_that_is_na
     assert told(box, "close", str(client.address4), *mark) == "1 door closed"
 
 
-def test_watched_status_is_drawn_over_itself_and_leaves_the_terminal_as_it_was(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_watched_status_redraws_and_restores_terminal(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=600)
     ours, theirs = pty.openpty()
     try:
@@ -286,7 +280,7 @@ def test_watched_status_is_drawn_over_itself_and_leaves_the_terminal_as_it_was(
         os.close(ours)
 
 
-def test_hostile_connections_keep_no_door_shut(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_hostile_connections_delay_no_door(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """Idle, chattering, deaf and dying ones, more than there is room for, while somebody knocks."""
     start_daemon(box, tmp_path, max_opened_door_duration=1)
     hostile = f"""

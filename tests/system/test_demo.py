@@ -80,7 +80,7 @@ def environment(tmp_path: Path, mark: str) -> dict[str, str]:
     return {**os.environ, "HOME": str(tmp_path), "TMPDIR": str(tmp_path), MARK: mark}
 
 
-def test_the_whole_story_is_told_in_order_and_leaves_nothing(
+def test_demo_shows_whole_story_in_order_and_leaves_nothing(
     tmp_path: Path, mark: str, environment: dict[str, str]
 ) -> None:
     ran = subprocess.run(COMMAND, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=120)
@@ -96,7 +96,7 @@ def test_the_whole_story_is_told_in_order_and_leaves_nothing(
     assert marked_processes(mark) == []
 
 
-def test_an_interrupted_story_leaves_nothing(tmp_path: Path, mark: str, environment: dict[str, str]) -> None:
+def test_interrupted_demo_leaves_nothing(tmp_path: Path, mark: str, environment: dict[str, str]) -> None:
     with subprocess.Popen(
         COMMAND, env=environment, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -123,7 +123,7 @@ def shut_out(box: Sandbox, host: ClientHost) -> None:
     box.firewalld.ask("zone", "removeRichRule", "", somebody_elses_rule(host))
 
 
-def test_a_stranger_who_gets_in_ends_the_story_with_one_line(
+def test_stranger_who_gets_in_fails_demo_with_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     knocks = demo._knocks
@@ -149,7 +149,7 @@ def test_a_stranger_who_gets_in_ends_the_story_with_one_line(
     )
 
 
-def test_a_stranger_who_got_in_for_a_moment_only_is_found_too(
+def test_stranger_who_gets_in_for_a_moment_fails_demo(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     door_is_open = demo._door_is_open
@@ -166,9 +166,7 @@ def test_a_stranger_who_got_in_for_a_moment_only_is_found_too(
     assert "NO  not seen: All along the stranger was refused" in capsys.readouterr().out
 
 
-def test_a_door_that_stays_open_ends_the_story(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_door_that_stays_open_fails_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     door_is_open = demo._door_is_open
 
     def with_a_wedge(story: Narrator, box: Sandbox) -> None:
@@ -181,7 +179,7 @@ def test_a_door_that_stays_open_ends_the_story(
     assert "refused again" not in re.sub("NO  .*", "", capsys.readouterr().out)
 
 
-def test_a_machine_without_sandboxes_is_told_so(
+def test_machine_without_sandboxes_gets_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse() -> None:
@@ -209,7 +207,7 @@ class Terminal(io.StringIO):
         pytest.param(io.StringIO(), {}, False, id="pipe"),
     ],
 )
-def test_colour_is_for_terminals_that_want_it(
+def test_colour_is_for_terminals_without_no_color(
     stream: io.StringIO, variables: dict[str, str], coloured: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("NO_COLOR", raising=False)

@@ -41,9 +41,7 @@ ACCEPT = "port port={} protocol=tcp accept"
 REJECT = "port port={} protocol=tcp drop"
 
 
-def test_what_lets_a_port_through_in_its_zone_is_found_each_way(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_open_port_of_zone_is_found_in_each_form(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     stranger = box.hosts["stranger"]
     mine, its = f"family=ipv4 source address={client.address4}", f"family=ipv4 source not address={client.address4}"
     box.firewall_cmd("--add-service=freeipa-4")  # which includes kerberos
@@ -80,9 +78,7 @@ def test_what_lets_a_port_through_in_its_zone_is_found_each_way(
         assert len(about(lines, rf"port {port}/tcp is denied", "PROBLEM")) == (port in denied), lines
 
 
-def test_whole_zones_and_policies_that_let_everything_through_are_found(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_zones_and_policies_that_accept_everything_are_found(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path)
     box.firewall_cmd("--permanent", "--new-policy=in")
     box.firewall_cmd("--permanent", "--policy=in", "--add-ingress-zone=work")
@@ -116,7 +112,7 @@ def test_whole_zones_and_policies_that_let_everything_through_are_found(
     assert is_open(stranger, GUARDED)
 
 
-def test_the_daemon_says_at_its_start_which_ports_need_no_knock(box: Sandbox, tmp_path: Path) -> None:
+def test_daemon_logs_at_start_which_ports_need_no_knock(box: Sandbox, tmp_path: Path) -> None:
     box.firewall_cmd(f"--add-port={GUARDED}/tcp")
     box.firewall_cmd("--add-rich-rule=rule family=ipv4 source address=10.0.9.9 accept")
     daemon = start_daemon(box, tmp_path, ports_to_controls=[GUARDED, 2223])
@@ -127,9 +123,7 @@ def test_the_daemon_says_at_its_start_which_ports_need_no_knock(box: Sandbox, tm
     assert len([line for line in daemon.stderr.lines if "rich rule" in line]) == 0
 
 
-def test_a_healthy_daemon_has_no_problem_and_its_knocks_are_shown(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_healthy_daemon_has_no_problem_and_knocks_are_shown(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path)
     assert about(doctor(box, conf, status=1), "no daemon runs", "PROBLEM")
     daemon = begin_daemon(box, conf)
@@ -177,7 +171,7 @@ def test_a_healthy_daemon_has_no_problem_and_its_knocks_are_shown(
     assert not any("knock advanced" in line for line in daemon.stderr.lines)
 
 
-def test_what_stands_in_the_way_is_found(box: Sandbox, tmp_path: Path) -> None:
+def test_obstacle_is_found(box: Sandbox, tmp_path: Path) -> None:
     """Many at once, for they have nothing to do with each other."""
     steps = (
         '\n[[sequence]]\nname = "ssh"\nsteps = ["tcp:23001", "tcp:23009", "tcp:23004"]\nopen = [2226]\nduration = 5\n'
@@ -234,7 +228,7 @@ def test_what_stands_in_the_way_is_found(box: Sandbox, tmp_path: Path) -> None:
     assert about(lines, "interface nosuch0: there is none of this name", "PROBLEM"), lines
 
 
-def test_firewalld_that_is_not_there_is_found(box: Sandbox, tmp_path: Path) -> None:
+def test_missing_firewalld_is_found(box: Sandbox, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path)
     box.firewalld.freeze()
     assert about(

@@ -50,7 +50,7 @@ def a_daemon_with_an_open_door(box: Sandbox, folder: Path, **keys: object) -> Pr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_a_daemon_that_is_told_to_end_shuts_everything(box: Sandbox, tmp_path: Path, number: signal.Signals) -> None:
+def test_signal_to_end_closes_every_door(box: Sandbox, tmp_path: Path, number: signal.Signals) -> None:
     client, stranger = box.hosts["client"], box.hosts["stranger"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
@@ -66,7 +66,7 @@ def test_a_daemon_that_is_told_to_end_shuts_everything(box: Sandbox, tmp_path: P
     assert not said(daemon, "Traceback|ERROR")
 
 
-def test_told_twice_it_ends_as_if_told_once(box: Sandbox, tmp_path: Path) -> None:
+def test_second_signal_to_end_changes_nothing(box: Sandbox, tmp_path: Path) -> None:
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
         daemon.terminate()
@@ -75,9 +75,7 @@ def test_told_twice_it_ends_as_if_told_once(box: Sandbox, tmp_path: Path) -> Non
         assert state(box.hosts["client"]) == "prohibited"
 
 
-def test_under_a_hung_firewalld_it_ends_in_bounded_time_and_a_helper_shuts_the_doors(
-    box: Sandbox, tmp_path: Path
-) -> None:
+def test_hung_firewalld_bounds_shutdown_and_helper_closes_doors(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
@@ -94,7 +92,7 @@ def test_under_a_hung_firewalld_it_ends_in_bounded_time_and_a_helper_shuts_the_d
     wait_until(gone(box, family), NOTICE, "no helper left")
 
 
-def test_it_does_not_wait_for_a_hung_firewalld_that_goes_away(box: Sandbox, tmp_path: Path) -> None:
+def test_shutdown_waits_no_longer_once_hung_firewalld_is_gone(box: Sandbox, tmp_path: Path) -> None:
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
     box.firewalld.freeze()
@@ -107,7 +105,7 @@ def test_it_does_not_wait_for_a_hung_firewalld_that_goes_away(box: Sandbox, tmp_
     assert time.monotonic() - start < 2
 
 
-def test_without_firewalld_it_ends_at_once_with_0(box: Sandbox, tmp_path: Path) -> None:
+def test_shutdown_without_firewalld_ends_at_once_with_status_0(box: Sandbox, tmp_path: Path) -> None:
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
     family = children(box, daemon)
@@ -120,7 +118,7 @@ def test_without_firewalld_it_ends_at_once_with_0(box: Sandbox, tmp_path: Path) 
     assert nothing_marked(box)
 
 
-def test_told_to_end_before_it_is_ready_it_does(box: Sandbox, tmp_path: Path) -> None:
+def test_signal_before_ready_ends_daemon(box: Sandbox, tmp_path: Path) -> None:
     box.firewalld.stop()
     daemon = begin_daemon(box, write_configuration(tmp_path))
     daemon.wait_for("accepting knocks")
@@ -131,7 +129,7 @@ def test_told_to_end_before_it_is_ready_it_does(box: Sandbox, tmp_path: Path) ->
     assert nothing_marked(box)
 
 
-def test_told_to_end_at_any_moment_of_its_start_it_leaves_nothing(box: Sandbox, tmp_path: Path) -> None:
+def test_signal_at_any_moment_of_start_leaves_nothing(box: Sandbox, tmp_path: Path) -> None:
     conf, chance = write_configuration(tmp_path), random.Random(1)
     starting = start_daemon(box, tmp_path)
     starting.terminate()
@@ -150,7 +148,7 @@ def test_told_to_end_at_any_moment_of_its_start_it_leaves_nothing(box: Sandbox, 
 # --- when it is killed
 
 
-def test_killed_daemons_doors_are_shut_within_two_seconds(box: Sandbox, tmp_path: Path) -> None:
+def test_killed_daemons_doors_close_within_two_seconds(box: Sandbox, tmp_path: Path) -> None:
     client, stranger = box.hosts["client"], box.hosts["stranger"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
@@ -177,7 +175,7 @@ def test_killed_daemons_doors_are_shut_within_two_seconds(box: Sandbox, tmp_path
     daemon.wait_for("closed the doors of a daemon that ended without doing so: 8 rules removed")
 
 
-def test_killed_under_a_hung_firewalld_its_doors_are_shut_once_that_goes_on(box: Sandbox, tmp_path: Path) -> None:
+def test_killed_daemons_doors_close_once_hung_firewalld_resumes(box: Sandbox, tmp_path: Path) -> None:
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
         family = children(box, daemon)
@@ -193,7 +191,7 @@ def test_killed_under_a_hung_firewalld_its_doors_are_shut_once_that_goes_on(box:
     assert nothing_marked(box)
 
 
-def test_killed_under_a_bus_that_hangs_its_doors_are_shut_once_that_goes_on(box: Sandbox, tmp_path: Path) -> None:
+def test_killed_daemons_doors_close_once_hung_bus_resumes(box: Sandbox, tmp_path: Path) -> None:
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
         family = children(box, daemon)
@@ -207,9 +205,7 @@ def test_killed_under_a_bus_that_hangs_its_doors_are_shut_once_that_goes_on(box:
     assert nothing_marked(box)
 
 
-def test_killed_with_its_guardian_its_doors_are_shut_by_the_next_start_ahead_of_ready(
-    box: Sandbox, tmp_path: Path
-) -> None:
+def test_next_start_after_kill_of_both_closes_doors_before_ready(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
@@ -222,7 +218,7 @@ def test_killed_with_its_guardian_its_doors_are_shut_by_the_next_start_ahead_of_
         assert len(said(again, f"{len(SEQUENCE) + 1} rules carry our mark")) == 1
 
 
-def test_a_new_start_right_after_a_kill_keeps_its_own_rules(box: Sandbox, tmp_path: Path) -> None:
+def test_start_right_after_kill_keeps_its_own_rules(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
@@ -239,7 +235,7 @@ def test_a_new_start_right_after_a_kill_keeps_its_own_rules(box: Sandbox, tmp_pa
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_at_any_moment_of_an_opening_nothing_stays_open(box: Sandbox, tmp_path: Path, seed: int) -> None:
+def test_kill_at_any_moment_of_opening_leaves_no_door_open(box: Sandbox, tmp_path: Path, seed: int) -> None:
     client, chance = box.hosts["client"], random.Random(seed)
     with box.server.listen(GUARDED):
         for _ in range(4):
@@ -257,7 +253,7 @@ def test_killed_at_any_moment_of_an_opening_nothing_stays_open(box: Sandbox, tmp
             assert marked(box.rules()) == []
 
 
-def test_signals_to_its_whole_group_leave_the_guardian_to_its_work(box: Sandbox, tmp_path: Path) -> None:
+def test_signals_to_process_group_do_not_end_crash_guard(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
@@ -270,7 +266,7 @@ def test_signals_to_its_whole_group_leave_the_guardian_to_its_work(box: Sandbox,
     wait_until(gone(box, family), NOTICE, "no guardian left")
 
 
-def test_signals_to_the_guardian_do_not_end_it_early(box: Sandbox, tmp_path: Path) -> None:
+def test_signals_to_crash_guard_do_not_end_it(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
@@ -282,7 +278,7 @@ def test_signals_to_the_guardian_do_not_end_it_early(box: Sandbox, tmp_path: Pat
         await_closed(client)
 
 
-def test_without_its_guardian_the_daemon_goes_on_and_shuts_its_doors(box: Sandbox, tmp_path: Path) -> None:
+def test_daemon_without_crash_guard_runs_on_and_closes_its_doors(box: Sandbox, tmp_path: Path) -> None:
     client, stranger = box.hosts["client"], box.hosts["stranger"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
@@ -295,7 +291,7 @@ def test_without_its_guardian_the_daemon_goes_on_and_shuts_its_doors(box: Sandbo
     assert not said(daemon, "Traceback")
 
 
-def test_the_closer_runs_nothing_that_lies_about_in_the_working_folder(box: Sandbox, tmp_path: Path) -> None:
+def test_sweep_runs_nothing_from_working_folder(box: Sandbox, tmp_path: Path) -> None:
     client, folder = box.hosts["client"], tmp_path / "somebody's"
     folder.mkdir()
     for name in ("asyncio", "port_knocking_doors"):
@@ -313,7 +309,7 @@ def test_the_closer_runs_nothing_that_lies_about_in_the_working_folder(box: Sand
         assert state(client) == "prohibited"
 
 
-def test_the_guardian_is_small(box: Sandbox, tmp_path: Path) -> None:
+def test_crash_guard_is_small(box: Sandbox, tmp_path: Path) -> None:
     (guardian,) = children(box, start_daemon(box, tmp_path))
     status = box.server.run(["cat", f"/proc/{guardian}/status"]).stdout
     resident = next(line.split() for line in status.splitlines() if line.startswith("VmRSS"))
@@ -324,7 +320,7 @@ def test_the_guardian_is_small(box: Sandbox, tmp_path: Path) -> None:
 # --- two at once
 
 
-def test_a_second_daemon_with_the_same_mark_refuses_and_leaves_the_first_alone(box: Sandbox, tmp_path: Path) -> None:
+def test_second_daemon_with_same_mark_changes_nothing_of_the_first(box: Sandbox, tmp_path: Path) -> None:
     client, other = box.hosts["client"], tmp_path / "other"
     other.mkdir()
     with box.server.listen(GUARDED):
@@ -348,7 +344,7 @@ def test_a_second_daemon_with_the_same_mark_refuses_and_leaves_the_first_alone(b
     ["2>&-", "0<&- 1>&- 2>&-", ">/dev/full 2>&1"],
     ids=["standard error closed", "all closed", "the disk is full"],
 )
-def test_a_daemon_whose_log_cannot_be_written_serves_all_the_same(box: Sandbox, tmp_path: Path, streams: str) -> None:
+def test_daemon_with_unwritable_log_opens_doors(box: Sandbox, tmp_path: Path, streams: str) -> None:
     client = box.hosts["client"]
     conf = write_configuration(tmp_path, max_opened_door_duration=1)
     argv = [sys.executable, "-m", "port_knocking_doors", "--conf", str(conf)]
@@ -365,7 +361,7 @@ def test_a_daemon_whose_log_cannot_be_written_serves_all_the_same(box: Sandbox, 
     assert daemon.wait(NOTICE) == -signal.SIGKILL
 
 
-def test_a_daemon_whose_log_cannot_be_written_ends_well(box: Sandbox, tmp_path: Path) -> None:
+def test_daemon_with_unwritable_log_ends_with_status_0(box: Sandbox, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path)
     argv = [sys.executable, "-m", "port_knocking_doors", "--conf", str(conf)]
     daemon = box.server.popen(["sh", "-c", 'exec "$@" >/dev/full 2>&1', "sh", *argv])

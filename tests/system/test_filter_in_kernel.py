@@ -183,7 +183,7 @@ def many(random: Random) -> list[Interest]:
 
 @pytest.mark.parametrize("targets", [(), (OTHER4, OTHER6)], ids=["this host", "targets"])
 @pytest.mark.parametrize("asked", [few, many], ids=["few ports", "many ports"])
-def test_the_kernel_and_the_interpreter_agree_on_every_frame(
+def test_kernel_and_interpreter_agree_on_every_frame(
     box: Sandbox, tmp_path: Path, asked: Callable[[Random], list[Interest]], targets: tuple[Address, ...]
 ) -> None:
     random = Random(6)

@@ -44,9 +44,7 @@ STATUS = [sys.executable, "-m", "port_knocking_doors", "status", "--priority", s
 
 
 @pytest.mark.parametrize("how", ["--reload", "--complete-reload"])
-def test_a_reload_brings_an_open_door_back_at_once_and_for_the_time_left(
-    box: Sandbox, tmp_path: Path, how: str
-) -> None:
+def test_firewalld_reload_restores_open_door_for_the_time_left(box: Sandbox, tmp_path: Path, how: str) -> None:
     client, duration = box.hosts["client"], 4.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
     with box.server.listen(GUARDED), client.watch_connect(client.server4, GUARDED) as watch:
@@ -62,7 +60,7 @@ def test_a_reload_brings_an_open_door_back_at_once_and_for_the_time_left(
     assert len(said(daemon, "was reloaded")) == 1
 
 
-def test_ten_reloads_in_a_row_leave_one_rule_each(box: Sandbox, tmp_path: Path) -> None:
+def test_ten_firewalld_reloads_leave_one_rule_for_each_door(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=60)
     knock(client, client.server4)
@@ -83,7 +81,7 @@ def test_ten_reloads_in_a_row_leave_one_rule_each(box: Sandbox, tmp_path: Path) 
 # --- restarts
 
 
-def test_a_restart_of_firewalld_brings_an_open_door_back_for_the_time_left(box: Sandbox, tmp_path: Path) -> None:
+def test_firewalld_restart_restores_open_door_for_the_time_left(box: Sandbox, tmp_path: Path) -> None:
     client, duration = box.hosts["client"], 5.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
     with box.server.listen(GUARDED), client.watch_connect(client.server4, GUARDED) as watch:
@@ -101,7 +99,7 @@ def test_a_restart_of_firewalld_brings_an_open_door_back_for_the_time_left(box: 
     assert len(said(daemon, "opened")) == len(said(daemon, "closed")) == len(said(daemon, "firewalld has stopped")) == 1
 
 
-def test_who_knocked_while_firewalld_was_stopped_gets_in_once_it_is_back(box: Sandbox, tmp_path: Path) -> None:
+def test_knock_while_firewalld_is_stopped_opens_once_it_is_back(box: Sandbox, tmp_path: Path) -> None:
     client, duration = box.hosts["client"], 6.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
     box.firewalld.stop()
@@ -119,7 +117,7 @@ def test_who_knocked_while_firewalld_was_stopped_gets_in_once_it_is_back(box: Sa
         assert -0.1 < time.monotonic() - deadline < LATE
 
 
-def test_who_knocked_while_firewalld_was_stopped_for_too_long_stays_out(box: Sandbox, tmp_path: Path) -> None:
+def test_knock_while_firewalld_is_stopped_for_too_long_opens_nothing(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=0.3)
     box.firewalld.stop()
@@ -136,9 +134,7 @@ def test_who_knocked_while_firewalld_was_stopped_for_too_long_stays_out(box: San
     assert not said(daemon, r"(?<!never )opened")
 
 
-def test_a_door_that_was_open_when_firewalld_stopped_is_not_taken_for_open_at_its_next_knock(
-    box: Sandbox, tmp_path: Path
-) -> None:
+def test_door_open_when_firewalld_stopped_is_pending_at_next_knock(box: Sandbox, tmp_path: Path) -> None:
     """Nobody has confirmed that it is closed, nor that it is open again."""
     client, duration = box.hosts["client"], 2.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
@@ -156,7 +152,7 @@ def test_a_door_that_was_open_when_firewalld_stopped_is_not_taken_for_open_at_it
     assert len(said(daemon, r"(?<!never )opened")) == 1
 
 
-def test_a_door_whose_time_runs_out_while_firewalld_restarts_stays_shut(box: Sandbox, tmp_path: Path) -> None:
+def test_door_that_expires_while_firewalld_restarts_stays_closed(box: Sandbox, tmp_path: Path) -> None:
     client, duration = box.hosts["client"], 1.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
     knock(client, client.server4)
@@ -171,7 +167,7 @@ def test_a_door_whose_time_runs_out_while_firewalld_restarts_stays_shut(box: San
     assert door_rules(box) == []
 
 
-def test_after_a_crash_of_firewalld_the_door_is_known_to_it_again_and_closes(box: Sandbox, tmp_path: Path) -> None:
+def test_firewalld_crash_restores_door_which_then_closes(box: Sandbox, tmp_path: Path) -> None:
     client, duration = box.hosts["client"], 4.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
     with box.server.listen(GUARDED):
@@ -188,7 +184,7 @@ def test_after_a_crash_of_firewalld_the_door_is_known_to_it_again_and_closes(box
         assert state(client) == "prohibited"
 
 
-def test_a_crash_of_firewalld_leaves_no_door_open_beyond_the_next_reload(box: Sandbox, tmp_path: Path) -> None:
+def test_firewalld_crash_leaves_no_door_open_after_next_reload(box: Sandbox, tmp_path: Path) -> None:
     """Before that it may: firewalld 1.3 that was killed does not clear its old tables when it starts again."""
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=4)
@@ -205,7 +201,7 @@ def test_a_crash_of_firewalld_leaves_no_door_open_beyond_the_next_reload(box: Sa
 # --- a firewalld that hangs
 
 
-def test_a_hung_firewalld_is_waited_for_and_told_of_once(box: Sandbox, tmp_path: Path) -> None:
+def test_hung_firewalld_is_logged_once_and_doors_open_later(box: Sandbox, tmp_path: Path) -> None:
     client, stranger, duration = box.hosts["client"], box.hosts["stranger"], 11.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration, firewall_rules_check_periode_seconds=0.2)
     with box.server.listen(GUARDED):
@@ -226,7 +222,7 @@ def test_a_hung_firewalld_is_waited_for_and_told_of_once(box: Sandbox, tmp_path:
 
 
 @pytest.mark.parametrize("given_up", [False, True], ids=["before the call is given up", "after it was given up"])
-def test_what_a_hung_firewalld_was_asked_too_late_leaves_no_door(box: Sandbox, tmp_path: Path, given_up: bool) -> None:
+def test_late_answer_of_hung_firewalld_leaves_no_door(box: Sandbox, tmp_path: Path, given_up: bool) -> None:
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=0.3)
     box.firewalld.freeze()
@@ -244,7 +240,7 @@ def test_what_a_hung_firewalld_was_asked_too_late_leaves_no_door(box: Sandbox, t
     assert not said(daemon, r"(?<!never )opened")
 
 
-def test_a_door_that_could_not_close_closes_once_firewalld_goes_on(box: Sandbox, tmp_path: Path) -> None:
+def test_door_closes_once_hung_firewalld_resumes(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=1)
     with box.server.listen(GUARDED):
@@ -260,7 +256,7 @@ def test_a_door_that_could_not_close_closes_once_firewalld_goes_on(box: Sandbox,
         daemon.wait_for("closed")
 
 
-def test_a_hundred_knocks_in_an_outage_take_a_few_lines(box: Sandbox, tmp_path: Path) -> None:
+def test_hundred_knocks_in_outage_take_few_lines(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=20, ignoring_period_after_knock_error=0.1)
     box.firewalld.stop()
@@ -279,7 +275,7 @@ def test_a_hundred_knocks_in_an_outage_take_a_few_lines(box: Sandbox, tmp_path: 
 # --- starting without firewalld
 
 
-def test_a_daemon_started_ahead_of_firewalld_waits_for_it_and_says_so(box: Sandbox, tmp_path: Path) -> None:
+def test_daemon_started_before_firewalld_waits_and_says_so(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     box.firewalld.stop()
     daemon = begin_daemon(box, write_configuration(tmp_path))
@@ -292,7 +288,7 @@ def test_a_daemon_started_ahead_of_firewalld_waits_for_it_and_says_so(box: Sandb
         await_open(client)
 
 
-def test_a_daemon_started_under_a_hung_firewalld_waits_for_it_and_says_so(box: Sandbox, tmp_path: Path) -> None:
+def test_daemon_started_under_hung_firewalld_waits_and_says_so(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     box.firewalld.freeze()
     daemon = begin_daemon(box, write_configuration(tmp_path))
@@ -305,7 +301,7 @@ def test_a_daemon_started_under_a_hung_firewalld_waits_for_it_and_says_so(box: S
         await_open(client)
 
 
-def test_a_zone_that_firewalld_turns_out_not_to_know_ends_the_wait_with_2(box: Sandbox, tmp_path: Path) -> None:
+def test_unknown_zone_ends_wait_for_firewalld_with_status_2(box: Sandbox, tmp_path: Path) -> None:
     box.firewalld.stop()
     daemon = begin_daemon(box, write_configuration(tmp_path, zone="nowhere"))
     daemon.wait_for("firewalld is not running")
@@ -319,7 +315,7 @@ def test_a_zone_that_firewalld_turns_out_not_to_know_ends_the_wait_with_2(box: S
 # --- the bus
 
 
-def test_the_daemon_comes_back_to_a_bus_that_was_restarted(box: Sandbox, tmp_path: Path) -> None:
+def test_daemon_reconnects_to_restarted_bus(box: Sandbox, tmp_path: Path) -> None:
     client, first = box.hosts["client"], box.firewalld.process
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=30)
     with box.server.listen(GUARDED):
@@ -340,7 +336,7 @@ def test_the_daemon_comes_back_to_a_bus_that_was_restarted(box: Sandbox, tmp_pat
         assert (state(client), state(stranger, ipv6=True)) == ("prohibited", "prohibited")
 
 
-def test_a_bus_that_hangs_for_a_moment_delays_and_loses_nothing(box: Sandbox, tmp_path: Path) -> None:
+def test_bus_that_hangs_for_a_moment_loses_nothing(box: Sandbox, tmp_path: Path) -> None:
     client, stranger, duration = box.hosts["client"], box.hosts["stranger"], 2.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
     with box.server.listen(GUARDED):
@@ -369,7 +365,7 @@ def forge(box: Sandbox, interface: str, path: str, member: str, *arguments: str)
     box.server.run(["sh", "-c", script, "forge", path, f"{interface}.{member}", *arguments])
 
 
-def test_nobody_but_the_bus_can_tell_that_firewalld_is_gone(box: Sandbox, tmp_path: Path) -> None:
+def test_signal_of_other_sender_does_not_report_firewalld_gone(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=2, firewall_rules_check_periode_seconds=0.2)
     with box.server.listen(GUARDED):
@@ -384,7 +380,7 @@ def test_nobody_but_the_bus_can_tell_that_firewalld_is_gone(box: Sandbox, tmp_pa
     assert nothing_marked(box)
 
 
-def test_nobody_but_firewalld_can_tell_of_a_reload(box: Sandbox, tmp_path: Path) -> None:
+def test_signal_of_other_sender_does_not_report_reload(box: Sandbox, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path)
     forge(box, "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1", "Reloaded")
     box.firewalld.ask("", "reload", timeout=20)
@@ -392,7 +388,7 @@ def test_nobody_but_firewalld_can_tell_of_a_reload(box: Sandbox, tmp_path: Path)
     assert len(said(daemon, "was reloaded")) == 1
 
 
-def test_a_signal_without_content_is_no_news_and_no_traceback(box: Sandbox, tmp_path: Path) -> None:
+def test_signal_without_content_is_ignored(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path)
     forge(box, "org.freedesktop.DBus", "/org/freedesktop/DBus", "NameOwnerChanged")
@@ -405,7 +401,7 @@ def test_a_signal_without_content_is_no_news_and_no_traceback(box: Sandbox, tmp_
 # --- administrators
 
 
-def test_a_rule_that_an_administrator_removed_is_back_after_the_check(box: Sandbox, tmp_path: Path) -> None:
+def test_rule_removed_by_administrator_is_restored_by_check(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     start_daemon(box, tmp_path, firewall_rules_check_periode_seconds=0.3, max_opened_door_duration=3)
     with box.server.listen(GUARDED):
@@ -419,7 +415,7 @@ def test_a_rule_that_an_administrator_removed_is_back_after_the_check(box: Sandb
 
 
 @pytest.mark.parametrize("zone", ["public", "drop", "external"])
-def test_a_marked_rule_that_was_there_before_is_removed_ahead_of_ready(box: Sandbox, tmp_path: Path, zone: str) -> None:
+def test_leftover_marked_rule_is_removed_before_ready(box: Sandbox, tmp_path: Path, zone: str) -> None:
     client = box.hosts["client"]
     box.firewalld.ask("zone", "addRichRule", zone, a_door_rule(client.address4), 0)
     daemon = start_daemon(box, tmp_path)
@@ -429,7 +425,7 @@ def test_a_marked_rule_that_was_there_before_is_removed_ahead_of_ready(box: Sand
         assert state(client) == "prohibited"
 
 
-def test_a_marked_rule_that_somebody_added_is_removed_at_the_check(box: Sandbox, tmp_path: Path) -> None:
+def test_added_marked_rule_is_removed_by_check(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     start_daemon(box, tmp_path, firewall_rules_check_periode_seconds=0.3)
     with box.server.listen(GUARDED):
@@ -448,7 +444,7 @@ OTHERS = {
 }
 
 
-def test_rules_of_others_are_never_touched(box: Sandbox, tmp_path: Path) -> None:
+def test_rules_of_others_are_never_changed(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     for zone in ("public", "drop"):
         for rule in OTHERS.values():
@@ -475,7 +471,7 @@ def test_rules_of_others_are_never_touched(box: Sandbox, tmp_path: Path) -> None
     assert others() == before
 
 
-def test_two_daemons_with_marks_of_their_own_leave_each_other_alone(box: Sandbox, tmp_path: Path) -> None:
+def test_two_daemons_with_different_marks_keep_each_others_rules(box: Sandbox, tmp_path: Path) -> None:
     client, theirs = box.hosts["client"], [port + 1000 for port in SEQUENCE]
     folders = [tmp_path / name for name in ("one", "two")]
     for folder in folders:
@@ -505,7 +501,7 @@ def permanent(box: Sandbox) -> list[str]:
     return [line for line in box.firewall_cmd("--permanent", "--list-all-zones").splitlines() if MARK in line]
 
 
-def test_runtime_to_permanent_does_not_make_an_open_door_permanent(box: Sandbox, tmp_path: Path) -> None:
+def test_runtime_to_permanent_makes_no_open_door_permanent(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=4)
     with box.server.listen(GUARDED):
@@ -520,7 +516,7 @@ def test_runtime_to_permanent_does_not_make_an_open_door_permanent(box: Sandbox,
         assert state(client) == "prohibited"
 
 
-def test_what_became_permanent_behind_a_dead_daemon_is_removed_at_the_next_start(box: Sandbox, tmp_path: Path) -> None:
+def test_permanent_rule_of_dead_daemon_is_removed_at_next_start(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     with box.server.listen(GUARDED):
         first = start_daemon(box, tmp_path, max_opened_door_duration=60)
@@ -536,7 +532,7 @@ def test_what_became_permanent_behind_a_dead_daemon_is_removed_at_the_next_start
         assert state(client) == "prohibited"
 
 
-def test_panic_mode_keeps_everybody_out_and_its_end_lets_the_knocker_in_again(box: Sandbox, tmp_path: Path) -> None:
+def test_panic_mode_blocks_open_door_and_its_end_unblocks_it(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=5, firewall_rules_check_periode_seconds=0.2)
     with box.server.listen(GUARDED):
@@ -551,7 +547,7 @@ def test_panic_mode_keeps_everybody_out_and_its_end_lets_the_knocker_in_again(bo
     assert daemon.poll() is None
 
 
-def test_firewalld_is_never_handed_a_timeout(box: Sandbox, tmp_path: Path) -> None:
+def test_firewalld_never_gets_a_timeout(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     monitor = box.server.popen(
         ["dbus-monitor", "--system", "type='method_call',member='addRichRule'", "type='signal',member='RichRuleAdded'"]
@@ -589,7 +585,7 @@ def many_addresses(box: Sandbox, count: int) -> list[str]:
     return addresses
 
 
-def test_two_hundred_doors_open_and_all_close_at_their_deadline(box: Sandbox, tmp_path: Path) -> None:
+def test_two_hundred_doors_open_and_close_at_their_deadline(box: Sandbox, tmp_path: Path) -> None:
     addresses, duration = many_addresses(box, 200), 8.0
     daemon = start_daemon(
         box, tmp_path, max_opened_door_duration=duration, ignoring_period_after_knock_error=0.1, max_knocker_live_time=1
@@ -612,7 +608,7 @@ def test_two_hundred_doors_open_and_all_close_at_their_deadline(box: Sandbox, tm
     assert door_rules(box) == []
 
 
-def test_one_who_knocks_a_hundred_times_without_a_pause_never_errs(box: Sandbox, tmp_path: Path) -> None:
+def test_hundred_sequences_without_pause_are_no_wrong_knock(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=20)
     for _ in range(100):
@@ -622,7 +618,7 @@ def test_one_who_knocks_a_hundred_times_without_a_pause_never_errs(box: Sandbox,
     assert not said(daemon, "wrong knock")
 
 
-def test_many_who_knock_in_the_same_moment_all_get_in(box: Sandbox, tmp_path: Path) -> None:
+def test_many_simultaneous_knockers_all_get_in(box: Sandbox, tmp_path: Path) -> None:
     addresses = many_addresses(box, 50)
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=20)
     from_each(box, "knock", addresses)

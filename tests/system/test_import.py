@@ -42,7 +42,9 @@ def imported(folder: Path, ports: tuple[int, ...]) -> None:
     write(folder / "knock.conf", TPORTKNOCKD.format(folder=folder))
 
 
-def test_each_opens_and_a_file_that_changed_counts_at_sighup(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_imported_sequences_open_and_sighup_reads_changed_file(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
     log, by = tmp_path / "ran", client.address4
     imported(tmp_path, FIRST)
     tables = "".join(
@@ -89,9 +91,7 @@ def test_each_opens_and_a_file_that_changed_counts_at_sighup(box: Sandbox, clien
     assert log.read_text().splitlines()[len(before) + 1 :] == ["shut"] * 2
 
 
-def test_traps_make_a_scan_a_wrong_knock_in_an_imported_file_too(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_traps_make_scan_a_wrong_knock_in_imported_file(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """knockd itself has none: who sends to all ports in order of the steps is in."""
     log, by = tmp_path / "ran", client.address4
     imported(tmp_path, (7301, 7304, 7309))

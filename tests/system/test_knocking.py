@@ -79,7 +79,7 @@ def a_host_for_each(box: Sandbox, cases: Collection[str]) -> dict[str, ClientHos
 
 
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
-def test_the_right_sequence_opens_for_the_knockers_address_alone(box: Sandbox, tmp_path: Path, version: int) -> None:
+def test_right_sequence_opens_for_knockers_address_alone(box: Sandbox, tmp_path: Path, version: int) -> None:
     # IPv4 knocks reach the daemon's one socket as addresses mapped into IPv6; the door must be an IPv4 one.
     client, stranger = box.hosts["client"], box.hosts["stranger"]
     (server, own), (other_server, _) = sorted(both_families(client), key=lambda pair: pair[0].version != version)
@@ -96,7 +96,7 @@ def test_the_right_sequence_opens_for_the_knockers_address_alone(box: Sandbox, t
     daemon.wait_for(f"{own}: opened {GUARDED}/tcp in zone public")
 
 
-def test_one_client_may_open_for_both_of_its_addresses(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_client_opens_for_both_of_its_addresses(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     start_daemon(box, tmp_path)
     for server, _ in both_families(client):
         knock(client, server)
@@ -105,7 +105,7 @@ def test_one_client_may_open_for_both_of_its_addresses(box: Sandbox, client: Cli
     assert doors(box) == [door_rule(client.address4), door_rule(client.address6)]
 
 
-def test_two_clients_whose_knocks_alternate_both_get_in(
+def test_alternating_knocks_of_two_clients_open_for_both(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     start_daemon(box, tmp_path)
@@ -117,7 +117,7 @@ def test_two_clients_whose_knocks_alternate_both_get_in(
     assert doors(box) == [door_rule(client.address4), door_rule(stranger.address4)]
 
 
-def test_a_port_may_come_twice_in_a_sequence(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_sequence_with_a_port_twice_opens(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     ports = (21007, 21003, 21007, 21007, 21005)
     start_daemon(box, tmp_path, opening_sequence=list(ports))
     knock(client, client.server4, ports)
@@ -144,7 +144,7 @@ WRONG_ORDERS = {
 }
 
 
-def test_a_wrong_order_opens_nothing(box: Sandbox, tmp_path: Path) -> None:
+def test_wrong_order_opens_nothing(box: Sandbox, tmp_path: Path) -> None:
     start_daemon(box, tmp_path)
     hosts = a_host_for_each(box, WRONG_ORDERS)
     for case, host in hosts.items():
@@ -166,7 +166,7 @@ WRONG_PAYLOADS = {
 }
 
 
-def test_a_wrong_payload_neither_helps_nor_hurts(box: Sandbox, tmp_path: Path) -> None:
+def test_wrong_payload_neither_helps_nor_hurts(box: Sandbox, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, "-v")
     hosts = a_host_for_each(box, WRONG_PAYLOADS)
     for case, host in hosts.items():
@@ -181,7 +181,7 @@ def test_a_wrong_payload_neither_helps_nor_hurts(box: Sandbox, tmp_path: Path) -
         assert len(judged) == len(SEQUENCE) - 1, f"{case}: the daemon has not even seen the others"
 
 
-def test_a_wrong_payload_does_not_even_reach_the_daemon(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_wrong_payload_does_not_reach_daemon(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     def waiting() -> int:
         """How many bytes wait in the knock sockets: the second half of the fifth column (proc_net_udp.txt)."""
         lines = box.server.run(["cat", "/proc/net/udp6"]).stdout.splitlines()[1:]
@@ -217,7 +217,7 @@ def await_lines(daemon: Process, text: str, count: int) -> None:
     wait_until(found, 5, lambda: f"{count} times {text!r}: {daemon.stderr.text}")
 
 
-def test_knocks_that_waited_are_heard_in_the_order_in_which_they_came(
+def test_queued_knocks_are_received_in_order_of_arrival(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     daemon = start_daemon(box, tmp_path)
@@ -232,7 +232,7 @@ def test_knocks_that_waited_are_heard_in_the_order_in_which_they_came(
     assert not any("wrong knock" in line for line in daemon.stderr.lines)
 
 
-def test_a_wrong_order_that_waited_opens_nothing(
+def test_queued_wrong_order_opens_nothing(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     daemon = start_daemon(box, tmp_path)
@@ -244,7 +244,9 @@ def test_a_wrong_order_that_waited_opens_nothing(
 # --- an address is ignored after a wrong knock
 
 
-def test_whoever_erred_is_not_heard_until_the_period_is_over(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_address_is_ignored_after_wrong_knock_until_period_ends(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
     period = 1.0
     daemon = start_daemon(box, tmp_path, "-v", ignoring_period_after_knock_error=period)
     erred = time.monotonic()
@@ -261,7 +263,7 @@ def test_whoever_erred_is_not_heard_until_the_period_is_over(box: Sandbox, clien
     assert sum("wrong knock" in line for line in daemon.stderr.lines) == 1
 
 
-def test_knocks_while_ignored_do_not_prolong_the_period(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_knocks_while_ignored_do_not_prolong_period(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     period = 1.5
     daemon = start_daemon(box, tmp_path, ignoring_period_after_knock_error=period)
     knock(client, client.server4, [THIRD])
@@ -276,7 +278,7 @@ def test_knocks_while_ignored_do_not_prolong_the_period(box: Sandbox, client: Cl
     wait_open(client, client.server4, within=0.5 * period)
 
 
-def test_the_ignored_one_is_an_address_not_its_neighbour(
+def test_neighbour_of_ignored_address_is_not_ignored(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     daemon = start_daemon(box, tmp_path)
@@ -290,7 +292,7 @@ def test_the_ignored_one_is_an_address_not_its_neighbour(
 # --- late and repeated knocks
 
 
-def test_a_knocker_not_heard_for_its_lifetime_starts_anew(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_knocker_silent_for_its_lifetime_starts_again(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, "-v", max_knocker_live_time=0.7)
     knock(client, client.server4, SEQUENCE[:-1])
     daemon.wait_for("advanced to step 4")
@@ -299,7 +301,7 @@ def test_a_knocker_not_heard_for_its_lifetime_starts_anew(box: Sandbox, client: 
     assert_no_door_comes(box, client)
 
 
-def test_after_its_lifetime_a_first_knock_is_a_first_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_first_knock_after_lifetime_starts_new_attempt(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, "-v", max_knocker_live_time=0.7)
     knock(client, client.server4, SEQUENCE[:-1])
     daemon.wait_for("advanced to step 4")
@@ -308,13 +310,13 @@ def test_after_its_lifetime_a_first_knock_is_a_first_knock(box: Sandbox, client:
     wait_open(client, client.server4)
 
 
-def test_the_lifetime_counts_from_the_last_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_lifetime_counts_from_last_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     start_daemon(box, tmp_path, max_knocker_live_time=1.0)
     knock(client, client.server4, pause=0.4)  # 1.6 s in all
     wait_open(client, client.server4)
 
 
-def test_the_very_packet_once_more_does_no_harm(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_repeated_packet_does_no_harm(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path)
     for _ in range(2):
         for port in SEQUENCE:
@@ -325,9 +327,7 @@ def test_the_very_packet_once_more_does_no_harm(box: Sandbox, client: ClientHost
     assert not any("wrong knock" in line for line in daemon.stderr.lines)
 
 
-def test_the_same_step_from_another_source_port_is_a_wrong_knock(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_same_step_from_another_source_port_is_wrong_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path)
     knock(client, client.server4, [FIRST], source_port=40000)
     knock(client, client.server4, [FIRST], source_port=40001)
@@ -336,7 +336,7 @@ def test_the_same_step_from_another_source_port_is_a_wrong_knock(
     daemon.wait_for(f"{client.address4}: wrong knock")
 
 
-def test_every_knock_may_have_a_source_port_of_its_own(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_knocks_may_have_different_source_ports(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     start_daemon(box, tmp_path)
     for source_port, port in enumerate(SEQUENCE, 40000):
         knock(client, client.server4, [port], source_port=source_port)
@@ -359,7 +359,7 @@ def await_closing(watch: ConnectionWatch, host: ClientHost, server: Address) -> 
 
 
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
-def test_a_door_closes_at_its_deadline(box: Sandbox, client: ClientHost, tmp_path: Path, version: int) -> None:
+def test_door_closes_at_its_deadline(box: Sandbox, client: ClientHost, tmp_path: Path, version: int) -> None:
     duration = 1.2
     server, _ = next(pair for pair in both_families(client) if pair[0].version == version)
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
@@ -374,7 +374,7 @@ def test_a_door_closes_at_its_deadline(box: Sandbox, client: ClientHost, tmp_pat
     daemon.wait_for(f"closed {GUARDED}/tcp")
 
 
-def test_prolonging_never_closes_a_door_for_a_moment(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_prolonged_door_is_never_closed_for_a_moment(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     duration = 1.5
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
     knock(client, client.server4)
@@ -393,9 +393,7 @@ def test_prolonging_never_closes_a_door_for_a_moment(box: Sandbox, client: Clien
     assert sum("prolonged" in line for line in daemon.stderr.lines) == 3
 
 
-def test_five_sequences_in_quick_succession_leave_one_rule_and_one_close(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_five_quick_sequences_make_one_rule_and_one_close(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     duration = 1.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
     knock(client, client.server4, SEQUENCE * 5)
@@ -426,7 +424,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10) as co
 """
 
 
-def test_an_established_session_outlives_its_door(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_established_session_outlives_its_door(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     start_daemon(box, tmp_path, max_opened_door_duration=0.5)
     knock(client, client.server4)
     wait_open(client, client.server4)
@@ -445,9 +443,7 @@ def test_an_established_session_outlives_its_door(box: Sandbox, client: ClientHo
 # --- several ports, several doors
 
 
-def test_one_door_opens_every_guarded_port(
-    box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
-) -> None:
+def test_door_opens_every_guarded_port(box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path) -> None:
     guarded = [(GUARDED, "tcp"), (11940, "udp"), (11940, "tcp")]
     with box.server.listen(11940, "udp"), box.server.listen(11940):
         start_daemon(box, tmp_path, ports_to_controls=[GUARDED, "11940/udp", "11940/tcp"], max_opened_door_duration=1.0)
@@ -463,7 +459,7 @@ def test_one_door_opens_every_guarded_port(
         assert doors(box) == []
 
 
-def test_with_all_doors_taken_a_newcomer_is_refused_and_nobody_else_suffers(
+def test_newcomer_above_max_open_doors_is_refused_alone(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     duration = 1.5
@@ -495,7 +491,7 @@ def knock_port_outcomes(host: ClientHost) -> set[str]:
     }
 
 
-def test_knock_ports_are_let_through_for_as_long_as_the_daemon_runs(
+def test_knock_ports_are_open_while_daemon_runs(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     assert knock_port_outcomes(client) == {"prohibited"}
@@ -508,9 +504,7 @@ def test_knock_ports_are_let_through_for_as_long_as_the_daemon_runs(
     assert knock_port_outcomes(client) == {"prohibited"}
 
 
-def test_knock_ports_stay_the_administrators_business_on_request(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_knock_ports_stay_closed_where_configured(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, "-v", open_knock_ports=False)
     assert box.rules() == []
     assert knock_port_outcomes(client) == {"prohibited"}
@@ -561,7 +555,7 @@ FLOODS = {
 
 
 @pytest.mark.parametrize(("port", "max_knockers"), FLOODS.values(), ids=FLOODS.keys())
-def test_an_honest_knocker_gets_in_during_a_flood(
+def test_honest_knocker_gets_in_during_flood(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path, port: int, max_knockers: int
 ) -> None:
     # The flood may fill the socket of its port, and a knock that found no room there was lost: the knocker tries again.
@@ -582,9 +576,7 @@ def test_an_honest_knocker_gets_in_during_a_flood(
     assert len(daemon.stderr.lines) < 40, "wrong knocks are summed up"
 
 
-def test_a_flood_is_summed_up_in_the_log(
-    box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
-) -> None:
+def test_flood_is_summed_up_in_log(box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, max_open_doors=1, max_opened_door_duration=60)
     knock(client, client.server4)
     wait_open(client, client.server4)
@@ -610,7 +602,7 @@ def hang_up(daemon: Process, answer: str) -> list[str]:
     return daemon.stderr.lines[before:]
 
 
-def test_a_good_file_is_in_force_after_sighup_and_open_doors_stay(
+def test_good_file_is_active_after_sighup_and_open_doors_stay(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     duration = 2.0
@@ -637,7 +629,7 @@ def test_a_good_file_is_in_force_after_sighup_and_open_doors_stay(
     assert doors(box) == sorted(door_rule(stranger.address4, port) for port in (GUARDED, GUARDED + 1))
 
 
-def test_a_knocker_who_is_in_may_use_the_new_sequence_too(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_open_door_is_prolonged_by_new_sequence_after_reload(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path)
     knock(client, client.server4)
     wait_open(client, client.server4)
@@ -672,7 +664,7 @@ BAD_FILES = {
 }
 
 
-def test_a_bad_file_changes_nothing_and_is_one_line(
+def test_bad_file_at_sighup_is_one_line_and_changes_nothing(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     daemon = start_daemon(box, tmp_path)
@@ -703,7 +695,7 @@ def test_a_bad_file_changes_nothing_and_is_one_line(
 # --- secrets
 
 
-def test_no_port_of_any_sequence_is_ever_said(
+def test_log_never_has_a_port_of_a_sequence(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     """All that a daemon says with -v, through everything that it has something to say about."""
@@ -748,13 +740,13 @@ def test_no_port_of_any_sequence_is_ever_said(
     assert_no_port_is_said(box)
 
 
-def test_a_sequence_in_the_wrong_place_of_the_command_line_is_not_repeated(box: Sandbox, tmp_path: Path) -> None:
+def test_misplaced_sequence_on_command_line_is_not_repeated(box: Sandbox, tmp_path: Path) -> None:
     wrong = begin_daemon(box, write_configuration(tmp_path), ",".join(map(str, SEQUENCE)))
     assert wrong.wait(10) == 2
     assert_no_port_is_said(box)
 
 
-def test_no_port_is_said_when_firewalld_fails_to_obey(box: Sandbox, tmp_path: Path) -> None:
+def test_failure_of_firewalld_is_logged_without_knock_ports(box: Sandbox, tmp_path: Path) -> None:
     # Whoever flushes nftables behind firewalld's back makes it answer with the whole rule that failed. Since firewalld
     # 2.1 nobody else can, unless it is told not to own its table; earlier ones don't know the key and leave it alone.
     box.server.run(["tee", "-a", "/etc/firewalld/firewalld.conf"], text="NftablesTableOwner=no\n")

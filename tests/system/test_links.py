@@ -103,7 +103,7 @@ def watcher(host: ClientHost, code: dict[str, str]) -> Watcher:
     return Watcher(host, code)
 
 
-def test_links_come_go_flap_and_are_renamed(watcher: Watcher) -> None:
+def test_links_are_followed_as_they_appear_vanish_flap_and_are_renamed(watcher: Watcher) -> None:
     for _ in range(2):  # the same name once more, with another index
         watcher.ip("link add ppp0 type veth peer name far")
         watcher.expect("APPEARED", "ppp0", heard=True)
@@ -119,7 +119,7 @@ def test_links_come_go_flap_and_are_renamed(watcher: Watcher) -> None:
     assert watcher.process.poll() is None
 
 
-def test_addresses_come_and_go(watcher: Watcher) -> None:
+def test_addresses_are_followed_as_they_appear_and_vanish(watcher: Watcher) -> None:
     address4, peer, address6 = bytes([10, 77, 0, 1]), bytes([10, 77, 0, 9]), bytes.fromhex("fd77" + 13 * "00" + "01")
     watcher.ip("link add ppp0 type veth peer name far", "link set ppp0 up", "link set far up")
     watcher.ip("address add 10.77.0.1 peer 10.77.0.9 dev ppp0", "address add fd77::1/64 dev ppp0")
@@ -134,7 +134,7 @@ def test_addresses_come_and_go(watcher: Watcher) -> None:
     watcher.expect("ADDRESSED", "ppp0", lacks=address6)
 
 
-def test_a_port_of_a_bridge_is_heard_on_the_bridge(watcher: Watcher) -> None:
+def test_port_of_bridge_is_captured_on_bridge(watcher: Watcher) -> None:
     watcher.ip("link add name br0 type bridge", "link add p0 type veth peer name far")
     watcher.expect("APPEARED", "br0", heard=True)
     watcher.expect("APPEARED", "p0", heard=True)
@@ -148,7 +148,7 @@ def test_a_port_of_a_bridge_is_heard_on_the_bridge(watcher: Watcher) -> None:
     watcher.expect("MASTERED", "p0", heard=True)
 
 
-def test_patterns_choose_by_the_name_of_the_moment(host: ClientHost, code: dict[str, str]) -> None:
+def test_patterns_match_current_name(host: ClientHost, code: dict[str, str]) -> None:
     watcher = Watcher(host, code, "ppp*", "wan")
     watcher.ip("link add dsl type veth peer name far")
     watcher.expect("APPEARED", "dsl", heard=False)
@@ -161,7 +161,7 @@ def test_patterns_choose_by_the_name_of_the_moment(host: ClientHost, code: dict[
     watcher.expect("RENAMED", "lan", heard=True)
 
 
-def test_an_answer_is_never_older_than_the_question(host: ClientHost, code: dict[str, str]) -> None:
+def test_answer_is_never_older_than_question(host: ClientHost, code: dict[str, str]) -> None:
     steps = [
         ("local 10.77.0.1", False),
         ("ip link add ppp0 type veth peer name far", None),
@@ -186,7 +186,7 @@ def test_an_answer_is_never_older_than_the_question(host: ClientHost, code: dict
 
 
 @pytest.mark.parametrize("kind", ["macvlan", "vlan id 5"])
-def test_a_link_under_another_is_heard_as_well(host: ClientHost, code: dict[str, str], kind: str) -> None:
+def test_link_under_another_is_captured(host: ClientHost, code: dict[str, str], kind: str) -> None:
     made = host.run(["ip", "link", "add", "link", host.interface, "name", "upper0", "type", *kind.split()], check=False)
     if made.returncode != 0:
         assert "Unknown device type" in made.stderr  # this kernel has none, so that nobody can have one
@@ -194,7 +194,7 @@ def test_a_link_under_another_is_heard_as_well(host: ClientHost, code: dict[str,
     assert ask(host, code, ["heard upper0", f"heard {host.interface}"]) == [True, True]
 
 
-def test_more_notifications_than_the_socket_holds(host: ClientHost, code: dict[str, str]) -> None:
+def test_overflow_of_notifications_is_made_up_for(host: ClientHost, code: dict[str, str]) -> None:
     names = [f"10.{80 + number // 250}.{number % 250}.7" for number in range(5000)]
     dev = f"dev {host.interface}"
     add = "; ".join(f"address add {name}/32 {dev}" for name in names)

@@ -24,7 +24,7 @@ def wait_for_event(daemon: Process, name: str) -> dict[str, Any]:
     return events(daemon, name)[0]
 
 
-def test_each_event_is_an_object_with_what_it_is_about(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_event_is_one_object_with_its_fields(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     stranger = box.hosts["stranger"]
     conf = write_configuration(tmp_path, max_opened_door_duration=1)
     command = 'start_command = "exit 3"\nstop_command = "true"\ncommand_delay = 0.1\n'
@@ -62,7 +62,7 @@ def test_each_event_is_an_object_with_what_it_is_about(box: Sandbox, client: Cli
     assert not any(str(port) in text for port in (*SEQUENCE, 24001, 24009, 24004))
 
 
-def test_what_happens_around_the_doors_is_told_too(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_events_around_doors_are_logged(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     stranger = box.hosts["stranger"]
     box.firewall_cmd("--add-port=2223/tcp")
     keys = {"ports_to_controls": [GUARDED, 2223], "max_open_doors": 1, "max_opened_door_duration": 2}
@@ -108,9 +108,7 @@ def test_what_happens_around_the_doors_is_told_too(box: Sandbox, client: ClientH
     tells("never_opened", address=str(client.address4), sequence="main")
 
 
-def test_who_closes_after_a_killed_daemon_writes_for_programs_too(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_sweep_after_kill_logs_json(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = begin_daemon(box, write_configuration(tmp_path, max_opened_door_duration=600), "--log-json")
     wait_for_event(daemon, "ready")
     knock(client, client.server4)
@@ -124,7 +122,7 @@ def test_who_closes_after_a_killed_daemon_writes_for_programs_too(
     )
 
 
-def test_what_ends_the_daemon_is_an_event_too(box: Sandbox, tmp_path: Path) -> None:
+def test_error_that_ends_daemon_is_an_event(box: Sandbox, tmp_path: Path) -> None:
     daemon = begin_daemon(box, write_configuration(tmp_path, zone="nosuch"), "--log-json")
     assert daemon.wait(30) == 2
     daemon.stderr.wait_for_end(10)
@@ -153,7 +151,7 @@ def wrong_knocks(client: Host, daemon: Process, servers: list[Any]) -> None:
     wait_until(lambda: "".join(daemon.stderr.lines).count("wrong knock") >= len(servers), 20, "both have erred")
 
 
-def test_fail2ban_finds_who_errs_in_the_daemons_real_log(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_fail2ban_finds_wrong_knocks_in_real_log(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     expected = {str(client.address4): 1, str(client.address6): 1}
     conf = write_configuration(tmp_path, max_opened_door_duration=0.2)
     for options, env in (((), {}), ((), {"JOURNAL_STREAM": "8:1"}), (("--log-json",), {})):

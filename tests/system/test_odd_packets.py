@@ -120,7 +120,7 @@ def opens_for_all(daemon: Process, knockers: dict[Address, str]) -> None:
     wait_until(lambda: not shut(), 15, lambda: f"open in spite of {shut()}")
 
 
-def test_a_knock_is_one_however_it_is_wrapped(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_wrapped_knock_counts(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, {"duration": 60})
     street = Street(box, client)
     knockers = {street.plan(packets): name for name, packets in KNOCKS.items()}
@@ -130,7 +130,7 @@ def test_a_knock_is_one_however_it_is_wrapped(box: Sandbox, client: ClientHost, 
     assert len(doors(box)) == len(KNOCKS)
 
 
-def test_what_is_no_knock_neither_helps_nor_hurts(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_packet_that_is_no_knock_neither_helps_nor_hurts(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """Of each kind: as the last step it opens nothing, and as a wrong step it spoils nothing."""
     daemon = sniffing(box, tmp_path, {"duration": 60}, ignoring_period_after_knock_error=60)
     street = Street(box, client)
@@ -148,7 +148,7 @@ def test_what_is_no_knock_neither_helps_nor_hurts(box: Sandbox, client: ClientHo
     assert len(doors(box)) == len(KINDS) + 1
 
 
-def test_the_wrong_step_that_the_odd_ones_resemble_does_hurt(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_wrong_step_that_odd_packets_resemble_hurts(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """So the test above can fail."""
     daemon = sniffing(box, tmp_path, ignoring_period_after_knock_error=60)
     street = Street(box, client)
@@ -170,9 +170,7 @@ def retransmitted(host: Host) -> int:
     return int(dict(zip(names, values, strict=True))["RetransSegs"])
 
 
-def test_a_syn_that_the_clients_kernel_sends_again_is_no_wrong_knock(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_retransmitted_syn_is_no_wrong_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """The server answers nothing at all, so each SYN comes once more after a second: between steps and at the end."""
     box.firewall_cmd("--zone=drop", f"--change-interface={client.server_interface}")
     another = SYN_STEP + 50

@@ -41,7 +41,7 @@ def used(path: Path) -> list[bool]:
     return [line.startswith("#") for line in path.read_text().splitlines()]
 
 
-def test_the_mark_is_there_ahead_of_the_command_and_the_next_line_at_once_in_force(
+def test_line_is_marked_before_command_runs_and_next_line_is_active(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     file, log = tmp_path / "sequences", tmp_path / "ran"
@@ -119,7 +119,7 @@ main()
 """
 
 
-def test_killed_at_each_step_no_line_opens_twice_and_the_next_one_does(
+def test_kill_at_each_step_opens_no_line_twice_and_next_line_opens(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     file, log = sequences(tmp_path / "sequences"), tmp_path / "ran"
@@ -167,9 +167,7 @@ DISABLED = "error while disabling used one time sequence for door d --> disablin
 
 
 @pytest.mark.parametrize("what", ["pwrite", "fsync"])
-def test_a_mark_that_finds_no_room_disables_the_door(
-    box: Sandbox, client: ClientHost, tmp_path: Path, what: str
-) -> None:
+def test_full_disk_disables_door(box: Sandbox, client: ClientHost, tmp_path: Path, what: str) -> None:
     """The error is made up: the file systems that this user may fill need no room to overwrite a byte."""
     file, log = sequences(tmp_path / "sequences", 3), tmp_path / "ran"
     conf = configuration(
@@ -189,9 +187,7 @@ def test_a_mark_that_finds_no_room_disables_the_door(
         assert daemon.stderr.text.count("disabled") == 1
 
 
-def test_a_file_system_that_becomes_read_only_disables_the_door_until_the_next_reading(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_read_only_file_system_disables_door_until_reload(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """Beside it a disk that is full, which is no trouble: a byte changes in its place."""
     for name in ("disk", "full"):
         (tmp_path / name).mkdir()
@@ -228,9 +224,7 @@ def test_a_file_system_that_becomes_read_only_disables_the_door_until_the_next_r
         box.server.run(["umount", str(tmp_path / name)])
 
 
-def test_of_two_daemons_with_one_file_each_line_opens_at_one_alone(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_line_shared_by_two_daemons_opens_at_one_alone(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     file, log = sequences(tmp_path / "sequences"), tmp_path / "ran"
     stranger = box.hosts["stranger"]
     conf = configuration(tmp_path, door("d", file, f"echo %IP% >>{log}"))
@@ -260,7 +254,7 @@ def test_of_two_daemons_with_one_file_each_line_opens_at_one_alone(
     assert used(file) == [True] * 4 + [False] * (len(LINES) - 4)
 
 
-def test_one_knock_opens_every_door_that_has_the_line(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_knock_opens_every_door_that_has_the_line(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     file, log = sequences(tmp_path / "sequences"), tmp_path / "ran"
     both = (door(name, file, f"echo {name} >>{log}", more) for name, more in (("d", ""), ("e", "TCPFlags = syn\n")))
     with running(box.server, configuration(tmp_path, *both), "-i", client.server_interface):
@@ -270,7 +264,7 @@ def test_one_knock_opens_every_door_that_has_the_line(box: Sandbox, client: Clie
     assert used(file) == [True] * 2 + [False] * (len(LINES) - 2)
 
 
-def test_a_file_that_is_gone_shuts_its_own_door_alone(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_missing_file_disables_its_own_door_alone(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     file, other, log = sequences(tmp_path / "sequences"), sequences(tmp_path / "other"), tmp_path / "ran"
     conf = configuration(tmp_path, door("d", file, f"echo d >>{log}"), door("e", other, f"echo e >>{log}"))
     with running(box.server, conf, "-i", client.server_interface) as daemon:

@@ -44,7 +44,7 @@ def open_doors(box: Sandbox, host: ClientHost, protocol: str = "tcp") -> None:
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
-def test_only_the_address_that_a_rule_names_comes_through(box: Sandbox, protocol: str) -> None:
+def test_address_that_rule_names_alone_gets_through(box: Sandbox, protocol: str) -> None:
     client, stranger = box.hosts["client"], box.hosts["stranger"]
 
     def tried(host: ClientHost) -> list[str]:
@@ -59,7 +59,7 @@ def test_only_the_address_that_a_rule_names_comes_through(box: Sandbox, protocol
     assert tried(stranger) == ["prohibited", "prohibited"]
 
 
-def test_rules_and_nft_show_what_stands(box: Sandbox) -> None:
+def test_rules_and_nft_show_active_rules(box: Sandbox) -> None:
     client = box.hosts["client"]
     assert box.rules() == []
     assert str(client.address6) not in box.nft()
@@ -70,7 +70,7 @@ def test_rules_and_nft_show_what_stands(box: Sandbox) -> None:
     assert str(client.address6) in box.nft()
 
 
-def test_a_link_can_be_put_into_another_zone(box: Sandbox) -> None:
+def test_link_is_put_into_another_zone(box: Sandbox) -> None:
     stranger = box.hosts["stranger"]
     box.firewall_cmd("--zone=external", f"--change-interface={stranger.server_interface}")
     box.firewalld.ask("zone", "addRichRule", "external", door(stranger.address4), 0)
@@ -78,13 +78,13 @@ def test_a_link_can_be_put_into_another_zone(box: Sandbox) -> None:
     assert box.rules("external") == [door(stranger.address4)]
 
 
-def test_a_silent_drop_is_a_timeout(box: Sandbox) -> None:
+def test_silent_drop_is_a_timeout(box: Sandbox) -> None:
     client = box.hosts["client"]
     box.firewalld.ask("zone", "addRichRule", "", f"rule family=ipv4 source address={client.address4} drop", 0)
     assert client.connect(client.server4, 2222, timeout=0.2) == "timeout"
 
 
-def test_one_more_client_reaches_the_server(box: Sandbox) -> None:
+def test_added_client_reaches_server(box: Sandbox) -> None:
     late = box.add_client("late")
     with box.server.listen(2222):
         assert late.connect(late.server4, 2222) == "prohibited"
@@ -92,7 +92,7 @@ def test_one_more_client_reaches_the_server(box: Sandbox) -> None:
         assert late.connect(late.server6, 2222) == "open"
 
 
-def test_a_watch_sees_the_very_moment_of_a_change(box: Sandbox) -> None:
+def test_watch_reports_moment_of_change(box: Sandbox) -> None:
     client = box.hosts["client"]
     with box.server.listen(2222), client.watch_connect(client.server4, 2222, interval=0.002) as watch:
         box.firewalld.ask("zone", "addRichRule", "", door(client.address4), 0)
@@ -119,7 +119,7 @@ for _ in range(3):
 """
 
 
-def test_datagrams_arrive_in_order_with_the_payload_and_the_source_port_asked_for(box: Sandbox) -> None:
+def test_datagrams_arrive_in_order_with_payload_and_source_port(box: Sandbox) -> None:
     client = box.hosts["client"]
     box.firewall_cmd("--add-port=7001-7002/udp")
     receiver = box.server.popen([sys.executable, "-c", RECEIVER])
@@ -149,7 +149,7 @@ def test_firewalld_stops_and_starts(box: Sandbox) -> None:
     assert client.connect(client.server4, 2222) == "prohibited"
 
 
-def test_a_killed_firewalld_leaves_its_rules_standing(box: Sandbox) -> None:
+def test_killed_firewalld_leaves_its_rules(box: Sandbox) -> None:
     client = box.hosts["client"]
     open_doors(box, client)
     box.firewalld.kill()
@@ -162,7 +162,7 @@ def test_a_killed_firewalld_leaves_its_rules_standing(box: Sandbox) -> None:
     assert client.connect(client.server4, 2222) == "prohibited"
 
 
-def test_a_frozen_firewalld_is_there_and_does_not_answer(box: Sandbox) -> None:
+def test_frozen_firewalld_does_not_answer(box: Sandbox) -> None:
     box.firewalld.freeze()
     assert box.firewalld.running
     assert not box.firewalld.answers(0.2)
@@ -173,7 +173,7 @@ def test_a_frozen_firewalld_is_there_and_does_not_answer(box: Sandbox) -> None:
     assert box.firewalld.answers()
 
 
-def test_the_bus_restarts_and_firewalld_on_it(box: Sandbox) -> None:
+def test_bus_restarts_and_firewalld_on_it(box: Sandbox) -> None:
     first = box.firewalld.process
     box.bus.restart()
     first.wait(10)
@@ -184,7 +184,7 @@ def test_the_bus_restarts_and_firewalld_on_it(box: Sandbox) -> None:
 # --- processes
 
 
-def test_signals_reach_the_process_itself(box: Sandbox) -> None:
+def test_signals_reach_process_itself(box: Sandbox) -> None:
     script = "trap 'echo told >&2; exit 7' TERM; echo ready >&2; while :; do sleep 0.05; done"
     process = box.server.popen(["sh", "-c", script])
     process.wait_for("ready")
@@ -196,7 +196,7 @@ def test_signals_reach_the_process_itself(box: Sandbox) -> None:
     process.kill()
 
 
-def test_a_killed_process_tells_so(box: Sandbox) -> None:
+def test_killed_process_reports_signal(box: Sandbox) -> None:
     process = box.server.popen(["sleep", "1000"])
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.05)
@@ -204,7 +204,7 @@ def test_a_killed_process_tells_so(box: Sandbox) -> None:
     assert process.wait(10) == process.returncode == -9
 
 
-def test_run_gives_output_or_one_clear_line(box: Sandbox) -> None:
+def test_run_returns_output_or_fails_with_one_line(box: Sandbox) -> None:
     client = box.hosts["client"]
     assert client.run(["tr", "a-z", "A-Z"], text="hello").stdout == "HELLO"
     assert client.run(["false"], check=False).returncode == 1
@@ -225,7 +225,7 @@ def test_orphans_are_reaped(box: Sandbox) -> None:
     wait_until(lambda: not zombies(), 5, zombies)
 
 
-def test_processes_get_the_private_bus_and_none_of_our_python(
+def test_processes_get_private_bus_and_no_python_variable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "NOTIFY_SOCKET", "KNOCKER_SEQ"):
@@ -274,7 +274,7 @@ def open_descriptors() -> list[Path]:
     return sorted(Path("/proc/self/fd").iterdir())
 
 
-def test_nothing_is_left_after_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_sandbox_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr(tempfile, "tempdir", None)
     mounts, descriptors = Path("/proc/self/mounts").read_text(), open_descriptors()
@@ -300,7 +300,7 @@ with Sandbox() as box:
 """
 
 
-def test_nothing_is_left_after_its_owner_was_killed(tmp_path: Path) -> None:
+def test_killed_owner_leaves_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(PACKAGE.parent)}
     with subprocess.Popen([sys.executable, "-c", OWNER], env=environment, stdout=subprocess.PIPE) as owner:
         assert owner.stdout is not None
@@ -377,7 +377,7 @@ def python_for(user: int | None) -> str:
     return sys.executable if runs([sys.executable, "-c", ""], user) else "/usr/bin/python3"
 
 
-def test_an_ordinary_user_may_have_one(readable_package: Path) -> None:
+def test_ordinary_user_gets_sandbox(readable_package: Path) -> None:
     user = NOBODY if os.geteuid() == 0 else None
     done = subprocess.run(
         [python_for(user), "-I", "-c", ORDINARY, str(readable_package)],
@@ -400,9 +400,7 @@ def test_an_ordinary_user_may_have_one(readable_package: Path) -> None:
         assert "run it as root" in done.stderr.splitlines()[-1]
 
 
-def test_sudo_is_used_and_said_where_user_namespaces_are_not_allowed(
-    doubles: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sudo_is_used_and_said_without_user_namespaces(doubles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     allowed = user_namespaces_allowed()
     real = forbid_user_namespaces(doubles)
     if allowed:
@@ -419,7 +417,7 @@ def test_sudo_is_used_and_said_where_user_namespaces_are_not_allowed(
     assert re.search("user namespace is not to be had here .*Operation not permitted.*using sudo instead", said[0])
 
 
-def test_root_needs_no_user_namespace(doubles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_root_gets_sandbox_without_user_namespace(doubles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     forbid_user_namespaces(doubles)
     said: list[str] = []
     really_root = os.geteuid() == 0
@@ -443,13 +441,13 @@ def only_these_programs(folder: Path, monkeypatch: pytest.MonkeyPatch, *but: str
     monkeypatch.setattr(launch, "_SYSTEM_DIRECTORIES", ())
 
 
-def test_what_is_missing_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_program_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only_these_programs(tmp_path, monkeypatch, "nft", "ip")
     with pytest.raises(SandboxError, match="needs ip, nft: install the system packages iproute2 nftables"):
         Sandbox().__enter__()
 
 
-def test_without_any_way_in_one_line_says_how_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_impossible_sandbox_is_one_line_with_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     only_these_programs(tmp_path, monkeypatch, "unshare")
     put(tmp_path, "unshare", "echo 'unshare failed: No space left on device' >&2; exit 1")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
@@ -462,7 +460,7 @@ def test_without_any_way_in_one_line_says_how_to_get_one(tmp_path: Path, monkeyp
     ("program", "complaint"),
     [("firewalld", "firewalld ended: no such luck"), ("dbus-daemon", "the bus did not start: no such luck")],
 )
-def test_a_service_that_does_not_start_is_quoted(doubles: Path, program: str, complaint: str) -> None:
+def test_service_that_does_not_start_is_quoted(doubles: Path, program: str, complaint: str) -> None:
     put(doubles, program, "echo no such luck >&2; exit 3")
     with pytest.raises(SandboxError, match=complaint):
         Sandbox().__enter__()

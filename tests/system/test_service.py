@@ -77,7 +77,7 @@ def obeys(installed: Installation, user: str, interface: str, member: str, *argu
 
 
 @pytest.mark.parametrize(("dropin", "threshold"), [(None, 20), (WITHOUT_SNIFFING, 15)], ids=["as it is", "no sniffing"])
-def test_systemd_rates_the_unit_as_well_sandboxed(tmp_path: Path, dropin: Path | None, threshold: int) -> None:
+def test_unit_is_rated_as_well_sandboxed_by_systemd(tmp_path: Path, dropin: Path | None, threshold: int) -> None:
     copy = tmp_path / UNIT.name
     # Drop-ins are not read offline by every systemd: what stands last counts, wherever it stands.
     more = dropin.read_text().partition("[Service]")[2] if dropin is not None else ""
@@ -90,7 +90,7 @@ def test_systemd_rates_the_unit_as_well_sandboxed(tmp_path: Path, dropin: Path |
 
 @pytest.mark.parametrize("unit", [UNIT, COMMANDS_UNIT], ids=lambda unit: unit.stem)
 @pytest.mark.parametrize("dropin", [None, WITHOUT_SNIFFING], ids=["as it is", "without sniffing"])
-def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, unit: Path, dropin: Path | None) -> None:
+def test_units_pass_systemd_analyze_verify(tmp_path: Path, unit: Path, dropin: Path | None) -> None:
     # Its program and its manual pages are not installed here.
     text = unit.read_text().replace("/usr/bin/port-knocking-doors", "/bin/true")
     copy = tmp_path / unit.name
@@ -107,9 +107,7 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path, unit: Path, 
 # --- what the unit promises, with a real polkitd
 
 
-def test_as_its_own_user_with_one_capability_it_serves_reloads_ends_and_is_swept(
-    users: Sandbox, tmp_path: Path
-) -> None:
+def test_service_user_with_one_capability_serves_reloads_and_ends(users: Sandbox, tmp_path: Path) -> None:
     client, stranger = users.hosts["client"], users.hosts["stranger"]
     conf = write_sniffing(tmp_path, {"duration": 300}, max_opened_door_duration=300)
     installed = Installation(users, tmp_path, conf)
@@ -173,9 +171,7 @@ def test_as_its_own_user_with_one_capability_it_serves_reloads_ends_and_is_swept
         assert said(post, "closed the doors of a daemon that ended without doing so: 6 rules removed")
 
 
-def test_other_users_may_not_change_the_firewall_and_the_log_says_what_is_missing(
-    users: Sandbox, tmp_path: Path
-) -> None:
+def test_other_user_may_not_change_firewall_and_log_says_why(users: Sandbox, tmp_path: Path) -> None:
     client = users.hosts["client"]
     installed = Installation(users, tmp_path, write_configuration(tmp_path, max_opened_door_duration=300))
     systemd = installed.listen()
@@ -222,7 +218,7 @@ def test_other_users_may_not_change_the_firewall_and_the_log_says_what_is_missin
         await_closed(client)
 
 
-def test_without_a_sniffed_sequence_it_needs_no_capability(users: Sandbox, tmp_path: Path) -> None:
+def test_service_without_sniffed_sequence_needs_no_capability(users: Sandbox, tmp_path: Path) -> None:
     client = users.hosts["client"]
     installed = Installation(users, tmp_path, write_configuration(tmp_path))
     installed.install_rule()
@@ -239,7 +235,7 @@ def test_without_a_sniffed_sequence_it_needs_no_capability(users: Sandbox, tmp_p
     log_of_no_trouble(daemon)
 
 
-def test_the_unit_for_commands_is_looked_into_and_keeps_its_mark(users: Sandbox, tmp_path: Path) -> None:
+def test_unit_for_commands_is_confined_and_keeps_its_mark(users: Sandbox, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path)
     installed = Installation(users, tmp_path, conf)
     service = installed.begin("ExecStart", "--conf", CONF, units=(COMMANDS_UNIT,))

@@ -33,9 +33,7 @@ def netns_of(client: ClientHost) -> str:
     return str(client.popen(["sleep", "60"]).inner_pid)
 
 
-def test_an_interface_that_is_missing_is_heard_once_it_appears_and_again_after_it_was_made_anew(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_missing_interface_is_captured_each_time_it_appears(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, {"duration": 0.5}, options=("-i", "ppp*", "-i", "late0"))
     daemon.wait_for("interface late0 is not there")
     with box.server.listen(GUARDED):
@@ -49,7 +47,7 @@ def test_an_interface_that_is_missing_is_heard_once_it_appears_and_again_after_i
 
 
 @pytest.mark.skipif(not tun.can_be_had(), reason=f"{tun.DEVICE} is not there for this user: no link without a header")
-def test_a_link_without_ethernet_headers_is_heard_once_it_fits_the_pattern(box: Sandbox, tmp_path: Path) -> None:
+def test_link_without_ethernet_header_is_captured_once_it_matches(box: Sandbox, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, options=("-i", "ppp*"))
     daemon.wait_for(r"interface ppp\* is not there: it is heard once it appears")
     for name, server, knocker in (("vpn0", "10.9.2.1", "10.9.2.2"), ("ppp0", "10.9.3.1", "10.9.3.2")):
@@ -67,7 +65,7 @@ def test_a_link_without_ethernet_headers_is_heard_once_it_fits_the_pattern(box: 
     daemon.wait_for("interface ppp0 is gone")
 
 
-def test_only_the_interfaces_that_were_named_are_heard(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_named_interfaces_alone_are_captured(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, options=("-i", "to-str*"))
     stranger = box.hosts["stranger"]
     whole_sequence(client, client.server4)
@@ -79,7 +77,9 @@ def test_only_the_interfaces_that_were_named_are_heard(box: Sandbox, client: Cli
 
 
 @pytest.mark.parametrize("options", [(), ("-i", "to-client")], ids=["every interface", "one by name"])
-def test_down_and_up_again(box: Sandbox, client: ClientHost, tmp_path: Path, options: tuple[str, ...]) -> None:
+def test_interface_down_and_up_is_captured_again(
+    box: Sandbox, client: ClientHost, tmp_path: Path, options: tuple[str, ...]
+) -> None:
     daemon = sniffing(box, tmp_path, {"duration": 1}, options=options)
     with box.server.listen(GUARDED):
         for _again in range(2):
@@ -92,7 +92,7 @@ def test_down_and_up_again(box: Sandbox, client: ClientHost, tmp_path: Path, opt
     assert daemon.poll() is None
 
 
-def test_a_new_address_counts_at_once_and_an_old_one_no_more(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_new_address_counts_at_once_and_removed_one_no_more(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path)
     interface = client.server_interface
     box.server.run(["ip", "address", "add", "10.0.1.77/24", "dev", interface])
@@ -112,7 +112,7 @@ def test_a_new_address_counts_at_once_and_an_old_one_no_more(box: Sandbox, clien
     assert daemon.stderr.text.count(f"{client.address4}: opened") == 1
 
 
-def test_on_a_bridge_a_packet_counts_once_and_the_door_is_in_the_bridges_zone(
+def test_packet_on_bridge_counts_once_and_opens_in_zone_of_bridge(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     interface = client.server_interface

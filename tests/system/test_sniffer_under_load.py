@@ -110,7 +110,7 @@ EXCHANGES = {
 
 
 @pytest.mark.parametrize(("room", "filters", "exchanges"), EXCHANGES.values(), ids=EXCHANGES)
-def test_no_packet_is_lost_while_filters_are_exchanged(
+def test_replacing_filters_loses_no_packet(
     box: Sandbox, client: ClientHost, tmp_path: Path, room: Callable[[Sandbox], None], filters: str, exchanges: int
 ) -> None:
     room(box)
@@ -141,7 +141,7 @@ def overflow(box: Sandbox, daemon: Process) -> None:
     daemon.send_signal(signal.SIGCONT)
 
 
-def test_when_the_kernel_drops_it_is_told_once_and_summed_up_and_the_next_knock_works(
+def test_packets_dropped_by_kernel_are_logged_and_next_knock_opens(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     daemon = sniffing(box, tmp_path, {"duration": 1})
@@ -163,7 +163,7 @@ def test_when_the_kernel_drops_it_is_told_once_and_summed_up_and_the_next_knock_
     assert "wrong knock" not in daemon.stderr.text
 
 
-def test_a_trickle_is_heard_through_a_pause_of_the_daemon(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_trickle_of_packets_survives_pause_of_daemon(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """However few packets come, a block of the ring is full after some milliseconds: there must be enough of them."""
     daemon = sniffing(box, tmp_path, {"duration": 5})
     stranger = box.hosts["stranger"]
@@ -194,7 +194,7 @@ def hundreds(first: int) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("room", [as_it_is, little_room], ids=lambda room: room.__name__)
-def test_one_of_the_last_of_hundreds_of_sequences_works_and_so_it_does_once_they_are_exchanged(
+def test_one_of_hundreds_of_sequences_opens_before_and_after_reload(
     box: Sandbox, client: ClientHost, tmp_path: Path, room: Callable[[Sandbox], None]
 ) -> None:
     room(box)

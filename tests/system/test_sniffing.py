@@ -55,7 +55,7 @@ def never_open(box: Sandbox, daemon: Process, *clients: ClientHost) -> None:
 
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
-def test_the_right_sequence_opens_on_ports_that_look_closed_before_and_after(
+def test_right_sequence_opens_on_ports_that_look_closed(
     box: Sandbox, client: ClientHost, tmp_path: Path, family: str
 ) -> None:
     address = client.server4 if family == "IPv4" else client.server6
@@ -91,7 +91,7 @@ def by_nmap(client: ClientHost) -> None:
 
 
 @pytest.mark.parametrize("way", [by_connecting, by_hping3, by_knock, by_nmap], ids=lambda way: way.__name__)
-def test_the_usual_programs_knock(
+def test_usual_programs_knock(
     box: Sandbox, client: ClientHost, tmp_path: Path, way: Callable[[ClientHost], None]
 ) -> None:
     steps = [f"udp:{UDP_STEP}", f"tcp:{SYN_STEP}", f"tcp:{SYN_STEP + 50}"]
@@ -112,7 +112,7 @@ WRONG = {
 }
 
 
-def test_what_is_wrong_opens_nothing(box: Sandbox, tmp_path: Path) -> None:
+def test_wrong_packets_open_nothing(box: Sandbox, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, ignoring_period_after_knock_error=5)
     hosts = [box.add_client(f"wrong{number}") for number in range(len(WRONG))]
     for host, packets in zip(hosts, WRONG.values(), strict=True):
@@ -129,7 +129,9 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("how", HARMLESS.values(), ids=HARMLESS)
-def test_what_makes_no_difference(box: Sandbox, client: ClientHost, tmp_path: Path, how: dict[str, bool | int]) -> None:
+def test_harmless_packets_change_nothing(
+    box: Sandbox, client: ClientHost, tmp_path: Path, how: dict[str, bool | int]
+) -> None:
     daemon = sniffing(box, tmp_path)
     with box.server.listen(GUARDED):
         knock_udp(client, client.server4)
@@ -139,7 +141,7 @@ def test_what_makes_no_difference(box: Sandbox, client: ClientHost, tmp_path: Pa
     assert "wrong knock" not in daemon.stderr.text
 
 
-def test_a_connection_to_a_port_that_a_bare_syn_names_neither_helps_nor_hurts(
+def test_connection_to_port_of_bare_syn_neither_helps_nor_hurts(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     """The step's port is served, and the session goes on talking while its owner knocks."""
@@ -187,7 +189,7 @@ def test_packets_of_a_connection_do_not_complete_a_sequence(box: Sandbox, client
     assert daemon.stderr.text.count("wrong knock") == 1
 
 
-def test_the_time_limit_counts_from_the_first_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_time_limit_counts_from_first_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, {"timeout": 1.0})
     knock_udp(client, client.server4)
     # Each pause is shorter than the limit, and both together are longer.
@@ -197,9 +199,7 @@ def test_the_time_limit_counts_from_the_first_knock(box: Sandbox, client: Client
     assert "opened" not in daemon.stderr.text
 
 
-def test_where_the_kernel_takes_no_new_filter_a_reload_changes_nothing(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_reload_whose_filter_kernel_rejects_changes_nothing(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, {"duration": 1})
     box.server.run(["sysctl", "-qw", "net.core.optmem_max=1"])
     other = UDP_STEP + 1
@@ -219,7 +219,7 @@ def test_where_the_kernel_takes_no_new_filter_a_reload_changes_nothing(
         assert stranger.connect(stranger.server4, GUARDED) == "prohibited"
 
 
-def test_who_is_ignored_is_ignored_by_both_ears(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_ignored_address_is_ignored_by_both_receivers(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, ignoring_period_after_knock_error=30)
     knock(client, client.server4, SEQUENCE[2:3])
     daemon.wait_for("wrong knock")
@@ -232,9 +232,7 @@ def test_who_is_ignored_is_ignored_by_both_ears(box: Sandbox, client: ClientHost
     assert daemon.stderr.text.count(f"{other.address4}: opened") == 1, "the one that the fence opened"
 
 
-def test_a_port_that_both_ears_hear_counts_once_in_each_sequence(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_port_of_both_receivers_counts_once_in_each_sequence(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     shared = [f"udp:{SEQUENCE[0]}", f"udp:{SEQUENCE[1]}", f"tcp:{SYN_STEP}"]
     daemon = sniffing(box, tmp_path, {"steps": shared, "open": [GUARDED + 1]}, options=("-v",))
     with box.server.listen(GUARDED), box.server.listen(GUARDED + 1):
@@ -247,7 +245,7 @@ def test_a_port_that_both_ears_hear_counts_once_in_each_sequence(
     assert "wrong knock" not in daemon.stderr.text
 
 
-def test_several_sequences_side_by_side(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_several_sequences_work_side_by_side(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     one: dict[str, object] = {"name": "one", "steps": ["udp:21501", "udp:21503", "udp:21502"], "open": [GUARDED]}
     two: dict[str, object] = {"name": "two", "steps": ["udp:21501", "udp:21503", "udp:21509"], "open": [GUARDED + 1]}
     sniffing(box, tmp_path, one, two)
@@ -262,7 +260,7 @@ def test_several_sequences_side_by_side(box: Sandbox, client: ClientHost, tmp_pa
         assert stranger.connect(stranger.server4, GUARDED) == "prohibited"
 
 
-def test_a_router_does_not_hear_what_it_forwards(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_router_ignores_packets_it_forwards(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path)
     stranger = box.hosts["stranger"]
     box.server.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"], check=False)
@@ -272,7 +270,7 @@ def test_a_router_does_not_hear_what_it_forwards(box: Sandbox, client: ClientHos
     assert f"{client.address4}: wrong" not in daemon.stderr.text
 
 
-def test_without_the_capability_one_line_says_what_is_missing(box: Sandbox, tmp_path: Path) -> None:
+def test_missing_capability_is_one_line_that_names_it(box: Sandbox, tmp_path: Path) -> None:
     conf = write_sniffing(tmp_path)
     argv = [sys.executable, "-m", "port_knocking_doors", "--conf", str(conf)]
     done = box.server.run(["setpriv", "--bounding-set", "-net_raw", *argv], check=False)
@@ -282,7 +280,7 @@ def test_without_the_capability_one_line_says_what_is_missing(box: Sandbox, tmp_
     assert doors(box) == []
 
 
-def test_without_a_sniffed_sequence_no_raw_socket_is_open(box: Sandbox, tmp_path: Path) -> None:
+def test_daemon_without_sniffed_sequence_opens_no_raw_socket(box: Sandbox, tmp_path: Path) -> None:
     daemon = begin_daemon(box, write_configuration(tmp_path))
     daemon.wait_for(r"\bready\b", 20)
     assert box.server.run(["cat", "/proc/net/packet"]).stdout.count("\n") == 1
@@ -292,9 +290,7 @@ def test_without_a_sniffed_sequence_no_raw_socket_is_open(box: Sandbox, tmp_path
     assert box.server.run(["cat", "/proc/net/packet"]).stdout.count("\n") == 2
 
 
-def test_sequences_are_exchanged_at_a_hangup_and_appear_and_vanish(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
+def test_sequences_appear_change_and_vanish_at_sighup(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     conf = write_configuration(tmp_path)
     daemon = begin_daemon(box, conf)
     daemon.wait_for(r"\bready\b", 20)
@@ -317,7 +313,7 @@ def test_sequences_are_exchanged_at_a_hangup_and_appear_and_vanish(
         assert box.server.run(["cat", "/proc/net/packet"]).stdout.count("\n") == 1
 
 
-def test_no_step_is_ever_in_the_log(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_log_never_has_a_step(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, options=("-v",))
     with box.server.listen(GUARDED):
         whole_sequence(client, client.server4)

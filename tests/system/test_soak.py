@@ -9,7 +9,7 @@ from tests.soak.soak import Finding, Soak
 FAULTS = ("clock_jump", "sighup_good", "reload", "sighup_bad", "kill")
 
 
-def test_a_short_soak_finds_every_promise_kept(tmp_path: Path) -> None:
+def test_short_soak_finds_no_broken_promise(tmp_path: Path) -> None:
     soak = Soak(tmp_path, seconds=5, seed=1, patience=1.8, first=FAULTS, addresses=16, hasty=True, say=print)
     soak.run()
     # What could be judged of it depends on how busy the machine is; that something was does not.
@@ -18,7 +18,7 @@ def test_a_short_soak_finds_every_promise_kept(tmp_path: Path) -> None:
     assert sum(number for name, number in soak.counts.items() if name.startswith("connections")) > 0
 
 
-def test_a_daemon_that_does_not_restore_after_a_reload_is_noticed(tmp_path: Path) -> None:
+def test_soak_finds_daemon_that_restores_nothing_after_reload(tmp_path: Path) -> None:
     soak = Soak(
         tmp_path, seconds=12, seed=1, first=("reload", "reload"), addresses=16, broken="deaf-to-reloads", say=print
     )

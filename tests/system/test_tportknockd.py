@@ -57,7 +57,7 @@ def never_opens(log: Path, box: Sandbox, client: ClientHost) -> None:
 
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
-def test_all_combinations_of_flags_on_one_port(
+def test_every_combination_of_flags_matches_its_own_step_alone(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path, family: str
 ) -> None:
     to, by = ends(client, family)
@@ -72,7 +72,9 @@ def test_all_combinations_of_flags_on_one_port(
     assert len(log.read_text().splitlines()) == 65
 
 
-def test_all_combinations_of_flags_by_hping3(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
+def test_every_combination_of_flags_by_hping3_matches_its_own_step(
+    box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
+) -> None:
     """IPv4 only: hping3 knows no IPv6."""
     start(box, write(tmp_path, *each_combination(log)))
     one = f"hping3 -q -c 1 -p {PORT} {{}} {client.server4} >/dev/null 2>&1 &"
@@ -82,7 +84,7 @@ def test_all_combinations_of_flags_by_hping3(box: Sandbox, client: ClientHost, t
 
 
 @pytest.mark.parametrize("family", ["IPv4", "IPv6"])
-def test_the_page_s_example_opens_and_closes(
+def test_example_of_manual_opens_and_closes(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path, family: str
 ) -> None:
     to, by = ends(client, family)
@@ -95,7 +97,7 @@ def test_the_page_s_example_opens_and_closes(
     assert not [line for line in daemon.stderr.lines if str(PORT) in line], "no step is in the log"
 
 
-def test_the_page_s_example_by_hping3(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
+def test_example_of_manual_opens_by_hping3(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
     conf = write(tmp_path, event("SSH2", PAGE, timeout=60, start=f"echo open %IP% >>{log}"))
     daemon = start(box, conf, "-d")
     for position, (_, some) in enumerate(KNOCKS, start=1):
@@ -114,7 +116,7 @@ TRIES = {
 }
 
 
-def test_who_tries_all_combinations_in_turn_does_not_get_in(
+def test_trying_every_combination_in_turn_opens_nothing(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     """Unless the sequence is one that he passes on his way: that one shows that he was heard."""
@@ -143,7 +145,7 @@ with socket.create_connection((server, port), 10) as session:
 """A session with the port that is knocked on, which says something between any two knocks."""
 
 
-def test_a_session_with_the_port_itself_takes_the_attempt_back_and_does_no_other_harm(
+def test_session_with_step_port_resets_attempt_and_nothing_else(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     """Its packets are knocks on that port with other flags. Who has been silent for a moment may knock."""
@@ -159,7 +161,7 @@ def test_a_session_with_the_port_itself_takes_the_attempt_back_and_does_no_other
         wait_until(lambda: f"open {client.address4}\n" in log.read_text(), 10, lambda: log.read_text())
 
 
-def test_one_device_is_watched_and_its_addresses_are_followed(
+def test_named_device_is_captured_and_its_addresses_are_followed(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
     conf = write(tmp_path, event("SSH2", PAGE, start=f"echo open %IP% >>{log}"))
@@ -171,7 +173,7 @@ def test_one_device_is_watched_and_its_addresses_are_followed(
     wait_until(lambda: log.read_text() == f"open {client.address4}\n", 10, lambda: log.read_text())
 
 
-def test_in_the_background_until_its_end(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
+def test_daemon_runs_in_background_until_its_end(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
     stop = (f"stop_command = echo shut %IP% >>{log}", "command_delay = 300")
     conf = write(tmp_path, event("SSH2", PAGE, *stop, start=f"echo open %IP% >>{log}"))
     options = ["-c", conf.name, "-i", client.server_interface, "-r", "60", "-D"]

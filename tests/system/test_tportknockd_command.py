@@ -63,13 +63,13 @@ def run(*options: object, ahead: tuple[str, ...] = (), blind: bool = False) -> "
     return subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
 
 
-def test_a_good_file_is_shown_in_words(conf: Path) -> None:
+def test_good_file_is_shown_in_words(conf: Path) -> None:
     done = run("-C", conf)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == WORDS + MORE_WORDS
 
 
-def test_of_a_bad_file_every_error_is_told_and_what_is_good_is_shown(conf: Path) -> None:
+def test_bad_file_shows_every_error_and_what_is_good(conf: Path) -> None:
     conf.write_text(BAD)
     done = run("-C", conf)
     assert (done.returncode, done.stdout) == (2, WORDS)
@@ -97,7 +97,7 @@ KNOWN = "tcp:110:x tcp:110:up tcp:110:up tcp:110:n tcp:110:i"
         pytest.param("udp:34110 udp:34112 udp:34114", 0o600, "{}: sequence VPN: its ports are in rising ", id="sorted"),
     ],
 )
-def test_what_is_unwise_is_warned_of_as_check_does(conf: Path, steps: str, mode: int, said: str) -> None:
+def test_unwise_settings_are_warned_of_as_by_check(conf: Path, steps: str, mode: int, said: str) -> None:
     conf.write_text(GOOD.replace("tcp:34110:up udp:34112 tcp:34110", steps) if steps else GOOD)
     conf.chmod(mode)
     (warning,) = command.load(conf, None).warnings
@@ -107,13 +107,13 @@ def test_what_is_unwise_is_warned_of_as_check_does(conf: Path, steps: str, mode:
         assert [line for line in shown.splitlines() if line.startswith("Warning: ")] == [f"Warning: {warning}"]
 
 
-def test_comments_in_an_old_encoding_are_no_trouble(conf: Path) -> None:
+def test_comments_in_old_encoding_are_accepted(conf: Path) -> None:
     conf.write_bytes(b"\xef\xbb\xbf# T\xfcr auf\n" + GOOD.encode().replace(b"who", b"w\xe4r"))
     done = run("-C", conf)
     assert (done.returncode, done.stderr, done.stdout) == (0, "", WORDS + MORE_WORDS)
 
 
-def test_the_settings_that_a_file_stands_for(conf: Path) -> None:
+def test_file_is_shown_as_settings(conf: Path) -> None:
     loaded = command.load(conf, "ppp0")
     settings = loaded.settings
     assert (settings.opening_sequence, settings.guarded_ports, settings.open_knock_ports) == ((), (), False)
@@ -124,7 +124,7 @@ def test_the_settings_that_a_file_stands_for(conf: Path) -> None:
     assert {sequence.scope for sequence in command.load(conf, None).settings.sequences} == {Scope()}
 
 
-def test_the_daemon_tells_the_first_error_and_how_many_there_are(conf: Path) -> None:
+def test_daemon_reports_first_error_and_number_of_errors(conf: Path) -> None:
     conf.write_text(BAD)
     with pytest.raises(ConfigError, match=rf"^{conf}:8: .* \(and 2 more; see tportknockd -C\)$"):
         command.load(conf, None)
@@ -166,20 +166,20 @@ def test_options_of_the_daemon_itself_are_not_swallowed(conf: Path) -> None:
     )
 
 
-def test_without_the_library_for_the_background_one_line_says_what_to_install(conf: Path) -> None:
+def test_missing_background_library_is_one_line_with_remedy(conf: Path) -> None:
     done = run("-c", conf, "-D", blind=True)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
     assert "python3-daemon" in done.stderr
 
 
-def test_help_says_of_the_period_that_nothing_needs_it() -> None:
+def test_help_says_that_period_has_no_effect() -> None:
     done = run("-h")
     assert (done.returncode, done.stderr) == (0, "")
     assert all(f"  {option} " in done.stdout for option in ("-c", "-C", "-i", "-r", "-l", "-d", "-D", "-h,"))
     assert "the addresses of interfaces are followed as they change" in " ".join(done.stdout.split())
 
 
-def test_the_interfaces_are_listed_with_their_state_and_addresses(box: Sandbox, client: ClientHost) -> None:
+def test_interfaces_are_listed_with_state_and_addresses(box: Sandbox, client: ClientHost) -> None:
     box.server.run(["ip", "link", "add", "idle", "type", "veth", "peer", "name", "idle2"])
     box.server.run(["ip", "address", "add", "10.9.8.7/24", "dev", client.server_interface])
 

@@ -41,7 +41,7 @@ def every_order(protocol: str, **keys: object) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("options", SCANS.values(), ids=SCANS)
-def test_a_real_scanner_opens_no_door(box: Sandbox, client: ClientHost, tmp_path: Path, options: list[str]) -> None:
+def test_real_scanner_opens_no_door(box: Sandbox, client: ClientHost, tmp_path: Path, options: list[str]) -> None:
     """All 65,535 ports. In random order the chance of a door is 6 in 16,797,702, by 4,096 traps."""
     usual: dict[str, object] = {
         "name": "other",
@@ -66,7 +66,7 @@ def test_a_real_scanner_opens_no_door(box: Sandbox, client: ClientHost, tmp_path
 
 
 @pytest.mark.parametrize("options", [["-sS", "-r"], ["-sS"]], ids=["in rising order", "in nmap's own order"])
-def test_without_traps_the_same_scan_opens_it(
+def test_same_scan_without_traps_opens_door(
     box: Sandbox, client: ClientHost, tmp_path: Path, options: list[str]
 ) -> None:
     """So the tests above can fail."""
@@ -78,7 +78,7 @@ def test_without_traps_the_same_scan_opens_it(
     daemon.wait_for(f"{client.address4}: opened")
 
 
-def test_ordinary_connections_to_served_ports_cost_nothing(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_ordinary_connections_to_served_ports_change_nothing(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     ports = range(18000, 18040)
     for port in ports:
         box.firewalld.ask("zone", "addPort", "", str(port), "tcp", 0)

@@ -64,7 +64,7 @@ def await_knock_ports(box: Sandbox, *zones: str) -> None:
 # --- the zone of the interface
 
 
-def test_a_door_opens_in_the_zone_of_the_interface_not_in_the_default_one(
+def test_door_opens_in_zone_of_interface_not_in_default_zone(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     put_into(box, "external", client)
@@ -79,7 +79,7 @@ def test_a_door_opens_in_the_zone_of_the_interface_not_in_the_default_one(
     assert doors(box, "public") == []
 
 
-def test_knock_ports_are_let_through_in_every_active_zone(
+def test_knock_ports_are_open_in_every_active_zone(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     put_into(box, "external", client)
@@ -103,7 +103,7 @@ def test_knock_ports_are_let_through_in_every_active_zone(
 
 
 @pytest.mark.parametrize("sources", [CLIENTS_NETWORKS, ("10.0.1.2", "fd00:0:0:1::2")], ids=["networks", "addresses"])
-def test_the_zone_of_the_source_wins_over_the_interfaces(
+def test_zone_of_source_overrides_zone_of_interface(
     box: Sandbox, client: ClientHost, tmp_path: Path, sources: tuple[str, str]
 ) -> None:
     put_into(box, "external", client)
@@ -120,7 +120,7 @@ def test_the_zone_of_the_source_wins_over_the_interfaces(
 @pytest.mark.parametrize(
     ("wide", "narrow"), [("internal", "work"), ("work", "internal")], ids=["wide name first", "narrow name first"]
 )
-def test_of_two_sources_that_fit_the_door_follows_firewalld(
+def test_door_opens_in_zone_that_firewalld_prefers_of_two_sources(
     box: Sandbox, client: ClientHost, tmp_path: Path, wide: str, narrow: str
 ) -> None:
     box.firewall_cmd(f"--zone={wide}", "--add-source=10.0.0.0/16")
@@ -130,7 +130,7 @@ def test_of_two_sources_that_fit_the_door_follows_firewalld(
     wait_open(client, client.server4)
 
 
-def test_a_source_may_be_a_set_of_addresses(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_source_may_be_an_ipset(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     box.firewall_cmd("--permanent", "--new-ipset=friends", "--type=hash:ip")
     box.firewall_cmd("--permanent", "--ipset=friends", f"--add-entry={client.address4}")
     box.firewall_cmd("--permanent", "--zone=work", "--add-source=ipset:friends")
@@ -149,7 +149,7 @@ def test_a_source_may_be_a_set_of_addresses(box: Sandbox, client: ClientHost, tm
     [([], {"zone": "external"}), (["--zone", "external"], {}), (["--zone", "external"], {"zone": "work"})],
     ids=["in the file", "as an option", "the option beats the file"],
 )
-def test_a_zone_that_is_named_holds_all_rules(
+def test_configured_zone_holds_all_rules(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path, options: list[str], keys: dict[str, str]
 ) -> None:
     put_into(box, "external", client)
@@ -168,7 +168,7 @@ def test_a_zone_that_is_named_holds_all_rules(
 
 
 @pytest.mark.parametrize("place", ["the file", "--zone"])
-def test_a_zone_that_does_not_exist_is_one_line_and_nothing_is_opened(
+def test_unknown_zone_is_one_line_and_opens_nothing(
     box: Sandbox, client: ClientHost, tmp_path: Path, place: str
 ) -> None:
     before = box.nft()
@@ -187,7 +187,7 @@ def test_a_zone_that_does_not_exist_is_one_line_and_nothing_is_opened(
 # --- zones that change while the daemon runs
 
 
-def test_a_door_follows_its_interface_into_another_zone(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_door_follows_its_interface_into_another_zone(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=3)
     knock(client, client.server4)
     wait_open(client, client.server4)
@@ -200,7 +200,7 @@ def test_a_door_follows_its_interface_into_another_zone(box: Sandbox, client: Cl
     assert zones_of(box, door_rule(client.address4)) == []
 
 
-def test_a_door_follows_its_source_into_another_zone_and_back(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_door_follows_its_source_into_another_zone_and_back(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     start_daemon(box, tmp_path, max_opened_door_duration=30)
     knock(client, client.server4)
     wait_open(client, client.server4)
@@ -213,7 +213,7 @@ def test_a_door_follows_its_source_into_another_zone_and_back(box: Sandbox, clie
     await_knock_ports(box, "public")
 
 
-def test_doors_and_knock_ports_follow_the_default_zone(
+def test_doors_and_knock_ports_follow_default_zone(
     box: Sandbox, client: ClientHost, stranger: ClientHost, tmp_path: Path
 ) -> None:
     start_daemon(box, tmp_path, max_opened_door_duration=30)
@@ -228,7 +228,7 @@ def test_doors_and_knock_ports_follow_the_default_zone(
     assert zones_of(box, door_rule(stranger.address4)) == ["work"]
 
 
-def test_a_zone_that_is_deleted_while_it_is_in_use_is_one_line_and_no_end(
+def test_deleted_configured_zone_is_one_line_and_daemon_runs_on(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     box.firewall_cmd("--permanent", "--new-zone=attic")
@@ -255,7 +255,7 @@ def test_a_zone_that_is_deleted_while_it_is_in_use_is_one_line_and_no_end(
     assert every_rule(box) == {}
 
 
-def test_a_door_whose_zone_is_deleted_goes_on_in_the_next_one(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+def test_door_of_deleted_zone_moves_to_next_zone(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     box.firewall_cmd("--permanent", "--new-zone=attic")
     box.firewall_cmd("--permanent", "--zone=attic", f"--add-interface={client.server_interface}")
     box.firewall_cmd("--reload")
@@ -275,7 +275,7 @@ def test_a_door_whose_zone_is_deleted_goes_on_in_the_next_one(box: Sandbox, clie
 
 @pytest.mark.parametrize("verdict", ["reject", "drop"])
 @pytest.mark.parametrize("scope", ["", f'port port="{GUARDED}" protocol="tcp" '], ids=["everything", "the port"])
-def test_an_administrators_denial_wins_over_a_door(
+def test_administrators_denial_overrides_door(
     box: Sandbox, client: ClientHost, tmp_path: Path, verdict: str, scope: str
 ) -> None:
     denial = f'rule family="ipv4" source address="{client.address4}" {scope}{verdict}'

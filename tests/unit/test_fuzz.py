@@ -18,16 +18,16 @@ INPUTS = {f"{target.name}-{path.name}": (target, path) for target in THERE for p
 
 
 @pytest.mark.parametrize(("target", "path"), INPUTS.values(), ids=INPUTS)
-def test_the_corpus_is_read_as_it_should_be(target: Target, path: Path) -> None:
+def test_corpus_input_is_read_without_fault(target: Target, path: Path) -> None:
     target.run(path.read_bytes())
 
 
-def test_every_target_has_a_corpus_and_every_corpus_a_target() -> None:
+def test_targets_and_corpora_match() -> None:
     assert {path.name for path in CORPUS.iterdir()} == {target.name for target in TARGETS}
     assert all(len(target.corpus) >= 5 for target in TARGETS)
 
 
-def test_the_corpus_has_what_is_right_too() -> None:
+def test_corpus_has_valid_configurations() -> None:
     texts = [path.read_text() for path in named("toml").corpus]
     assert sum(native.parse(text, "F").opening_sequence == SECRETS for text in texts if is_right(text)) >= 3
 
@@ -77,7 +77,7 @@ def run_all(target: Target) -> None:
 
 
 @pytest.mark.parametrize(("name", "reader", "broken"), BROKEN.values(), ids=BROKEN)
-def test_a_check_fails_where_its_reader_does(
+def test_check_fails_where_its_reader_is_broken(
     monkeypatch: pytest.MonkeyPatch, name: str, reader: str, broken: object
 ) -> None:
     target = named(name)
@@ -86,7 +86,7 @@ def test_a_check_fails_where_its_reader_does(
         run_all(target)
 
 
-def test_foreign_readers_may_answer_with_errors_and_each_is_looked_at() -> None:
+def test_each_error_of_foreign_reader_is_checked_for_secrets() -> None:
     errors = (ConfigError("wrong", "F:1"), ConfigError(f"{SECRETS[2]} is no port", "F:2"))
     module = ModuleType("reader")
     module.read = lambda *_: ((), errors)  # type: ignore[attr-defined]
@@ -97,7 +97,7 @@ def test_foreign_readers_may_answer_with_errors_and_each_is_looked_at() -> None:
 if find_spec("atheris"):  # an extra that not every Python has; a skipped test would look like one that is missing
 
     @pytest.mark.parametrize("target", THERE, ids=lambda target: target.name)
-    def test_a_short_run_of_the_fuzzer_finds_nothing(target: Target, tmp_path: Path) -> None:
+    def test_short_run_of_fuzzer_finds_nothing(target: Target, tmp_path: Path) -> None:
         result = fuzz(target, 60, tmp_path, inputs=2000)
         assert not result.failed, result.output
         assert result.runs > len(target.corpus), result.output

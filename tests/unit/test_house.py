@@ -129,7 +129,7 @@ def used_by(module: str) -> set[str]:
     return {other for other in found - {module} if not module.startswith(other.removesuffix("/__init__") + "/")}
 
 
-def test_every_folder_and_root_module_has_a_floor() -> None:
+def test_folder_or_root_module_has_a_floor() -> None:
     assert {module.split("/")[0] for module in modules()} == set(" ".join(FLOORS).split())
 
 
@@ -149,7 +149,7 @@ def test_imports_go_down_only(module: str) -> None:
     assert higher == set()
 
 
-def test_modules_of_a_folder_import_each_other_in_no_circle() -> None:
+def test_modules_of_folder_import_each_other_in_no_circle() -> None:
     below: dict[str, set[str]] = {module: used_by(module) for module in modules() if not module.endswith("__init__")}
     while free := [module for module, used in below.items() if not used & below.keys()]:
         for module in free:
@@ -172,7 +172,7 @@ def test_pure_module_imports_pure_modules_only(module: str) -> None:
     assert used_by(module) - set(pure()) - fronts == set()
 
 
-def test_every_pure_module_is_there() -> None:
+def test_listed_pure_module_exists() -> None:
     assert set(PURE_MODULES) - modules().keys() == set()
 
 
@@ -194,5 +194,5 @@ def test_pure_module_uses_only_constants_of_half_worldly_modules(module: str) ->
     assert list(worldly_uses(modules()[module])) == []
 
 
-def test_one_module_alone_speaks_d_bus() -> None:
+def test_one_module_alone_uses_d_bus() -> None:
     assert [module for module, path in modules().items() if "dbus_next" in imports(path)] == ["firewall/bus"]

@@ -8,7 +8,7 @@ from tests.helpers.pages import pages
 TESTS = Path(__file__).parents[1]
 
 
-def test_every_test_that_a_page_names_exists() -> None:
+def test_test_that_a_page_names_exists() -> None:
     named = {name for page in pages() for name in page.code if name.startswith("test_")}
     defined = {
         node.name

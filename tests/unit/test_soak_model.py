@@ -40,13 +40,13 @@ def scene() -> Scene:
     return Scene()
 
 
-def test_right_knocks_open_after_a_moment_and_for_the_time_that_was_promised(scene: Scene) -> None:
+def test_right_knocks_open_after_a_moment_for_the_promised_time(scene: Scene) -> None:
     scene.send(0.0, *MAIN.steps)
     told = [scene.is_open(when) for when in (-1, 0.5, 1.5, 9.9, 10.5, 11.5)]
     assert told == ["no", "may", "must", "must", "may", "no"]
 
 
-def test_once_more_while_it_is_open_leaves_no_gap(scene: Scene) -> None:
+def test_second_sequence_while_open_leaves_no_gap(scene: Scene) -> None:
     scene.send(0.0, *MAIN.steps)
     scene.send(8.0, *MAIN.steps)
     assert [scene.is_open(when) for when in (8.5, 10.5, 17.9, 18.5, 19.5)] == ["must", "must", "must", "may", "no"]
@@ -61,7 +61,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("hits", WRONG.values(), ids=WRONG)
-def test_a_wrong_knock_opens_nothing_and_is_followed_by_a_time_of_silence(scene: Scene, hits: tuple[Hit, ...]) -> None:
+def test_wrong_knock_opens_nothing_and_address_is_ignored(scene: Scene, hits: tuple[Hit, ...]) -> None:
     scene.send(0.0, *hits)
     scene.send(1.0, *MAIN.steps)
     assert [scene.is_open(3.0), scene.is_open(3.0, 23)] == ["no", "no"]
@@ -69,7 +69,7 @@ def test_a_wrong_knock_opens_nothing_and_is_followed_by_a_time_of_silence(scene:
     assert scene.is_open(7.0) == "must"
 
 
-def test_at_the_end_of_that_silence_nobody_can_tell(scene: Scene) -> None:
+def test_door_is_uncertain_at_end_of_ignoring(scene: Scene) -> None:
     scene.send(0.0, TWO)
     scene.send(3.0, *MAIN.steps)
     assert scene.is_open(5.0) == "may"
@@ -87,7 +87,7 @@ HARMLESS = {
 
 
 @pytest.mark.parametrize("what", HARMLESS.values(), ids=HARMLESS)
-def test_what_is_no_knock_changes_nothing(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
+def test_packet_that_is_no_knock_changes_nothing(scene: Scene, what) -> None:  # type: ignore[no-untyped-def]
     scene.send(0.0, ONE)
     what(scene)
     scene.send(0.1, TWO, THREE)
@@ -95,20 +95,20 @@ def test_what_is_no_knock_changes_nothing(scene: Scene, what) -> None:  # type: 
 
 
 @pytest.mark.parametrize(("pause", "told"), [(3.0, "must"), (4.0, "may"), (5.0, "no")])
-def test_the_time_between_two_knocks_is_limited(scene: Scene, pause: float, told: str) -> None:
+def test_time_between_two_knocks_is_limited(scene: Scene, pause: float, told: str) -> None:
     scene.send(0.0, ONE)
     scene.send(pause, TWO, THREE)
     assert scene.is_open(pause + 2) == told
 
 
 @pytest.mark.parametrize(("pause", "told"), [(1.5, "must"), (2.5, "no")])
-def test_the_time_from_the_first_knock_is_limited(scene: Scene, pause: float, told: str) -> None:
+def test_time_from_first_knock_is_limited(scene: Scene, pause: float, told: str) -> None:
     for place, hit in enumerate(SNIFFED.steps):
         scene.send(place * pause, hit)
     assert scene.is_open(2 * pause + 2, 23) == told
 
 
-def test_a_packet_that_may_be_lost_leaves_it_open_whether_the_door_is(scene: Scene) -> None:
+def test_door_is_uncertain_after_packet_that_may_be_lost(scene: Scene) -> None:
     scene.model.begins(Window(0.0, 1.0, deaf=True))
     scene.send(0.9, *MAIN.steps)
     assert scene.is_open(3.0) == "may"
@@ -116,12 +116,12 @@ def test_a_packet_that_may_be_lost_leaves_it_open_whether_the_door_is(scene: Sce
     assert scene.is_open(12.0) == "must"
 
 
-def test_nothing_is_judged_while_something_is_broken(scene: Scene) -> None:
+def test_nothing_is_judged_during_a_fault(scene: Scene) -> None:
     scene.model.begins(Window(1.0, 2.0, blind=True))
     assert [scene.model.is_calm(*when) for when in ((0.0, 0.5), (0.5, 1.5), (2.5, 3.0))] == [True, False, True]
 
 
-def test_after_a_death_all_is_shut_and_everybody_forgotten(scene: Scene) -> None:
+def test_death_of_daemon_closes_doors_and_forgets_knockers(scene: Scene) -> None:
     scene.send(0.0, *MAIN.steps)
     scene.send(2.0, TWO)
     scene.model.note(3.0, "died", 1.0)
@@ -131,7 +131,7 @@ def test_after_a_death_all_is_shut_and_everybody_forgotten(scene: Scene) -> None
     assert scene.is_open(7.0) == "must"
 
 
-def test_doors_by_hand(scene: Scene) -> None:
+def test_doors_open_and_close_by_hand(scene: Scene) -> None:
     scene.model.note(1.0, "opened", 0.5, A, "main")
     scene.model.advance()
     assert [scene.is_open(when) for when in (2.5, 10.4, 11.5, 12.5)] == ["must", "must", "may", "no"]
@@ -140,14 +140,14 @@ def test_doors_by_hand(scene: Scene) -> None:
     assert [scene.is_open(when) for when in (4.0, 5.5, 6.5)] == ["must", "may", "no"]
 
 
-def test_who_was_forgotten_begins_anew(scene: Scene) -> None:
+def test_forgotten_knocker_starts_again(scene: Scene) -> None:
     scene.send(0.0, TWO)
     scene.model.note(1.0, "forgotten", 0.9, A)
     scene.send(1.5, *MAIN.steps)
     assert scene.is_open(3.0) == "must"
 
 
-def test_other_orders_are_for_other_knocks(scene: Scene) -> None:
+def test_reloaded_orders_take_other_knocks(scene: Scene) -> None:
     other = Orders((Plan("main", (THREE, TWO, ONE), 10.0, listened=True, lifetime=4.0, opens=22),), 3.0)
     scene.send(0.0, ONE)
     scene.model.note(0.5, "orders_given", other)

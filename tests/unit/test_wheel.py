@@ -39,7 +39,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_wheel_has_every_file_of_the_package(built: Path) -> None:
+def test_wheel_has_every_file_of_the_package(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
@@ -48,7 +48,7 @@ def test_the_wheel_has_every_file_of_the_package(built: Path) -> None:
     assert any(name.endswith("/LICENSE") for name in names)
 
 
-def test_the_wheel_says_what_it_needs_and_how_it_is_called(built: Path) -> None:
+def test_wheel_names_its_dependencies_and_its_program(built: Path) -> None:
     (wheel,) = built.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         inner = {name.rpartition("/")[2]: name for name in archive.namelist() if ".dist-info/" in name}
@@ -64,13 +64,13 @@ def test_the_wheel_says_what_it_needs_and_how_it_is_called(built: Path) -> None:
     assert "port-knocking-doors = port_knocking_doors.cli:main" in entry_points
 
 
-def test_the_sdist_has_every_file_of_the_package(built: Path) -> None:
+def test_sdist_has_every_file_of_the_package(built: Path) -> None:
     (sdist,) = built.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     assert {*files_of(PROJECT / PACKAGE), "pyproject.toml", "README.md", "LICENSE"} - names == set()
 
 
-def test_debian_s_changelog_tells_of_this_version() -> None:
+def test_changelog_of_debian_names_this_version() -> None:
     first = (PROJECT / "packaging/debian/changelog").read_text().split("\n", 1)[0]
     assert first.startswith(f"port-knocking-doors ({__version__.replace('.dev', '~dev')}) ")
