@@ -66,6 +66,10 @@ PRIORITY = typer.Option(
 )
 
 
+_MARK_MAX = 10**10 - 1
+"""Ten digits: the mark of a daemon without rules is beyond firewalld's priorities (`instance.command_mark`)."""
+
+
 @dataclass(frozen=True)
 class Source:
     """What the options say of where the configuration comes from."""
@@ -123,7 +127,7 @@ def mark_in(priority: str | None) -> int | None:
     """The mark that `--priority` names, if it is given. Raises `ConfigError`."""
     if priority is None:
         return None
-    return usage.whole_number("--priority", priority, -(2**31), 2**31 - 1, "a whole number such as 31313")
+    return usage.whole_number("--priority", priority, -_MARK_MAX, _MARK_MAX, "a whole number such as 31313")
 
 
 def mark_of(context: typer.Context, conf: Path | None, priority: str | None) -> int:

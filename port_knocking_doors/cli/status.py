@@ -26,61 +26,62 @@ _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
 @declare("status")
 def status(
     context: typer.Context,
-    as_json: bool = typer.Option(False, "--json", help="As one JSON object on one line, for programs."),
+    as_json: bool = typer.Option(False, "--json", help="Print one JSON object on one line, for programs."),
     prometheus: bool = typer.Option(
         False,
         "--prometheus",
         help="In Prometheus' text format, for a textfile collector. Write it beside the collector's file and rename "
-        "it, so that it is never read half-written. A daemon that does not answer is told as such, too.",
+        "it, so that it is never read half-written. If the daemon does not answer, the metric port_knocking_doors_up "
+        "is 0.",
     ),
-    watch: bool = typer.Option(False, "--watch", "-w", help="Show it anew all the time, until Ctrl-C."),
+    watch: bool = typer.Option(False, "--watch", "-w", help="Refresh the display until Ctrl-C."),
     every: Optional[str] = typer.Option(
-        None, "--every", metavar="SECONDS", help="With --watch: the time from one look to the next. Without it: 1."
+        None, "--every", metavar="SECONDS", help="With --watch: the time from one refresh to the next. Without it: 1."
     ),
     conf: Optional[Path] = CONF,
     priority: Optional[str] = PRIORITY,
 ) -> None:
     """Show what the running daemon is doing: doors, knockers, listeners, sniffer, firewalld. No sequence is shown."""
     if prometheus and (as_json or watch):
-        raise ConfigError("--prometheus goes with neither --json nor --watch")
+        raise ConfigError("--prometheus excludes --json and --watch, expected one of them")
     period = 1.0 if every is None else usage.seconds("--every", every, 0.1, 3600)
     mark = mark_of(context, conf, priority)
 
-    def look() -> Snapshot:
+    def ask() -> Snapshot:
         from port_knocking_doors.control import client
 
         return client.snapshot(mark)
 
     if prometheus:
-        _print_metrics(look)
+        _print_metrics(ask)
     elif watch:
-        _watch(look, period, as_json)
+        _watch(ask, period, as_json)
     else:
-        print("\n".join(_lines(look(), as_json)))
+        print("\n".join(_lines(ask(), as_json)))
 
 
 def _lines(snapshot: Snapshot, as_json: bool) -> list[str]:
-    return [json.dumps(to_data(snapshot))] if as_json else text.table(snapshot)
+    return [json.dumps(to_data(snapshot))] if as_json else text.lines(snapshot)
 
 
-def _print_metrics(look: Callable[[], Snapshot]) -> None:
+def _print_metrics(ask: Callable[[], Snapshot]) -> None:
     try:
-        exposed = metrics.prometheus(look())
-    except DoorsError:  # one that hangs does not answer either
+        exposed = metrics.prometheus(ask())
+    except DoorsError:
         print(metrics.prometheus(None), end="")
         raise
     print(exposed, end="")
 
 
-def _watch(look: Callable[[], Snapshot], every: float, as_json: bool) -> None:
-    """Show it again and again. A daemon that is restarted meanwhile is waited for."""
+def _watch(ask: Callable[[], Snapshot], every: float, as_json: bool) -> None:
+    """Print snapshot after snapshot. A daemon that restarts meanwhile is waited for."""
     on_screen = sys.stdout.isatty() and not as_json
-    _lines(look(), as_json)  # where there is none from the start, that is an error as without --watch
+    ask()  # no daemon at the start is an error, as without --watch
     try:
         with _screen() if on_screen else _plain() as show:
             while True:
                 try:
-                    lines = _lines(look(), as_json)
+                    lines = _lines(ask(), as_json)
                 except NoDaemonError as error:
                     lines = [] if as_json else [str(error)]
                 except DoorsError as error:
@@ -104,12 +105,13 @@ def _plain() -> Iterator[Callable[[list[str]], None]]:
 
 @contextmanager
 def _screen() -> Iterator[Callable[[list[str]], None]]:
-    """Draws over what is there in one write, so that nothing flickers; leaves the terminal as it was."""
+    """Overwrites the last frame in one write, so that nothing flickers; restores the terminal at the end."""
 
     def show(lines: list[str]) -> None:
         width, height = _size()
-        room = max(height - 2, 0)
-        shown = lines if len(lines) < height else [*lines[:room], f"… and {len(lines) - room} more lines"]
+        lines = text.wrapped(lines, width)
+        fitting = max(height - 2, 0)
+        shown = lines if len(lines) < height else [*lines[:fitting], f"… and {len(lines) - fitting} more lines"]
         drawn = "\r\n".join(line[:width] + _REST_OF_LINE for line in shown)
         _write(_HOME + drawn + _REST_OF_SCREEN)
 
@@ -123,9 +125,9 @@ def _screen() -> Iterator[Callable[[list[str]], None]]:
 
 
 def _size() -> tuple[int, int]:
-    """Columns and lines of the terminal as it is now, whatever the environment says that it once was."""
+    """Columns and lines of the terminal as it is now; COLUMNS and LINES may be out of date."""
     width, height = os.get_terminal_size(sys.stdout.fileno())
-    return width or 80, height or 24  # one that does not know
+    return width or 80, height or 24  # 0: unknown
 
 
 def _end(signal_number: int, _frame: object) -> None:

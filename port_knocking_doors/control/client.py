@@ -65,13 +65,12 @@ def _connect(priority: int) -> socket.socket:
             pass
         connection.close()
     if forbidden is not None:
-        raise NoDaemonError(
-            f"this user may not talk to a daemon at {forbidden}: try as root, with sudo", forbidden=True
-        )
+        raise NoDaemonError(f"permission denied: {forbidden} (run as root: sudo port-knocking-doors …)", forbidden=True)
     others = _others()
-    what = f"name one that runs: --priority {' or '.join(map(str, others))}" if others else "name another: --priority N"
+    running = " or ".join(map(str, others))
+    what = f"name one that runs: --priority {running}" if others else "name another mark: --priority N"
     raise NoDaemonError(
-        f"no daemon runs with the mark rule_priority = {priority} (nobody answers at {' or '.join(map(str, places))}); "
+        f"no daemon runs with the mark rule_priority = {priority} (no answer at {' or '.join(map(str, places))}); "
         f"start one, or {what}"
     )
 

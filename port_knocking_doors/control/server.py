@@ -96,7 +96,7 @@ class Control:
             self._path = path
         except (OSError, DoorsError) as error:
             why = error.strerror if isinstance(error, OSError) and error.strerror else error
-            logger.warning("no control socket (%s): status, open, close, forget, reload do not reach this daemon", why)
+            logger.warning("control socket unavailable (%s): status, open, close, forget, reload will not work", why)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -178,7 +178,7 @@ class Control:
         if request.verb is not Verb.RELOAD:
             what += f" {request.address or 'everybody'}"
         extra = event_fields(LogEvent.ASKED, address=request.address, sequence=request.sequence or None, reason=what)
-        logger.info("asked by user %d: %s", user, what, extra=extra)
+        logger.info("asked by %s: %s", "root" if user == 0 else f"user {user}", what, extra=extra)
         if request.verb is Verb.OPEN:
             assert request.address is not None
             return [status.door_data(door) for door in await host.open(request.address, request.sequence)]

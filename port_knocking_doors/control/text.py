@@ -1,52 +1,72 @@
-"""What the daemon is doing right now, as the lines that `status` shows to people."""
+"""A snapshot of the daemon, as the lines that `status` prints."""
 
+import textwrap
 from collections.abc import Iterable, Iterator
 
-from port_knocking_doors.control.status import DoorStatus, KnockerStatus, Snapshot
+from port_knocking_doors.control.status import DoorStatus, KnockerStatus, Snapshot, Standing
 from port_knocking_doors.model import FirewalldState
 
 
-def table(snapshot: Snapshot) -> list[str]:
-    """The lines of what people read. Only printable characters are in them."""
-    return [_printable(line) for line in _table(snapshot)]
+def lines(snapshot: Snapshot) -> list[str]:
+    """The lines of `status`, of printable characters only."""
+    return [_printable(line) for line in _lines(snapshot)]
 
 
-def _table(now: Snapshot) -> Iterator[str]:
+def wrapped(lines: Iterable[str], width: int) -> list[str]:
+    """The lines, each broken into as many of at most `width` columns as it needs."""
+    indent = "    " if width > 20 else ""
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
+    ]
+
+
+def _lines(now: Snapshot) -> Iterator[str]:
     yield (
         f"port-knocking-doors {now.version}, process {now.pid}, up {_time(now.uptime)}, "
         f"{now.configuration or 'built-in defaults'}"
     )
-    refused = f", {now.rules_refused} refused: see the log" if now.rules_refused else ""
-    rules = f", {_counted(now.rules, 'rule')} of ours{refused}" if now.firewalld is not FirewalldState.UNUSED else ""
-    yield f"Firewalld: {now.firewalld.value}{rules}"
-    ears = _counted(now.listeners, "UDP port")
+    yield f"Firewalld: {_firewalld(now)}"
+    listening = _counted(now.listeners, "UDP port")
     if now.sniffing:
-        ears += f"; the sniffer saw {_counted(now.sniffer_seen, 'packet')}, the kernel dropped {now.sniffer_dropped}"
-    yield f"Listening: {ears}"
+        listening += f"; {_counted(now.sniffer_seen, 'packet')} sniffed, {now.sniffer_dropped} dropped by the kernel"
+    yield f"Listening: {listening}"
     yield f"Sequences: {', '.join(now.sequences)}"
     counts = now.counts
     yield (
-        f"Since start: {counts.complete} sequences complete, {counts.wrong} wrong knocks, "
-        f"{counts.opened} doors opened, {counts.prolonged} prolonged, {counts.closed} closed, {counts.refused} refused"
+        f"Since start: {_counted(counts.complete, 'sequence')} complete, {_counted(counts.wrong, 'wrong knock')}, "
+        f"{_counted(counts.opened, 'door')} opened, {counts.prolonged} prolonged, {counts.closed} closed, "
+        f"{counts.refused} refused"
     )
     yield ""
-    yield f"Doors: {now.doors_open} of {now.doors_limit}"
-    if now.doors:
-        yield from _columns(("ADDRESS", "SEQUENCE", "OPENS", "ZONE", "STATE", "LEFT"), map(_door_row, now.doors))
-    if (more := now.doors_open - len(now.doors)) > 0:
-        yield f"  and {more} more"
+    pending = f", {now.doors_waiting} pending" if now.doors_waiting else ""
+    yield f"Doors: {now.doors_open} of {now.doors_limit}{pending}"
+    yield from _table(_DOOR_HEAD, [_door_row(door) for door in now.doors], now.doors_open)
     yield ""
     yield f"Knockers: {now.knockers_known} of {now.knockers_limit}, {now.knockers_ignored} ignored"
-    if now.knockers:
-        yield from _columns(("ADDRESS", "HEARD", "DONE", "IGNORED FOR"), map(_knocker_row, now.knockers))
-    if (more := now.knockers_known - len(now.knockers)) > 0:
-        yield f"  and {more} more"
+    yield from _table(_KNOCKER_HEAD, [_knocker_row(knocker) for knocker in now.knockers], now.knockers_known)
+
+
+def _firewalld(now: Snapshot) -> str:
+    """Its state; rules are counted only where firewalld can have them."""
+    if now.firewalld is FirewalldState.UNUSED:
+        return str(now.firewalld.value)
+    if now.firewalld is FirewalldState.ABSENT:
+        return f"{now.firewalld.value}; doors stay pending until it runs"
+    refused = f", {now.rules_refused} refused: see the log" if now.rules_refused else ""
+    return f"{now.firewalld.value}, {_counted(now.rules, 'rule')} of this daemon{refused}"
+
+
+_DOOR_HEAD = ("ADDRESS", "SEQUENCE", "OPENS", "ZONE", "STATE", "LEFT")
+_KNOCKER_HEAD = ("ADDRESS", "LAST KNOCK", "DONE", "IGNORED FOR")
+_STATES = {Standing.OPEN: "open", Standing.WAITING: "pending"}
 
 
 def _door_row(door: DoorStatus) -> tuple[str, ...]:
     left = "-" if door.seconds_left is None else _time(door.seconds_left)
     opens = ", ".join(door.opens) or "command"
-    return door.address, door.sequence, opens, ", ".join(door.zones) or "-", door.standing.value, left
+    return door.address, door.sequence, opens, ", ".join(door.zones) or "-", _STATES[door.standing], left
 
 
 def _knocker_row(knocker: KnockerStatus) -> tuple[str, ...]:
@@ -55,11 +75,20 @@ def _knocker_row(knocker: KnockerStatus) -> tuple[str, ...]:
     return knocker.address, f"{_time(knocker.heard_seconds)} ago", done, ignored
 
 
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], count: int) -> Iterator[str]:
+    """The rows below their head, and how many of `count` are not among them; nothing where there is no row."""
+    if not rows:
+        return
+    yield from _columns(head, rows)
+    if count > len(rows):
+        yield f"  and {count - len(rows)} more"
+
+
 def _columns(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
-    lines = [head, *rows]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    for line in lines:
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+    table = [head, *rows]
+    widths = [max(len(row[column]) for row in table) for column in range(len(head))]
+    for row in table:
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def _time(seconds: float) -> str:

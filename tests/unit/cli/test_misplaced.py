@@ -7,6 +7,7 @@ from typer.testing import CliRunner
 
 from port_knocking_doors.cli.application import app
 from port_knocking_doors.errors import ConfigError, NoDaemonError
+from port_knocking_doors.system import instance
 
 FILE = """\
 rule_priority = 7001
@@ -90,6 +91,13 @@ def test_an_option_ahead_of_a_command_that_has_a_use_for_it_is_taken(options: st
 def test_the_daemon_that_is_meant_can_be_named_ahead_of_the_command() -> None:
     result = CliRunner().invoke(app, ["-c", "conf.toml", "status"])
     assert isinstance(result.exception, NoDaemonError), "the file was read, and no daemon has its mark"
+
+
+def test_mark_of_a_daemon_without_rules_is_accepted() -> None:
+    mark = instance.command_mark("knockd", "/etc/knockd.conf", "eth2")
+    assert mark > 2**31
+    result = CliRunner().invoke(app, ["status", "--priority", str(mark)])
+    assert isinstance(result.exception, NoDaemonError)
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,21 @@ def test_what_is_asked_is_done_and_answered() -> None:
     run(story)
 
 
+@pytest.mark.parametrize(("user", "name"), [(0, "root"), (4321, "user 4321")])
+def test_request_is_logged_with_its_user(
+    user: int, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(server, "_peer", lambda _: user)
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    caplog.set_level("INFO")
+
+    async def story(_: Handler, __: Path) -> None:
+        await ask(Request(Verb.FORGET, ADDRESS))
+
+    run(story)
+    assert f"asked by {name}: forget 10.0.0.2" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("failure", "text", "exit_status"),
     [
@@ -353,7 +368,7 @@ def test_what_is_no_socket_is_left_alone_and_the_daemon_runs_on(
     path = instance.runtime_directory() / protocol.socket_name(PRIORITY)
     make(path)
     run(lambda _, __: asyncio.sleep(0))
-    assert "no control socket" in caplog.text
+    assert "control socket unavailable" in caplog.text
     assert path.lstat()
 
 
@@ -396,7 +411,7 @@ def test_a_path_too_long_is_no_reason_to_end(
     long.mkdir()
     monkeypatch.setattr(instance, "SYSTEM_DIRECTORY", long / "pkd")
     run(lambda _, __: asyncio.sleep(0))
-    assert "no control socket" in caplog.text
+    assert "control socket unavailable" in caplog.text
 
 
 # Watching. -----------------------------------------------------------------------------------------------------------
