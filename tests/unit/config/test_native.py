@@ -1,23 +1,16 @@
-"""The native file: what it may hold, in which words the rest is refused, and that its help and its writer agree."""
+"""The native file: what it may hold, and in which words the rest is refused."""
 
 import math
-import re
-from collections.abc import Iterator
-from dataclasses import fields, replace
-from ipaddress import ip_address
-from typing import Any
+from dataclasses import fields
 
 import pytest
 import tomli
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from port_knocking_doors.config import native, readers, render, schema, toml
-from port_knocking_doors.config.describe import in_words
+from port_knocking_doors.config import native, readers, schema
 from port_knocking_doors.config.reader_types import Tables
-from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import (
-    ALL_FLAGS,
     Access,
     CommandOpening,
     Dialect,
@@ -25,81 +18,22 @@ from port_knocking_doors.model import (
     Import,
     Port,
     Protocol,
-    Scope,
     Sequence,
     Settings,
     Step,
 )
-
-SECRET = (17321, 28463, 19542, 30611, 21785)
-SEQUENCE = f"opening_sequence = {list(SECRET)}\n"
-REQUIRED = "ports_to_controls = [22]\n" + SEQUENCE
-
-EVERYTHING = """\
-# a comment with [ and "
-"ports_to_controls" = [22, "1194/udp"]
-opening_sequence = [
-    17321, 28463, # ] the bracket of a comment
-    19542, 30611, 21785,
-]
-firewall_rules_check_periode_seconds = 11
-ignoring_period_after_knock_error = 5.5
-max_knocker_live_time = 31
-max_opened_door_duration = 12
-doors_cleanup_periode = 13
-zone = '''external'''
-open_knock_ports = false
-max_knockers = 100
-max_open_doors = 10
-rule_priority = 200
-
-[[sequence]] # the first
-name = "ssh"
-steps = ["udp:23817", "tcp:26173", "tcp:21951:frap"]
-timeout = 7.5
-traps = 64
-open = [22, "1194/udp"]
-duration = 60
-start_command = 'logger "%IP%"'
-stop_command = "logger \\"%IP%\\""
-command_delay = 0
-
-[[ "sequence" ]]
-name = "vpn"
-steps = [
-    "tcp:26173", # [[sequence]]
-    "udp:23817",
-]
-start_command = "true"
-
-[[import]]
-format = "knockd"
-path = "/etc/knockd.conf"
-[[import]]
-format = "tportknockd"
-path = "~/knock.conf"
-traps = 64
-"""
-STEPS = (
-    Step(Protocol.UDP, 23817),
-    Step(Protocol.TCP, 26173, Flags.SYN),
-    Step(Protocol.TCP, 21951, Flags.FIN | Flags.RST | Flags.PSH | Flags.ACK),
+from tests.unit.config.examples import (
+    EVERYTHING,
+    ONE,
+    REQUIRED,
+    SECRET,
+    SEQUENCE,
+    SNIFFED,
+    STEPS,
+    complaint,
+    keys_of,
+    shows_the_secret,
 )
-ONE = 'name = "one"\nsteps = ["udp:23817", "tcp:26173", "tcp:21951"]\nopen = [22]\n'
-SNIFFED = f"{REQUIRED}[[sequence]]\n{ONE}"
-
-
-def complaint(text: str) -> str:
-    """What is said of a text; nothing if it is taken."""
-    try:
-        native.parse(text, "F")
-    except ConfigError as wrong:
-        return str(wrong)
-    return ""
-
-
-def shows_the_secret(said: str) -> bool:
-    return any(str(port) in said for port in (*SECRET, *(step.port for step in STEPS)))
 
 
 def test_every_key_is_read() -> None:
@@ -436,199 +370,6 @@ def test_two_sequences_of_one_name_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        pytest.param("zone = 1\nzone = 2", "F:2: this is not TOML: a key is set twice", id="a key twice"),
-        pytest.param("zone 1", "F:1: this is not TOML: a key is not followed by =", id="no equals sign"),
-        pytest.param("\nzone = public", "F:2: this is not TOML: a value is none that TOML knows", id="no quotes"),
-        pytest.param('\nzone = "public\n', "F:2: this is not TOML: a text is not on one line", id="no closing quote"),
-        pytest.param('zone = "public', "F:1: this is not TOML: a text does not end", id="ends within a text"),
-        pytest.param("zone = 1 17321", "F:1: this is not TOML: something follows a complete value", id="two values"),
-        pytest.param("zone = [17321,\n28463", "F:2: this is not TOML: a list does not end", id="no closing bracket"),
-        pytest.param("[17321, 28463]", "F:1: this is not TOML: ", id="a list for a table"),
-        pytest.param("[zone]\n[zone]", "F:2: this is not TOML: a table is there twice", id="a table twice"),
-        pytest.param("= 5", "F:1: this is not TOML: a line begins with what cannot be a key", id="no key"),
-        pytest.param("zone = " + "[" * 5000, "F", id="nested too deeply"),
-        pytest.param("zone = " + "9" * 5000, "F:1: this is not TOML: ", id="thousands of digits"),
-    ],
-)
-def test_what_is_not_toml_is_refused_without_a_word_of_it(text: str, message: str) -> None:
-    said = complaint(text)
-    assert said.startswith(message)
-    assert ", expected " in said
-    assert not any(part in said for part in ("17321", "28463", "public"))
-
-
-@pytest.mark.parametrize(
-    ("before", "line"),
-    [
-        pytest.param("", 3, id="at once"),
-        pytest.param("\r\n# zone = 5\r\n", 5, id="after a comment, with carriage returns"),
-        pytest.param("max_knockers = 10\n\n", 5, id="after another key"),
-    ],
-)
-@pytest.mark.parametrize("key", ["zone", "  zone", '"zone"', "'zone'", '"z\\u006fne"'])
-def test_a_key_is_found_on_its_line(before: str, key: str, line: int) -> None:
-    assert complaint(REQUIRED + before + f"{key} = 5\n").startswith(f"F:{line}: zone: 5 is not")
-
-
-@pytest.mark.parametrize("quotes", ['"""', "'''"])
-def test_a_key_within_a_text_of_several_lines_is_not_taken_for_the_key(quotes: str) -> None:
-    text = f"foo = {quotes}\nzone = 5 \" [ ' #\n{quotes}\nopening_sequence = [\n5,\n6]\nports_to_controls=[1]\n"
-    assert complaint(text).startswith("F:1: the key foo")
-    assert complaint(text.replace("foo", "zone")).startswith("F:1: zone: a zone's name has a character")
-    assert complaint(text.replace("foo", "bar.opening_sequence")).startswith("F:1: the key bar")
-
-
-def test_a_key_within_a_table_is_not_taken_for_the_key() -> None:
-    lines = list(toml.statements(REQUIRED + "[a]\nzone = 1\n[[zone]]\n"))
-    assert [line for line, _ in lines] == [1, 2, 3, 4, 5, 6]
-    assert toml.lines(REQUIRED + "[a]\nzone = 1\n[[zone]]\n") == {
-        ("ports_to_controls",): 1,
-        ("opening_sequence",): 2,
-        ("a",): 3,
-        ("a", "zone"): 4,
-        ("zone",): 5,
-        ("zone", 0): 5,
-    }
-
-
-def test_every_table_and_key_is_found_on_its_line() -> None:
-    lines = toml.lines("a.'b c' = 1\n[[s]]\nk = [\n1]\n[s.t]\nk = 1\n\n[[ 's' ]]\n\"k\".l='[[s]]'\n[[s.u]]\n[o.s]\n")
-    assert lines == {
-        ("a",): 1,
-        ("a", "b c"): 1,
-        ("s",): 2,
-        ("s", 0): 2,
-        ("s", 0, "k"): 3,
-        ("s", 0, "t"): 5,
-        ("s", 0, "t", "k"): 6,
-        ("s", 1): 8,
-        ("s", 1, "k"): 9,
-        ("s", 1, "k", "l"): 9,
-        ("s", 1, "u"): 10,
-        ("o",): 11,
-        ("o", "s"): 11,
-    }
-
-
-def test_a_mistake_in_an_inline_table_is_where_its_list_begins() -> None:
-    text = f"{REQUIRED}sequence = [\n{{ name = 'a', steps = ['udp:5', 'udp:7'], opne = [22] }}]\n"
-    assert complaint(text) == "F:3: the key opne is unknown, the nearest known key is open"
-    assert complaint(text.replace("opne", "open")) == ""
-
-
-NAMES = st.text("abcxyzäß019-_", min_size=1, max_size=17)
-SECONDS = st.floats(0.1, 86400) | st.integers(1, 86400).map(float)
-STEP = st.builds(Step, st.just(Protocol.UDP), st.integers(1, 65535)) | st.builds(
-    Step, st.just(Protocol.TCP), st.integers(1, 65535), st.integers(0, ALL_FLAGS)
-)
-PORTS = st.lists(
-    st.builds(Port, st.integers(1, 65535), st.sampled_from(Protocol)), min_size=1, max_size=64, unique=True
-).map(tuple)
-SHELL = st.text("ab1 %'\"\\\t$|[]{}#=;€", min_size=1).filter(str.strip)
-COMMANDS = st.builds(CommandOpening, SHELL) | st.builds(CommandOpening, SHELL, SHELL, st.just(0.0) | SECONDS)
-
-
-def granting(
-    name: str, opens: tuple[Port, ...], duration: float, command: CommandOpening | None, **rest: Any
-) -> Sequence:
-    return Sequence(name, access=Access.of(name, opens, duration, command), **rest)
-
-
-SEQUENCES = st.builds(
-    granting,
-    name=st.from_regex(r"[a-zä][a-z0-9_.-]{0,31}", fullmatch=True).filter(readers.RESERVED_NAME.__ne__),
-    steps=st.lists(STEP, min_size=2, max_size=32).map(tuple),
-    timeout=SECONDS,
-    traps=st.integers(0, 4096),
-    opens=PORTS,
-    duration=SECONDS,
-    command=st.none() | COMMANDS,
-).filter(lambda one: not native._has_no_gap(one.steps)) | st.builds(
-    granting,
-    name=st.sampled_from(["x", "y"]),
-    steps=st.lists(STEP, min_size=2, max_size=3).map(tuple),
-    timeout=SECONDS,
-    traps=st.just(0),
-    opens=st.just(()),
-    duration=st.just(30.0),
-    command=COMMANDS,
-)
-SETTINGS = st.builds(
-    Settings,
-    guarded_ports=PORTS,
-    opening_sequence=st.lists(st.integers(1, 65535), min_size=5, max_size=20).map(tuple),
-    rule_check_period=SECONDS,
-    ignoring_period=SECONDS,
-    knocker_lifetime=SECONDS,
-    door_duration=SECONDS,
-    doors_cleanup_period=SECONDS,
-    zone=st.just("") | NAMES | st.builds("{}/{}".format, NAMES, NAMES),
-    open_knock_ports=st.booleans(),
-    max_knockers=st.integers(1, 2**20),
-    max_open_doors=st.integers(1, 1024),
-    rule_priority=st.integers(1, 32767),
-    sequences=st.lists(SEQUENCES, max_size=4, unique_by=(lambda one: one.name, lambda one: one.steps[0])).map(tuple),
-    imports=st.lists(
-        st.builds(
-            Import,
-            st.sampled_from([Dialect.KNOCKD, Dialect.TPORTKNOCKD]),
-            st.text("ab /~.\\\"'#é", min_size=1),
-            st.integers(0, 4096),
-        ),
-        max_size=2,
-    ).map(tuple),
-).filter(lambda all_of_it: all(one.steps[0].port != all_of_it.opening_sequence[0] for one in all_of_it.sequences))
-
-
-@given(SETTINGS)
-@example(Settings())
-def test_what_is_written_reads_as_it_was(settings: Settings) -> None:
-    assert native.parse(render.render(settings), "F") == settings
-
-
-def test_what_is_commented_out_in_a_written_file_is_the_default() -> None:
-    text = render.render(Settings(opening_sequence=SECRET))
-    uncommented = "\n".join(line[line.startswith("#") and line[1:2] != " " :] for line in text.splitlines())
-    assert uncommented != text
-    assert native.parse(uncommented, "F") == native.parse(text, "F")
-
-
-@given(SETTINGS)
-def test_the_summary_is_all_that_is_in_force(settings: Settings) -> None:
-    settings = replace(settings, imports=())  # shown as the sequences that they bring
-    said = render.summary(settings)
-    words = "".join(f"\n{in_words(sequence)}" for sequence in settings.sequences)
-    assert said.endswith(words)
-    assert native.parse(said.removesuffix(words), "F") == replace(settings, sequences=())
-
-
-def test_a_sequence_in_words() -> None:
-    ssh, vpn = native.parse(EVERYTHING, "F").sequences
-    assert (
-        in_words(ssh)
-        == """\
-Sequence ssh, within 7.5 s:
-  1. UDP 23817
-  2. TCP 26173 with SYN
-  3. TCP 21951 with FIN RST PSH ACK
-  opens 22/tcp, 1194/udp for 60 s
-  runs: logger "%IP%"
-  0 s later: logger "%IP%"
-  64 traps"""
-    )
-    assert (
-        in_words(replace(vpn, steps=(Step(Protocol.TCP, 1),), traps=0))
-        == """\
-Sequence vpn, within 10 s:
-  1. TCP 1 with no flags
-  runs: true
-  no traps"""
-    )
-
-
-@pytest.mark.parametrize(
     ("table", "message"),
     [
         pytest.param(
@@ -657,112 +398,6 @@ Sequence vpn, within 10 s:
 )
 def test_a_wrong_import_is_refused_in_these_words(table: str, message: str) -> None:
     assert complaint(f"{REQUIRED}[[import]]\n{table}").startswith(message)
-
-
-def test_sequences_of_other_files_are_not_written() -> None:
-    opened = Access.of("knockd's", command=CommandOpening("true"))
-    foreign = Sequence("knockd's", STEPS, opened, dialect=Dialect.KNOCKD)
-    settings = Settings(opening_sequence=SECRET, imports=(Import(Dialect.KNOCKD, "x"),))
-    assert native.parse(render.render(replace(settings, sequences=(foreign,))), "F") == settings
-
-
-def test_a_sequence_of_another_daemon_in_words() -> None:
-    tcp = Protocol.TCP
-    door = Sequence(
-        "open SSH",
-        (
-            Step(tcp, 7, Flags.SYN, Flags.SYN | Flags.ACK),
-            Step(tcp, 8, 0, Flags.ACK),
-            Step(tcp, 9, 0, 0),
-            Step(Protocol.UDP, 5),
-            Step(tcp, 9, Flags.FIN, Flags.FIN),
-        ),
-        timeout=25,
-        access=Access.of("open SSH", command=CommandOpening("a", "b", 10, "", "")),
-        dialect=Dialect.KNOCKD,
-        scope=Scope(ip_address("192.0.2.1"), ("eth0", "ppp*"), True),
-    )
-    assert (
-        in_words(door)
-        == """\
-Sequence open SSH, as knockd hears it, within 25 s:
-  1. TCP 7 with SYN, without ACK
-  2. TCP 8 without ACK
-  3. TCP 9 with any flags
-  4. UDP 5
-  5. TCP 9 with FIN
-  hears packets to 192.0.2.1 alone
-  hears packets by eth0, ppp* alone
-  hears IPv4 alone
-  for IPv4 runs: a
-  10 s later: b
-  for IPv6 runs nothing
-  no traps"""
-    )
-    once = Sequence("d", (), timeout=5, dialect=Dialect.KNOCKD, one_time="/x", flags=(Flags.SYN, 0))
-    assert (
-        in_words(once)
-        == """\
-Sequence d, as knockd hears it, within 5 s:
-  one-time sequences, one after the other: /x
-  each TCP step of theirs without SYN
-  neither opens nor runs anything
-  no traps"""
-    )
-
-
-def entries(text: str) -> Iterator[str]:
-    return (line for line in text.splitlines() if re.match(r"\w+ = |\[\[", line))
-
-
-def keys_of(keys: tuple[schema.Key, ...]) -> Iterator[schema.Key]:
-    for key in keys:
-        yield key
-        yield from keys_of(key.keys)
-
-
-def test_the_help_shows_every_key_with_its_default_and_what_it_expects() -> None:
-    text = render.help_text()
-    settings = native.parse("\n".join(entries(text)), "F")
-    assert settings == Settings(sequences=settings.sequences, imports=(Import(Dialect.KNOCKD, "/etc/knockd.conf"),))
-    assert [sequence.steps for sequence in settings.sequences] == [schema.EXAMPLE_STEPS]
-    joined = " ".join(text.split())
-    for key in keys_of(schema.KEYS):
-        assert f"\n{key.name} = " in text or f"\n[[{key.name}]]" in text
-        need = "Required" if key.required else f"Optional, with {key.needs}" if key.needs else "Optional"
-        assert f"{need}: {key.read.expects}." in joined
-        assert key.about in joined
-
-
-def test_a_sequence_of_the_help_has_every_default() -> None:
-    (sequence,) = native.parse("\n".join(entries(render.help_text())), "F").sequences
-    lone = f"{REQUIRED}[[sequence]]\nname = 'ssh'\nsteps = ['udp:1234', 'tcp:543', 'tcp:123:frap']\nopen = [22]"
-    (usual,) = native.parse(lone, "F").sequences
-    assert replace(sequence, access=Access.of("ssh", sequence.access.ports, sequence.access.duration)) == usual
-    assert sequence.access.command
-    assert sequence.access.command.delay == 30
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        "--conf",
-        "~/.port_knocker.toml",
-        "/etc/port_knocker.toml",
-        "--magic-seq",
-        "--ports",
-        "--interface",
-        "KNOCKER_SEQ",
-        "KNOCKER_PORTS",
-    ],
-)
-def test_the_help_names_files_options_and_variables(word: str) -> None:
-    assert word in render.help_text()
-
-
-def test_help_and_file_fit_a_terminal() -> None:
-    lines = render.help_text().splitlines() + render.render(replace(Settings(), opening_sequence=SECRET)).splitlines()
-    assert max(map(len, lines)) <= 79
 
 
 KEY_NAMES = st.sampled_from([key.name for key in keys_of(schema.KEYS)])
