@@ -40,13 +40,13 @@ def check(
     """
     own = Source(conf, magic_seq, ports, zone, interfaces or None).over(context.obj)
     if as_toml and knockd is None:
-        raise ConfigError("this is about a file of knockd's, expected --knockd FILE with it", "--as-toml")
+        raise ConfigError("is for a file of knockd, expected --knockd FILE as well", "--as-toml")
     if knockd is None and tportknockd is None:
         _check_own(own)
         return
     option = "--tportknockd" if knockd is None else "--knockd"
     if own != Source(None, None, None, None, None) or (knockd is not None and tportknockd is not None):
-        raise ConfigError("another configuration is named beside this one, expected one of them", option)
+        raise ConfigError("another configuration is given as well, expected only one", option)
     if knockd is not None:
         _check_knockd(knockd, as_toml)
     elif tportknockd is not None:
@@ -68,7 +68,7 @@ def _check_knockd(path: Path, as_toml: bool) -> None:
         print(knockd_to_toml.as_toml(loaded.settings.sequences), end="")
         return
     options = loaded.options
-    print(f"Configuration: {path}, as knockd has it")
+    print(f"Configuration: {path} (of knockd)")
     print(f"Interface: {options.interface}")
     print(
         f"Log: {' and '.join([*filter(None, [options.log_file]), *(['syslog'] if options.use_syslog else [])]) or '-'}"
@@ -80,7 +80,7 @@ def _check_knockd(path: Path, as_toml: bool) -> None:
 
 def _check_tportknockd(path: Path) -> None:
     found = loader.read_tportknockd(path)
-    print(f"Configuration: {path}, as tportknockd has it")
+    print(f"Configuration: {path} (of tportknockd)")
     _show(found.sequences)
     _warn((*found.warnings, *lint.foreign_warnings(found.sequences, listening_ports())))
     for error in found.errors[:-1]:

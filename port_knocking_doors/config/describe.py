@@ -1,4 +1,4 @@
-"""A sequence in words, for people: it shows the steps."""
+"""A sequence in words for an administrator. The words show the steps."""
 
 from collections.abc import Iterator
 
@@ -6,13 +6,13 @@ from port_knocking_doors.model import ALL_FLAGS, CommandOpening, Dialect, Flags,
 
 
 def in_words(sequence: Sequence) -> str:
-    """A sniffed sequence for people: what has to be knocked, and what happens then. It shows the steps."""
+    """A sniffed sequence in words: its steps, and what they open or run. Shows the steps."""
     lines = [_step_in_words(step) for step in sequence.steps]
     lines = [f"{position}. {line}" for position, line in enumerate(lines, start=1)]
     if sequence.one_time:
-        lines.append(f"one-time sequences, one after the other: {sequence.one_time}")
+        lines.append(f"one-time sequences, in order: {sequence.one_time}")
         mask, value = sequence.flags
-        lines.append(f"each TCP step of theirs {flags_in_words(value, mask)}")
+        lines.append(f"each of their TCP steps {flags_in_words(value, mask)}")
     lines += _reach_in_words(sequence)
     access = sequence.access
     if access.ports:
@@ -22,7 +22,7 @@ def in_words(sequence: Sequence) -> str:
     elif not access.ports:
         lines.append("neither opens nor runs anything")
     lines.append(f"{sequence.traps or 'no'} traps")
-    kind = "" if sequence.dialect is Dialect.NATIVE else f", as {sequence.dialect.value} hears it"
+    kind = "" if sequence.dialect is Dialect.NATIVE else f" (rules of {sequence.dialect.value})"
     head = f"Sequence {sequence.name}{kind}, within {sequence.timeout:g} s:"
     return "\n  ".join([head, *lines])
 
@@ -30,15 +30,15 @@ def in_words(sequence: Sequence) -> str:
 def _reach_in_words(sequence: Sequence) -> Iterator[str]:
     scope = sequence.scope
     if scope.target is not None:
-        yield f"hears packets to {scope.target} alone"
+        yield f"only packets to {scope.target}"
     if scope.interfaces:
-        yield f"hears packets by {', '.join(scope.interfaces)} alone"
+        yield f"only packets that arrive on {', '.join(scope.interfaces)}"
     if scope.ipv4_only:
-        yield "hears IPv4 alone"
+        yield "only IPv4"
 
 
 def _command_in_words(command: CommandOpening) -> Iterator[str]:
-    """What runs for an IPv4 address, and then for an IPv6 address where that is something else."""
+    """The commands for an IPv4 address, then those for an IPv6 address if they differ."""
     apart = (command.start6, command.stop6) != (None, None)
     ways = [("for IPv4 ", command.start, command.stop)] if apart else [("", command.start, command.stop)]
     if apart:
@@ -57,7 +57,7 @@ def _step_in_words(step: Step) -> str:
 
 
 def flags_in_words(flags: int, mask: int) -> str:
-    """Flags that are free go without saying; where none is, those that may not be set do."""
+    """The flags that must be set or clear. If every flag counts, those that must be clear are left out."""
     if not mask:
         return "with any flags"
     there, absent = (

@@ -1,6 +1,6 @@
-"""The configuration file on disk: where it is found, how it is read, who may use it, and a new one.
+"""The configuration file on disk: finding, reading, warnings about its mode and owner, writing a new file.
 
-Nothing is logged here; what deserves a warning is handed back.
+Nothing is logged here; warnings are returned.
 """
 
 import contextlib
@@ -19,15 +19,15 @@ from port_knocking_doors.model import DEFAULT_SEQUENCE, Settings
 
 HOME_NAME = ".port_knocker.toml"
 EMPTY = Path()
-"""What an empty text becomes; "." does, too."""
-NO_NAME = "this name is empty or means the current folder"
-NO_HOME = "this user has no home directory, expected the name of one"
+"""The path of an empty string, and of "."."""
+NO_NAME = "the name is empty or the current directory"
+NO_HOME = "this user has no home directory, expected the path of one"
 SIZE_MAX = 2**20
-"""Bytes of a configuration file; more is a mistake, such as a log given for it."""
+"""Bytes of a configuration file. A larger one is a mistake, such as the path of a log."""
 
 FRESH_PORTS = range(10000, 32768)
-"""Where a new installation's sequence comes from: above most services' ports, and below Linux's ephemeral ones, which
-any program on the machine may hold for a while."""
+"""The range of a new sequence: above most services' ports, and below Linux's ephemeral ports, which any program may
+hold for a while."""
 FRESH_LENGTH = 5
 
 
@@ -40,7 +40,7 @@ class Written:
 
 
 def find_home() -> Path | None:
-    """Where `~` is; None for a user who has no such place, as in many containers."""
+    """The user's home directory; None for a user without one, as in many containers."""
     try:
         return Path("~").expanduser()
     except RuntimeError:
@@ -48,7 +48,7 @@ def find_home() -> Path | None:
 
 
 def expand_home(conf: Path, home: Path | None) -> Path:
-    """`conf` with its `~` replaced, for a shell leaves that of `--conf=~/FILE` as it is."""
+    """`conf` with its `~` replaced: a shell does not replace it in `--conf=~/FILE`. Raises `ConfigError`."""
     if conf.parts[:1] == ("~",):
         if home is None:
             raise ConfigError(f"{NO_HOME} instead of ~", display(conf))
@@ -56,15 +56,16 @@ def expand_home(conf: Path, home: Path | None) -> Path:
     try:
         return conf.expanduser()
     except RuntimeError:
-        raise ConfigError("there is no such user, expected a file", display(conf)) from None
+        raise ConfigError("user not found, expected a file", display(conf)) from None
 
 
 def first_existing(*candidates: Path) -> Path | None:
+    """The first candidate that exists in any form; None if none does."""
     return next((path for path in candidates if _exists(path)), None)
 
 
 def _exists(path: Path) -> bool:
-    """Whether anything has this name: a link that leads nowhere, or something that cannot be looked at, does count."""
+    """Whether anything has this name, be it a dangling link, or a file in a directory that may not be searched."""
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
@@ -75,54 +76,55 @@ def _exists(path: Path) -> bool:
 
 
 def read(path: Path, expected: str) -> tuple[bytes, os.stat_result]:
-    """The bytes of an ordinary file, and whose it is. Anything else is refused, without waiting for it.
+    """The bytes and the status of a regular file. Anything else is refused, without waiting for it.
 
-    `expected` says for messages what the file ought to hold. Raises `ConfigError`.
+    `expected` names the expected content in messages. Raises `ConfigError`.
     """
     if path == EMPTY:
         raise ConfigError(f"{NO_NAME}, expected {expected}")
     try:
-        # Opening a pipe for reading would wait for its writer.
+        # Without O_NONBLOCK, opening a pipe waits for a writer.
         with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise ConfigError(f"this is not an ordinary file, expected {expected}", display(path))
+                raise ConfigError(f"not a regular file, expected {expected}", display(path))
             data = file.read(SIZE_MAX + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
-        reason = getattr(error, "strerror", None) or "no possible name"
-        problem = f"this file cannot be read ({reason}), expected one that this user may read"
+        reason = getattr(error, "strerror", None) or "invalid name"
+        problem = f"cannot read the file ({reason}), expected a file that this user may read"
         raise ConfigError(problem, display(path)) from None
     if len(data) > SIZE_MAX:
-        raise ConfigError(f"this file is too large, expected at most {SIZE_MAX} bytes", display(path))
+        raise ConfigError(f"the file is too large, expected at most {SIZE_MAX} bytes", display(path))
     return data, status
 
 
 def mode_warnings(path: Path, status: os.stat_result, *, runs_commands: bool = False) -> Iterator[str]:
-    """What is unwise about who may do what with a file."""
+    """Warnings about the owner and the permissions of a file."""
     shown, mode = display(path), stat.S_IMODE(status.st_mode)
-    chmod = f"(mode {mode:04o}), and {{}}: chmod 600 {shlex.quote(shown)}"
     if runs_commands and status.st_uid not in (0, os.geteuid()):
         yield (
-            f"{shown}: this file belongs to another user (number {status.st_uid}), and its commands run with all rights"
-            f" of the daemon: chown {os.geteuid()} {shlex.quote(shown)}"
+            f"{shown}: the owner is another user (uid {status.st_uid}), who can run commands as the daemon: "
+            f"chown {os.geteuid()} {shlex.quote(shown)}"
         )
     if runs_commands and mode & 0o022:
-        yield f"{shown}: others may write this file {chmod.format('its commands run with all rights of the daemon')}"
+        why = "other users can write the file, and so run commands as the daemon"
     elif mode & 0o077:
-        yield f"{shown}: others may use this file {chmod.format('it holds a secret')}"
+        why = "the file holds a secret"
+    else:
+        return
+    yield f"{shown}: permissions {mode:04o} are too open, {why}: chmod 600 {shlex.quote(shown)}"
 
 
 def write_home_file(home: Path | None) -> Written:
-    """Write the file of a new installation, with a sequence of its own, readable by its owner only.
+    """Write the file of a new installation, with a random sequence, readable by its owner only.
 
-    It appears whole and on disk or not at all, and never in place of another. Raises `ConfigError` if something is
-    there by its name already, be it a link that leads nowhere, or there is no home, and `DoorsError` if it cannot be
-    written.
+    The file appears complete and synced to disk or not at all, and never replaces another one. Raises `ConfigError` if
+    the name exists, even as a dangling link, or the user has no home, and `DoorsError` if writing fails.
     """
     if home is None:
         raise ConfigError(f"{NO_HOME} in the variable HOME", f"~/{HOME_NAME}")
     path = home / HOME_NAME
-    taken = ConfigError("something is there already and was left alone, expected a name not yet in use", display(path))
+    taken = ConfigError("file exists, not overwritten", display(path))
     if _exists(path):
         raise taken
     sequence = fresh_sequence()
@@ -131,7 +133,7 @@ def write_home_file(home: Path | None) -> Written:
     try:
         try:
             _write_private(draft, content)
-            os.link(draft, path)  # unlike a rename, refuses to replace what is there
+            os.link(draft, path)  # unlike a rename, fails if the name exists
         finally:
             draft.unlink(missing_ok=True)
     except FileExistsError:
@@ -143,7 +145,7 @@ def write_home_file(home: Path | None) -> Written:
 
 
 def fresh_sequence() -> tuple[int, ...]:
-    """A sequence that nobody can guess: distinct ports of `FRESH_PORTS`, in no order."""
+    """A random sequence: distinct ports of `FRESH_PORTS`, neither rising nor falling."""
     while True:
         ports = tuple(secrets.SystemRandom().sample(FRESH_PORTS, FRESH_LENGTH))
         if not is_sorted(ports) and ports != DEFAULT_SEQUENCE:
@@ -151,16 +153,16 @@ def fresh_sequence() -> tuple[int, ...]:
 
 
 def _write_private(path: Path, content: bytes) -> None:
-    """Make a file that nobody else can read at any moment, and see it on disk."""
+    """Write a file that no other user can read at any moment, and sync it to disk."""
     with open(path, "xb", opener=lambda name, flags: os.open(name, flags | os.O_NOFOLLOW, 0o600)) as file:
-        os.fchmod(file.fileno(), 0o600)  # whatever the umask took away
+        os.fchmod(file.fileno(), 0o600)  # whatever the umask is
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
-    # The content is safe already; some file systems cannot sync a folder, which is no reason to report a failure.
+    # The content is on disk already; a file system that cannot sync a directory is no failure.
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:

@@ -1,16 +1,16 @@
 """knockd's own file: `[options]`, a section for each door, a directive a line (knockd(1), and what version 0.8 does).
 
-Whatever knockd accepts means the same here, and whatever it rejects is an error with its line. Where it is careless,
-and reads 0 out of a word, 65535 out of -1 or 12 out of 12abc, the answer is an error, too; so is what it would cut off
-without a word. tests/peers/test_knockd_files.py has the list.
+Whatever knockd accepts has the same meaning here, and whatever it rejects is an error with its line. Where knockd is
+careless, and reads 0 from a word, 65535 from -1 or 12 from 12abc, the value is an error here, and so is text that
+knockd cuts off silently. tests/peers/test_knockd_files.py has the list.
 
-What holds beyond the manual:
+Rules that are not in the manual:
 
-- Only `[options]` in small letters has the options; `[Options]` is a door. Blanks in a name belong to it.
-- `UseSyslog` may stand in any section.
-- A directive twice: the last one counts. But the flags of several `TCPFlags` add up.
-- Names may come twice, and sequences, too: each door is one of its own.
-- Where there is no start command for a kind of address, the stop command does not run either.
+- Only `[options]` in small letters holds the options; `[Options]` is a door. Blanks in a name belong to the name.
+- `UseSyslog` is allowed in any section.
+- If a directive is given twice, the last one counts, but the flags of several `TCPFlags` add up.
+- Names and sequences may occur twice: each door is separate.
+- Without a start command for an address family, the stop command does not run either.
 """
 
 import difflib
@@ -27,20 +27,20 @@ from port_knocking_doors.model import Access, Address, CommandOpening, Dialect, 
 
 STEPS_MAX = 32
 SEQ_TIMEOUT = 25.0
-"""Seconds from the first knock to the last where the file does not say."""
+"""Default of Seq_Timeout: seconds from the first knock to the last."""
 CMD_TIMEOUT = 10.0
-"""Seconds from the start command to the stop command where the file does not say."""
+"""Default of Cmd_Timeout: seconds from the start command to the stop command."""
 LINE_MAX = 4095
-"""Bytes of a line; what is behind them knockd takes for a line of its own."""
+"""Bytes of a line; knockd reads further bytes as another line."""
 NAME_MAX = 254
-"""Bytes of a door's name; what is behind them knockd drops."""
+"""Bytes of a door's name; knockd drops further bytes."""
 SECONDS_MAX = 2**31 - 1
 EVERY_INTERFACE = "any"
-"""The capture library's name for all of them (pcap(3))."""
+"""The capture library's name for all interfaces (pcap(3))."""
 
 _OPTIONS = "options"
 _BLANKS = " \t\n\v\f\r"
-"""What C's isspace takes for white space, and not all that Python does."""
+"""White space of C's isspace, which is less than Python's."""
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Control characters, bytes that are not UTF-8, and line ends, by their category in Unicode."""
 
@@ -50,7 +50,7 @@ _delay = Whole(0, SECONDS_MAX, "number of seconds")
 
 @dataclass(frozen=True)
 class Options:
-    """What `[options]` says; a text is empty where it says nothing."""
+    """The values of `[options]`; empty strings where they are not set."""
 
     use_syslog: bool = False
     log_file: str = ""
@@ -60,7 +60,7 @@ class Options:
 
 @dataclass(frozen=True)
 class KnockdFile:
-    """A whole file. `lines` has for each sequence the line that its door begins on."""
+    """A whole file. `lines` has the first line of each sequence's door."""
 
     options: Options
     sequences: tuple[Sequence, ...]
@@ -68,10 +68,10 @@ class KnockdFile:
 
 
 def parse(text: str, path: str) -> KnockdFile:
-    """Read a whole file's text, in which bytes that are not UTF-8 are surrogates: they may stand in comments only.
+    """Read the text of a whole file, in which bytes that are not UTF-8 are surrogates: comments only may have them.
 
-    `path` names the file in errors, and is the sequences' group. No file of one-time sequences is looked into: such a
-    sequence has its path as it stands, and no steps. Raises `ConfigError` at `PATH:LINE`; none shows a step.
+    `path` names the file in errors, and is the sequences' group. Files of one-time sequences are not read: such a
+    sequence has the path as written, and no steps. Raises `ConfigError` at `PATH:LINE`; no message shows a step.
     """
     reading = _KnockdReader()
     line = 0
@@ -84,7 +84,7 @@ def parse(text: str, path: str) -> KnockdFile:
         raise wrong.error.at(f"{path}:{wrong.line}") from None
     for door in reading.doors:
         if not door.steps and not door.one_time:
-            problem = "this door has no sequence, expected Sequence or One_Time_Sequences below its name"
+            problem = "the door has no sequence, expected Sequence or One_Time_Sequences"
             raise ConfigError(problem, f"{path}:{door.line}")
     return KnockdFile(
         reading.options,
@@ -94,14 +94,14 @@ def parse(text: str, path: str) -> KnockdFile:
 
 
 def interfaces(name: str) -> tuple[str, ...]:
-    """What a door is heard on where `name` is the interface: nothing named, or every one, is every one."""
+    """The interfaces of a door for the setting `name`; empty for every interface."""
     return () if name in ("", EVERY_INTERFACE) else (name,)
 
 
 def one_time_steps(line: str, flags: tuple[int, int]) -> tuple[Step, ...] | None:
     """The steps of one line of a file of one-time sequences; None for a comment, an empty line or a malformed one.
 
-    `flags` are those of its door, mask and value (`Sequence.flags`).
+    `flags` are the mask and value of its door (`Sequence.flags`).
     """
     mask, value = flags
     try:
@@ -112,7 +112,7 @@ def one_time_steps(line: str, flags: tuple[int, int]) -> tuple[Step, ...] | None
 
 
 class _LineError(Exception):
-    """A line that cannot be read as one, whatever it says."""
+    """A line that is too long or is not text."""
 
     def __init__(self, line: int, problem: str) -> None:
         super().__init__(problem)
@@ -122,12 +122,12 @@ class _LineError(Exception):
 
 @dataclass
 class _Door:
-    """What stands below a door's `[name]`, as far as it was read."""
+    """A door's section, as far as it was read."""
 
     name: str
     line: int
     steps: tuple[Step, ...] = field(default=(), repr=False)
-    """Without flags: these may come later."""
+    """Without flags, which may follow later in the section."""
     one_time: str = ""
     flags: int = 0
     mask: int = 0
@@ -137,15 +137,15 @@ class _Door:
     commands: dict[str, str] = field(default_factory=dict)
 
     def take(self, key: str, value: str) -> None:
-        """One directive, by its name in small letters."""
+        """Take one directive, named in small letters."""
         if key == "sequence":
             if self.one_time:
-                # knockd would run the door once by this, and then strike out a line that nobody knocked.
-                raise ConfigError("One_Time_Sequences stands above, expected either of the two in a door")
+                # knockd would open the door once by this sequence, and then remove an unused line of the file.
+                raise ConfigError("the door has One_Time_Sequences already, expected only one of the two")
             self.steps = _steps(value)
         elif key == "one_time_sequences":
             if not value:
-                raise ConfigError("no file is named, expected the path of one")
+                raise ConfigError("no file is named, expected the path of a file")
             self.one_time = value
             self.steps = ()
         elif key == "tcpflags":
@@ -161,7 +161,7 @@ class _Door:
     def _take_flag(self, position: int, word: str) -> None:
         flag = _FLAGS.get(word.lower().removeprefix("!")) if word.isascii() else None
         if flag is None:
-            expects = f"{', '.join(_FLAGS)}, each with a ! where it may not be set, commas and no blanks between them"
+            expects = f"{', '.join(_FLAGS)}, each with a ! if it must be clear, separated by commas without blanks"
             raise ConfigError(f"position {position}: {shown(word)} is not a flag, expected {expects}")
         self.mask |= flag
         self.flags = self.flags & ~flag if word.startswith("!") else self.flags | flag
@@ -197,7 +197,7 @@ _NAMES = {
         *("UseSyslog", "LogFile", "PidFile", "Interface"),
     )
 }
-"""Every directive as the manual spells it."""
+"""The directives in the manual's spelling."""
 _OF_OPTIONS = frozenset({"logfile", "pidfile", "interface"})
 _BARE = "usesyslog"
 _TIMEOUTS = {"seq_timeout": "timeout", "timeout": "timeout", "cmd_timeout": "delay"}
@@ -214,7 +214,7 @@ _PROTOCOLS = {str(protocol): protocol for protocol in Protocol}
 
 
 class _KnockdReader:
-    """One reading of a file, line by line."""
+    """Reads a file line by line."""
 
     def __init__(self) -> None:
         self.options = Options()
@@ -227,15 +227,15 @@ class _KnockdReader:
             self._begin(line, statement[1:-1])
             return
         if not self._in_section:
-            raise ConfigError("no section has begun, expected [options] or a door's name in brackets above")
+            raise ConfigError("no section precedes this line, expected [options] or a door's name in brackets above")
         word, equals, value = statement.partition("=")
         key = word.rstrip(_BLANKS).lower() if word.isascii() else word
         if key not in _NAMES:
             nearest = _NAMES[difflib.get_close_matches(key[:40], _NAMES, n=1, cutoff=0)[0]]
             raise ConfigError(f"{shown(word.strip())} is unknown, the nearest directive is {nearest}")
         if (key == _BARE) == bool(equals):
-            form = "it by itself" if key == _BARE else f"{_NAMES[key]} = VALUE"
-            raise ConfigError(f"{_NAMES[key]} stands {'with' if equals else 'without'} a value, expected {form}")
+            form = f"{_NAMES[key]} alone" if key == _BARE else f"{_NAMES[key]} = VALUE"
+            raise ConfigError(f"{_NAMES[key]} has {'a' if equals else 'no'} value, expected {form}")
         try:
             self._take_directive(key, value.strip(_BLANKS))
         except ConfigError as wrong:
@@ -257,7 +257,7 @@ class _KnockdReader:
             self.options = replace(self.options, use_syslog=True)
         elif (key in _OF_OPTIONS) == (self._door is not None):
             where = "below [options]" if key in _OF_OPTIONS else "below a door's name"
-            raise ConfigError(f"this is the wrong section for it, expected it {where}")
+            raise ConfigError(f"wrong section, expected {where}")
         elif self._door is not None:
             self._door.take(key, value)
         elif key == "interface":
@@ -269,35 +269,35 @@ class _KnockdReader:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """What is neither empty nor a comment, with its line."""
+    """The lines that are neither empty nor comments, with their numbers."""
     for line, raw in enumerate(text.split("\n"), start=1):
         if len(raw) > LINE_MAX // 4 and (length := len(raw.encode("utf-8", "surrogateescape"))) > LINE_MAX:
-            raise _LineError(line, f"this line has {length} bytes, expected at most {LINE_MAX}")
+            raise _LineError(line, f"the line has {length} bytes, expected at most {LINE_MAX}")
         statement = raw.strip(_BLANKS)
         if not statement or statement.startswith("#"):
             continue
         if not statement.isprintable() and any(
             unicodedata.category(char) in _UNPRINTABLE and char != "\t" for char in statement
         ):
-            raise _LineError(line, "this line has a control character or is not UTF-8, expected plain text")
+            raise _LineError(line, "the line has a control character or is not UTF-8, expected plain text")
         yield line, statement
 
 
 def _steps(text: str) -> tuple[Step, ...]:
-    """The items of a sequence, without flags."""
+    """The steps of a sequence, without flags."""
     items = text.split(",")
     if len(items) > STEPS_MAX:
-        raise ConfigError(f"it has {len(items)} steps, expected 1 to {STEPS_MAX}")
+        raise ConfigError(f"the list has {len(items)} steps, expected 1 to {STEPS_MAX}")
     return tuple(_step(position, item) for position, item in enumerate(items, start=1))
 
 
 def _step(position: int, item: str) -> Step:
     number, colon, name = item.partition(":")
     if ":" in name:
-        raise ConfigError(f"position {position}: something follows the protocol, expected a comma or the end")
+        raise ConfigError(f"position {position}: extra text follows the protocol, expected a comma or the end")
     protocol = _PROTOCOLS.get(name.strip(_BLANKS).lower() if colon else "tcp")
     if protocol is None:
-        raise ConfigError(f"position {position}: the protocol is unknown, expected tcp or udp behind the colon")
+        raise ConfigError(f"position {position}: the protocol is unknown, expected tcp or udp after the colon")
     try:
         return Step(protocol, _whole(number.strip(_BLANKS), readers.knock_port))
     except ConfigError as wrong:
@@ -305,16 +305,16 @@ def _step(position: int, item: str) -> Step:
 
 
 def _with_flags(steps: tuple[Step, ...], flags: int, mask: int) -> tuple[Step, ...]:
-    """What UDP steps say of flags means nothing: they stay as they are everywhere else."""
+    """The steps with flags where they are TCP; the flags of UDP steps are never compared."""
     return tuple(replace(step, flags=flags, mask=mask) if step.protocol is Protocol.TCP else step for step in steps)
 
 
 def _whole(text: str, read: Whole) -> int:
-    """A number in plain digits. What is not one may be a slip for a valid one (-7000), and is not shown."""
+    """A number in plain digits. Anything else may be a slip for a port (-7000), and is not quoted."""
     if re.fullmatch(r"[0-9]+", text):
         return read(int(text))
     harmless = text if not any(char.isdigit() for char in text) else ""
-    what = shown(harmless) if harmless or not text else "what is not all digits"
+    what = shown(harmless) if harmless or not text else "the value"
     raise ConfigError(f"{what} is not a {read.noun}, expected {read.expects}")
 
 
@@ -324,5 +324,5 @@ def _address(text: str) -> Address:
     except ValueError:
         address = None
     if address is None or "%" in text:
-        raise ConfigError(f"{shown(text)} is not an address, expected one of IPv4 or IPv6, not a host's name")
+        raise ConfigError(f"{shown(text)} is not an address, expected an IPv4 or IPv6 address, not a host name")
     return address

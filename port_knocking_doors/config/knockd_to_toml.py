@@ -1,6 +1,6 @@
-"""knockd's doors as `[[sequence]]` tables of the project's own file: as near as those come, and what differs said.
+"""knockd's doors as `[[sequence]]` tables of the project's own file, as similar as possible, with notes on differences.
 
-A command that lets the knocker through the firewall, with the one that undoes it, becomes ports that a door opens.
+A command that opens ports to the knocker in the firewall, and the one that undoes it, become ports that a door opens.
 """
 
 import itertools
@@ -17,23 +17,23 @@ from port_knocking_doors.model import ALL_FLAGS, Access, CommandOpening, Flags, 
 
 _HEAD = """\
 # Sequences for the project's own file, made from knockd's. They show the steps: keep them at mode 0600.
-# Native sequences differ from knockd's in what is wrong: after a wrong knock the knocker starts anew, and is ignored
-# for a while. Traps count as wrong knocks, too; knockd has none.
+# Native sequences treat wrong knocks differently: after a wrong knock the knocker starts again from the first step, and
+# is ignored for a while. A packet to a trap is a wrong knock, too; knockd has no traps.
 """
 _TRAPS = 512
-"""As where a `[[sequence]]` says nothing."""
+"""The default of a `[[sequence]]`."""
 _ADDRESS = "%IP%"
 _NO_LETTERS_AHEAD = re.compile(r"^[\W\d_]+")
 
 
 def as_toml(sequences: tuple[Sequence, ...]) -> str:
-    """TOML text with a table for each sequence of knockd's dialect, commented out where there can be none."""
+    """TOML text with a table for each sequence of knockd's dialect, commented out if our file cannot have it."""
     made: list[Sequence] = []
     names: set[str] = set()
     parts = [_HEAD]
     for interface in dict.fromkeys(name for sequence in sequences for name in sequence.scope.interfaces):
         parts[0] += (
-            f"# knockd hears them by {interface} alone: for the same, start the daemon with --interface {interface}.\n"
+            f"# knockd captures on {interface} only: for the same, start the daemon with --interface {interface}.\n"
         )
     for sequence in sequences:
         draft = _draft(sequence, names)
@@ -42,7 +42,7 @@ def as_toml(sequences: tuple[Sequence, ...]) -> str:
             _check(draft, made)
             made.append(draft.sequence)
         except ConfigError as wrong:
-            draft.notes.append(f"Commented out, since this file cannot have it: {wrong.problem}.")
+            draft.notes.append(f"Commented out, because this file cannot have it: {wrong.problem}.")
             draft.works = False
         table = render.table(draft.sequence) if draft.sequence.steps else ""
         lines = [f"# {note}" for note in draft.notes]
@@ -53,7 +53,7 @@ def as_toml(sequences: tuple[Sequence, ...]) -> str:
 
 @dataclass
 class _Draft:
-    """A native sequence in the making, and what is to be said about it."""
+    """A native sequence in the making, and the notes about it."""
 
     sequence: Sequence
     notes: list[str]
@@ -68,15 +68,17 @@ def _draft(sequence: Sequence, taken: set[str]) -> _Draft:
     if tcp and tcp[0].mask != ALL_FLAGS:
         notes.append(_about_flags(tcp[0], _step(tcp[0])))
     if sequence.scope.target is not None:
-        notes.append(f"knockd hears packets to {sequence.scope.target} alone; here, those to any address of this host.")
+        notes.append(
+            f"knockd captures packets to {sequence.scope.target} only; here, packets to any address of this host count."
+        )
     draft = Sequence(name=name, steps=steps, timeout=min(sequence.timeout, readers.seconds.high), traps=_TRAPS)
     if draft.timeout != sequence.timeout:
         notes.append(f"knockd waits {sequence.timeout:g} s.")
     try:
-        native.check_room_for_traps(draft)
+        native.check_traps_fit(draft)
     except ConfigError:
         draft = replace(draft, traps=0)
-        notes.append("The ports are neighbours: no trap has room between them, and a scan may open this door.")
+        notes.append("The ports are neighbours: no trap fits between them, and a port scan may open this door.")
     if sequence.access.command is not None:
         access = _access(name, sequence.access.command, notes)
         draft = replace(draft, access=access)
@@ -84,7 +86,7 @@ def _draft(sequence: Sequence, taken: set[str]) -> _Draft:
 
 
 def _check(draft: _Draft, earlier: list[Sequence]) -> None:
-    """Check all that the reader of our own file does."""
+    """Check the draft as the reader of our own file does."""
     sequence = draft.sequence
     if not sequence.steps:
         raise ConfigError("it has one-time sequences; import knockd's file for them")
@@ -97,7 +99,7 @@ def _check(draft: _Draft, earlier: list[Sequence]) -> None:
 
 
 def _name(name: str, taken: set[str]) -> str:
-    """A name that may stand in our own file: the same one where that is possible."""
+    """A name that is valid in our own file: the same one if possible."""
     longest = readers.SEQUENCE_NAME_MAX
     try:
         word = readers.sequence_name(name)
@@ -113,7 +115,7 @@ def _name(name: str, taken: set[str]) -> str:
 
 
 def _step(step: Step) -> Step:
-    """The nearest step whose flags are all said."""
+    """The most similar step of which every flag counts."""
     if step.protocol is Protocol.UDP or step.mask == ALL_FLAGS:
         return step
     flags = step.flags & step.mask
@@ -134,14 +136,14 @@ def _about_flags(step: Step, native_step: Step) -> str:
 
 @dataclass(frozen=True)
 class _Passage:
-    """What a command lets through, or no longer does."""
+    """The ports that a command opens or closes in the firewall."""
 
     opens: bool
     ports: tuple[Port, ...]
     rest: tuple[str, ...]
-    """All that the command has in common with the one that undoes it."""
+    """The words that the command shares with the one that undoes it."""
     seconds: float | None = None
-    """After which firewalld itself undoes it."""
+    """The time after which firewalld itself closes the ports."""
 
 
 def _access(name: str, command: CommandOpening, notes: list[str]) -> Access:
@@ -150,21 +152,19 @@ def _access(name: str, command: CommandOpening, notes: list[str]) -> Access:
     if passage is not None:
         ports, seconds = passage
         if not command.start6:
-            notes.append("The command is for IPv4 addresses alone; here the door opens for those of IPv6, too.")
+            notes.append("The command is for IPv4 addresses only; here the door opens for IPv6 addresses, too.")
         notes.append(f"Instead of: {command.start}")
         return Access.of(name, ports, seconds)
     apart = _apart(command)
     if apart is None:
-        notes.append("The commands for IPv6 are not here: write a script that tells the addresses apart.")
+        notes.append("The commands for IPv6 are missing: write a script that distinguishes the addresses.")
         apart = CommandOpening(command.start, command.stop, command.delay)
     elif command.start6 is not None or command.stop6 is not None:
-        notes.append("One command for both kinds of addresses: IPv6 has a colon in it.")
+        notes.append("One command for both address families: an IPv6 address has a colon.")
     half = None if command.stop else _half(command.start)
     if half is not None and half.opens:
         open_key = ", ".join(str(port.number) if port.protocol is Protocol.TCP else f'"{port}"' for port in half.ports)
-        notes.append(
-            "This lets the knocker in for ever. For a door that closes by itself, write instead of the command:"
-        )
+        notes.append("This opens the port permanently. For a door that closes by itself, write instead of the command:")
         notes.append(f"open = [{open_key}]")
     delay = min(apart.delay, Seconds(low=0).high)
     if apart.stop and delay != apart.delay:
@@ -174,7 +174,7 @@ def _access(name: str, command: CommandOpening, notes: list[str]) -> Access:
 
 
 def _passage(command: CommandOpening) -> tuple[tuple[Port, ...], float] | None:
-    """What the commands open and for how long, if that is all they do, and the same for both kinds of addresses."""
+    """The ports and seconds, if the commands do nothing but open ports, and the same for both address families."""
     ways = [(command.start, command.stop)]
     if command.start6:
         ways.append((command.start6, command.stop if command.stop6 is None else command.stop6))
@@ -198,7 +198,7 @@ def _opened(start: str, stop: str, delay: float) -> tuple[tuple[Port, ...], floa
 
 
 def _half(line: str) -> _Passage | None:
-    """What one command does to the firewall, None where that is not all or not sure."""
+    """The effect of one command on the firewall; None if it has another effect or is not understood."""
     try:
         words = shlex.split(line)
     except ValueError:
@@ -216,7 +216,7 @@ _NEW = {"--state": ("NEW",), "--ctstate": ("NEW",)}
 
 
 def _iptables(name: str, words: list[str]) -> _Passage | None:
-    """`-A INPUT -s %IP% -p tcp --dport N -j ACCEPT`, with what else is usual; anything else may be a condition."""
+    """`-A INPUT -s %IP% -p tcp --dport N -j ACCEPT`, with the usual additions; any other word may be a condition."""
     action = source = protocol = target = ""
     numbers: list[str] = []
     rest = [name]
@@ -287,13 +287,13 @@ def _ports(texts: list[str]) -> tuple[Port, ...] | None:
 
 
 def _apart(command: CommandOpening) -> CommandOpening | None:
-    """Commands that do for either kind of address what the four did; None where a shell could not tell them apart."""
+    """Two commands with the effect of the four; None if a shell cannot distinguish the addresses in them."""
     if command.start6 is None and command.stop6 is None:
         return CommandOpening(command.start, command.stop, command.delay)
     start6 = command.start if command.start6 is None else command.start6
     stop6 = command.stop if command.stop6 is None else command.stop6
     if any("#" in line or line.endswith(";") for line in (command.start, command.stop, start6, stop6)):
-        return None  # behind them, what has to follow would be a comment, or a mistake
+        return None  # text after them would be a comment, or a syntax error
     return CommandOpening(_case(start6, command.start), _case(stop6, command.stop), command.delay)
 
 

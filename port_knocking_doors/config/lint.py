@@ -1,4 +1,4 @@
-"""Warnings about sequences that are allowed and still unwise: public, short, in order, or on ports in use."""
+"""Warnings about valid but unwise sequences: public, short, in order, or on ports in use."""
 
 from collections.abc import Collection, Iterator
 
@@ -6,7 +6,7 @@ from port_knocking_doors.config.schema import EXAMPLE_STEPS
 from port_knocking_doors.model import DEFAULT_SEQUENCE, Port, Protocol, Sequence, Settings
 
 SHORT = 3
-"""Steps under which a sniffed sequence is found by chance too soon."""
+"""A sniffed sequence of fewer steps is soon found by chance."""
 PUBLIC = frozenset(
     {
         DEFAULT_SEQUENCE,
@@ -23,35 +23,38 @@ PUBLIC = frozenset(
         (110, 110, 110, 110, 110),
     }
 )
-"""Ports of sequences that everybody can look up, whatever their protocols and flags."""
+"""Ports of published sequences, whatever their protocols and flags."""
 
 
 def foreign_warnings(sequences: tuple[Sequence, ...], served: Collection[Port]) -> tuple[str, ...]:
-    """What is unwise about sequences of other daemons' files, by their names and files."""
+    """Warnings about the sequences of other daemons' files. `served`: ports with a listening program."""
     return tuple(sniffed_warnings(Settings(guarded_ports=(), opening_sequence=(), sequences=sequences), "", served))
 
 
 def opening_warnings(settings: Settings, source: str) -> Iterator[str]:
-    """What is allowed and still unwise. `source`: where the sequence comes from, empty for the built-in one."""
+    """Warnings about the opening sequence. `source`: its file, option or variable; empty for the built-in one."""
     at = f"{source}: " if source else ""
-    if settings.opening_sequence == DEFAULT_SEQUENCE:
-        why = "the sequence is the documentation's example" if source else "no configuration file, built-in sequence"
+    if settings.opening_sequence == DEFAULT_SEQUENCE and source:
         yield (
-            f"{at}PUBLIC SEQUENCE: {why}, everybody can look it up and open the doors; "
-            "choose your own, or let --set-configuration-file-in-home choose one"
+            f"{at}PUBLIC SEQUENCE: the sequence is the example of the documentation, so anyone can open a door; "
+            "choose another one, or let --set-configuration-file-in-home choose one"
+        )
+    elif settings.opening_sequence == DEFAULT_SEQUENCE:
+        yield (
+            "PUBLIC SEQUENCE: there is no configuration file, so the built-in sequence is used, which is public, and "
+            "anyone can open a door; write a file: port-knocking-doors --set-configuration-file-in-home"
         )
     elif is_sorted(settings.opening_sequence):
-        yield f"{at}the ports of the sequence are in rising or falling order, which is easily guessed; mix them"
+        yield f"{at}the ports of the sequence are in rising or falling order, which is easy to guess; mix them"
     guarded = {port.number for port in settings.guarded_ports if port.protocol is Protocol.UDP}
-    both = len(guarded.intersection(settings.opening_sequence))
-    if both:
-        yield f"{at}{both} guarded UDP port(s) are also in the sequence, so no service can have them; choose others"
+    if both := len(guarded.intersection(settings.opening_sequence)):
+        yield f"{at}{both} guarded UDP port(s) are in the sequence, so no service can listen on them; choose others"
 
 
 def sniffed_warnings(settings: Settings, file: str, served: Collection[Port]) -> Iterator[str]:
-    """What is unwise about the sniffed sequences, by their names."""
+    """Warnings about the sniffed sequences, by their names. `served`: ports with a listening program."""
     opened = {*settings.guarded_ports, *(port for sequence in settings.sequences for port in sequence.access.ports)}
-    # The daemon itself serves the knock ports of the opening sequence; it may be running now.
+    # A running daemon listens on the knock ports of the opening sequence.
     own = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
     busy = {*served} - opened - own
     for sequence in settings.sequences:
@@ -60,16 +63,16 @@ def sniffed_warnings(settings: Settings, file: str, served: Collection[Port]) ->
         at = f"{sequence.group or file}: sequence {sequence.name}:"
         ports = tuple(step.port for step in sequence.steps)
         if ports in PUBLIC:
-            yield f"{at} PUBLIC SEQUENCE: its ports are a documentation's example, which everybody can look up"
+            yield f"{at} PUBLIC SEQUENCE: its ports are a published example; choose others"
         elif len(ports) < SHORT:
-            steps = f"{len(ports)} steps, which are" if len(ports) > 1 else "1 step, which is"
-            yield f"{at} it has {steps} soon found by chance; give it {SHORT} or more"
+            steps = f"{len(ports)} steps are" if len(ports) > 1 else "1 step is"
+            yield f"{at} {steps} soon found by chance; use {SHORT} or more"
         elif is_sorted(ports) and not _differs_in_flags_alone(sequence):
-            yield f"{at} its ports are in rising or falling order, which is easily guessed; mix them"
+            yield f"{at} its ports are in rising or falling order, which is easy to guess; mix them"
         stepped_on = {Port(step.port, step.protocol) for step in sequence.steps}
         for those, why in (
-            (opened, "are guarded, so those who use what is behind them knock, too"),
-            (busy, "are served by a program of this machine, so those who use it knock, too"),
+            (opened, "are guarded, so every client of the services behind them knocks"),
+            (busy, "have a program listening, so every client of it knocks"),
         ):
             if both := len(stepped_on & those):
                 yield f"{at} {both} port(s) of its steps {why}; choose others"

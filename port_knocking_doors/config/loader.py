@@ -1,8 +1,7 @@
-"""Which configuration is in force: looks the file up, reads it and what it imports, lets options and environment have
-their say.
+"""The active configuration: the file that is found, the files that it imports, and what overrides them.
 
-Also reads knockd's and tportknockd's files where these are the whole configuration. Nothing is logged here; what
-deserves a warning is handed back.
+Also reads knockd's and tportknockd's files where these are the whole configuration. Loading changes nothing and logs
+nothing: settings and warnings are returned.
 """
 
 import contextlib
@@ -19,51 +18,51 @@ from port_knocking_doors.system.listening_ports import listening_ports
 SYSTEM_FILE = Path("/etc/port_knocker.toml")
 
 KNOCKD_INTERFACE = "eth0"
-"""Where knockd listens when neither its options nor its file say (knockd(1))."""
+"""knockd's interface where neither its options nor its file name one (knockd(1))."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """The configuration in force."""
+    """A configuration, with all that a daemon needs to start or to reload."""
 
     settings: Settings
     path: Path | None
-    """The file that it comes from; None for the built-in defaults."""
+    """The configuration file; None for the built-in defaults."""
     warnings: tuple[str, ...]
     """One line each, none of which shows a sequence."""
     places: Mapping[str, str] = field(default_factory=dict)
-    """Where the fields of the settings come from: `FILE:LINE`, an option, a variable."""
+    """The origin of each field of the settings: `FILE:LINE`, an option, a variable."""
 
     def placed(self, error: ConfigError) -> ConfigError:
-        """What turned out to be wrong later, with the place that it comes from."""
+        """An error that showed later, with the place of its field."""
         whole = files.display(self.path) if self.path is not None else "built-in defaults"
         return error.at(self.places.get(error.field, whole))
 
 
 @dataclass(frozen=True)
 class LoadedKnockd(Loaded):
-    """The configuration where knockd's file is all of it."""
+    """A configuration that is one file of knockd's."""
 
     options: knockd.Options = field(default_factory=knockd.Options)
-    """With the interface that is in force."""
+    """`[options]`, with the interface that is used."""
 
 
 @dataclass(frozen=True)
 class Foreign:
-    """What another daemon's file says."""
+    """The content of another daemon's file."""
 
     sequences: tuple[Sequence, ...]
     places: tuple[str, ...]
-    """For each sequence `FILE:LINE`, or `FILE`."""
+    """`FILE:LINE` or `FILE` of each sequence."""
     errors: tuple[ConfigError, ...]
-    """Everything that is wrong with the file, as far as its reader goes on after the first problem."""
+    """All errors of the file, where its reader continues after the first one."""
     warnings: tuple[str, ...]
     options: knockd.Options = field(default_factory=knockd.Options)
 
 
 @dataclass(frozen=True)
 class _Override:
-    """An option, and with some a variable, that each beat a field of the file."""
+    """An option that overrides a field of the file, and for some fields a variable, which the option overrides."""
 
     option: str
     variable: str | None
@@ -89,11 +88,11 @@ def load(
     system: Path = SYSTEM_FILE,
     served: Callable[[], Collection[Port]] = listening_ports,
 ) -> Loaded:
-    """Put the configuration together. `conf`, `magic_seq`, `ports`, `zone` and `interfaces` are the options, None or
-    empty where not given; `served` tells which ports programs of this machine listen on.
+    """Combine the configuration. `conf`, `magic_seq`, `ports`, `zone` and `interfaces` are the options, None or
+    empty where not given; `served` returns the ports that programs of this machine listen on.
 
-    The first of `conf`, `home`'s file and `system` that is there at all is used or refused. An option beats its
-    variable, which beats the file; a variable that is set but empty is an error, as an empty option is.
+    The first of `conf`, `home`'s file and `system` that exists is used or refused. An option overrides its variable,
+    which overrides the file; a variable that is set but empty is an error, as an empty option is.
 
     Raises `ConfigError` at `FILE:LINE`, `FILE`, the option, or the variable.
     """
@@ -123,7 +122,7 @@ def load(
     if settings.sequences:
         warnings += lint.sniffed_warnings(settings, file, served())
     elif settings.interfaces:
-        warnings.append(f"{_INTERFACE}: no [[sequence]] is there to be heard on an interface, so this changes nothing")
+        warnings.append(f"{_INTERFACE}: has no effect without a [[sequence]]")
     return Loaded(settings, path, tuple(warnings), {**places, **sources})
 
 
@@ -135,11 +134,11 @@ def load_knockd(
     *,
     served: Callable[[], Collection[Port]] = listening_ports,
 ) -> LoadedKnockd:
-    """The configuration of which knockd's file is all: its doors, no opening sequence and nothing to guard.
+    """A configuration that is knockd's file alone: its doors, no opening sequence and no guarded ports.
 
-    `interface` and `ipv4_only` are knockd's options -i and -4; an interface that is named there beats the file's.
-    Relative paths in it are relative to `folder`, by default the current directory, as knockd takes them. Raises
-    `ConfigError` at `FILE:LINE`, `FILE`, or `--interface`.
+    `interface` and `ipv4_only` are knockd's options -i and -4; -i overrides the file. Relative paths in the file are
+    relative to `folder`, by default the current directory, as for knockd. Raises `ConfigError` at `FILE:LINE`, `FILE`,
+    or `--interface`.
     """
     if interface is not None:
         with _placed(_INTERFACE):
@@ -156,9 +155,9 @@ def load_knockd(
 
 
 def read_tportknockd(path: Path) -> Foreign:
-    """tportknockd's file, with everything that is wrong with it. Raises `ConfigError` if it cannot be read at all."""
+    """tportknockd's file, with all its errors. Raises `ConfigError` if the file cannot be read."""
     shown = files.display(path)
-    data, status = files.read(path, "a file of tportknockd's")
+    data, status = files.read(path, "a configuration file of tportknockd")
     sequences, errors = tportknockd.read(data.decode("utf-8-sig", "surrogateescape"), shown)
     warnings = tuple(files.mode_warnings(path, status, runs_commands=True))
     return Foreign(sequences, (shown,) * len(sequences), errors, warnings)
@@ -171,18 +170,18 @@ def _from_file(path: Path, home: Path | None) -> tuple[Settings, dict[str, str],
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
-        raise ConfigError("this is not UTF-8, expected TOML text", f"{shown}:{line}") from None
+        raise ConfigError("the file is not UTF-8, expected TOML text", f"{shown}:{line}") from None
     warnings = [*files.mode_warnings(path, status)]
     settings, more = _with_imports(native.parse(text, shown), path, home)
     return settings, native.places(text, shown), warnings + more
 
 
 def _with_imports(settings: Settings, path: Path, home: Path | None) -> tuple[Settings, list[str]]:
-    """The settings with the sequences of the files that they import, and what is unwise about those files.
+    """The settings with the sequences of the imported files, and warnings about those files.
 
-    A name stands for the sequences of one file: in the log nobody could tell two files' sequences of one name apart.
+    A name belongs to one file: the log could not distinguish sequences of two files by one name.
     """
-    taken = {readers.RESERVED_NAME: "is the opening sequence's name"}
+    taken = {readers.RESERVED_NAME: "is the name of the opening sequence"}
     taken |= {one.name: f"is the name of a sequence of {files.display(path)}" for one in settings.sequences}
     sequences = list(settings.sequences)
     warnings: list[str] = []
@@ -190,7 +189,7 @@ def _with_imports(settings: Settings, path: Path, home: Path | None) -> tuple[Se
         foreign = _imported(one, path.parent / files.expand_home(Path(one.path), home))
         for sequence, place in zip(foreign.sequences, foreign.places, strict=True):
             if sequence.name in taken:
-                raise ConfigError(f"{sequence.name} {taken[sequence.name]}, expected another one", place)
+                raise ConfigError(f"{sequence.name} {taken[sequence.name]}, expected another name", place)
             sequences.append(sequence)
         taken |= {sequence.name: f"is the name of a sequence of {sequence.group}" for sequence in foreign.sequences}
         warnings += foreign.warnings
@@ -204,15 +203,15 @@ def _imported(one: Import, path: Path) -> Foreign:
     sequences = tuple(replace(sequence, traps=one.traps) for sequence in foreign.sequences)
     for sequence, place in zip(sequences, foreign.places, strict=True):
         with _placed(place):
-            native.check_room_for_traps(sequence)
+            native.check_traps_fit(sequence)
     return replace(foreign, sequences=sequences)
 
 
 def _read_knockd(path: Path, folder: Path = Path()) -> Foreign:
-    """knockd's file, and the files of one-time sequences that it names, where their paths are relative in `folder`."""
+    """knockd's file, and its files of one-time sequences, whose relative paths are relative to `folder`."""
     shown = files.display(path)
-    data, status = files.read(path, "a file of knockd's")
-    # Old files have comments in old encodings; anywhere else, what is not UTF-8 is refused.
+    data, status = files.read(path, "a configuration file of knockd")
+    # Old files have comments in old encodings. Bytes that are not UTF-8 are refused anywhere else.
     found = knockd.parse(data.decode("utf-8", "surrogateescape"), shown)
     warnings = [*files.mode_warnings(path, status, runs_commands=True)]
     sequences = []
@@ -220,14 +219,14 @@ def _read_knockd(path: Path, folder: Path = Path()) -> Foreign:
     for sequence, place in zip(found.sequences, places, strict=True):
         if sequence.one_time:
             with _placed_again(place):
-                warnings += _one_time_doubts(sequence, folder / sequence.one_time)
-        # knockd finds them from where it was started; a daemon in the background is elsewhere.
+                warnings += _one_time_warnings(sequence, folder / sequence.one_time)
+        # knockd resolves them in the directory it was started in; a daemon in the background has another one.
         one_time = str((folder / sequence.one_time).absolute()) if sequence.one_time else ""
         sequences.append(replace(sequence, one_time=one_time))
     return Foreign(tuple(sequences), places, (), tuple(warnings), found.options)
 
 
-def _one_time_doubts(sequence: Sequence, path: Path) -> Iterator[str]:
+def _one_time_warnings(sequence: Sequence, path: Path) -> Iterator[str]:
     data, status = files.read(path, "one-time sequences")
     yield from files.mode_warnings(path, status)
     lines = data.decode("utf-8", "surrogateescape").split("\n")
@@ -246,7 +245,7 @@ def _placed(where: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _placed_again(where: str) -> Iterator[None]:
-    """What is wrong with a file, where another one names it."""
+    """An error of a file, at the place that names the file."""
     try:
         yield
     except ConfigError as wrong:

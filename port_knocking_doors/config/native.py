@@ -1,4 +1,4 @@
-"""The project's own configuration file: TOML text in, `Settings` out. `keys` says what it may hold."""
+"""The project's own configuration file: TOML text in, `Settings` out. `schema` declares its keys."""
 
 import difflib
 import re
@@ -14,9 +14,9 @@ from port_knocking_doors.model import Dialect, Import, Protocol, Sequence, Setti
 
 
 def parse(text: str, path: str) -> Settings:
-    """Read a whole file's text. `path` only names the file in messages.
+    """Read the text of a whole file. `path` names the file in messages.
 
-    Raises `ConfigError` at `PATH:LINE`, or at `PATH` for what is not there at all.
+    Raises `ConfigError` at `PATH:LINE`, or at `PATH` for a missing key.
     """
     table = toml.read(text, path)
 
@@ -27,7 +27,7 @@ def parse(text: str, path: str) -> Settings:
         return f"{path}:{lines[within]}" if within else path
 
     fields = _fields(KEYS, table, place)
-    fields["sequences"] = _sequences(fields.get("sequences", ()), _main(fields["opening_sequence"]), place)
+    fields["sequences"] = _sequences(fields.get("sequences", ()), _opening(fields["opening_sequence"]), place)
     fields["imports"] = tuple(
         Import(**_fields(IMPORT_KEYS, entry, partial(place, "import", position)))
         for position, entry in enumerate(fields.get("imports", ()))
@@ -41,32 +41,32 @@ def parse(text: str, path: str) -> Settings:
 
 
 def places(text: str, path: str) -> dict[str, str]:
-    """`PATH:LINE` of each field of `Settings` that a file which `parse` accepted says something of."""
+    """`PATH:LINE` of each field of `Settings` that the text sets. `parse` has accepted the text."""
     lines = toml.lines(text)
     return {key.field: f"{path}:{lines[key.name,]}" for key in KEYS if (key.name,) in lines}
 
 
 def check(settings: Settings) -> None:
-    """Check what no single key can know. Raises `ConfigError` without a place, with the field that is to blame."""
+    """Check what depends on several keys. Raises `ConfigError` without a place, with the field at fault."""
     ports = max(len(opens) for opens in (settings.guarded_ports, *(one.access.ports for one in settings.sequences)))
     rules = settings.max_open_doors * ports
     if rules > RULES_MAX:
         problem = f"{settings.max_open_doors} open doors of {ports} ports need {rules} firewall rules"
         raise ConfigError(f"{problem}, expected at most {RULES_MAX}", field="guarded_ports")
-    main = _main(settings.opening_sequence)
+    opening = _opening(settings.opening_sequence)
     for sequence in settings.sequences:
-        # Those of other daemons' files are as they are.
-        if main.steps and sequence.dialect is Dialect.NATIVE and (problem := _beginning(main, sequence)):
+        # Imported sequences may begin one another, as they may in their own daemon.
+        if opening.steps and sequence.dialect is Dialect.NATIVE and (problem := _prefix_problem(opening, sequence)):
             raise ConfigError(problem, field="opening_sequence")
 
 
 _Place = Callable[..., str]
-"""Tells where in the file something is, from the names of tables and keys that lead there: `("sequence", 0, "name")`.
-What stands nowhere is where the table is that ought to hold it."""
+"""The place in the file for a path of tables and keys such as `("sequence", 0, "name")`. The place of a missing key is
+that of its table."""
 
 
 def _fields(keys: tuple[Key, ...], table: dict[str, Any], place: _Place) -> dict[str, Any]:
-    """The values of a table by their fields, each read as its key says."""
+    """The values of a table by their fields, each read by its key's reader."""
     key_of = {key.name: key for key in keys}
     for name in table:
         if name not in key_of:
@@ -76,7 +76,7 @@ def _fields(keys: tuple[Key, ...], table: dict[str, Any], place: _Place) -> dict
         if key.required and key.name not in table:
             raise ConfigError(f"the key {key.name} is missing, expected {key.read.expects}", place())
         if key.needs and key.name in table and key.needs not in table:
-            problem = f"the key {key.name} means nothing without {key.needs}, expected that one, too"
+            problem = f"the key {key.name} has no effect without {key.needs}, expected {key.needs} as well"
             raise ConfigError(problem, place(key.name))
     fields = {}
     try:
@@ -87,59 +87,59 @@ def _fields(keys: tuple[Key, ...], table: dict[str, Any], place: _Place) -> dict
     return fields
 
 
-def _main(ports: tuple[int, ...]) -> Sequence:
+def _opening(ports: tuple[int, ...]) -> Sequence:
     return Sequence(readers.RESERVED_NAME, tuple(Step(Protocol.UDP, port) for port in ports))
 
 
-def _sequences(tables: tuple[dict[str, Any], ...], main: Sequence, place: _Place) -> tuple[Sequence, ...]:
+def _sequences(tables: tuple[dict[str, Any], ...], opening: Sequence, place: _Place) -> tuple[Sequence, ...]:
     sequences: list[Sequence] = []
     for position, table in enumerate(tables):
         here = partial(place, "sequence", position)
         sequence = Entry(**_fields(SEQUENCE_KEYS, table, here)).sequence()
-        check_sequence(sequence, [main, *sequences], here)
+        check_sequence(sequence, [opening, *sequences], here)
         sequences.append(sequence)
     return tuple(sequences)
 
 
-def check_room_for_traps(sequence: Sequence) -> None:
-    """Check that traps are of use to the sequence. Raises `ConfigError` without a place."""
-    if sequence.traps and _has_no_gap(sequence.steps):
+def check_traps_fit(sequence: Sequence) -> None:
+    """Check that traps protect the sequence. Raises `ConfigError` without a place."""
+    if sequence.traps and _are_neighbours(sequence.steps):
         raise ConfigError(
-            f"between the neighbouring steps of sequence {sequence.name} no trap has room, so a scan could open its "
-            "door, expected a gap between them, or traps = 0"
+            f"the steps of sequence {sequence.name} are neighbouring ports, so no trap fits between them and a port "
+            "scan could open the door, expected a gap between the ports, or traps = 0"
         )
 
 
 def check_sequence(sequence: Sequence, earlier: list[Sequence], place: _Place) -> None:
-    """Check what no key of a sequence can know by itself. The messages have names for sequences, never steps."""
+    """Check what depends on several keys of a sequence. Messages name sequences, never steps."""
     name = sequence.name
     if not sequence.access.openings:
         raise ConfigError(f"sequence {name} neither opens nor runs anything, expected open or start_command", place())
     try:
-        check_room_for_traps(sequence)
+        check_traps_fit(sequence)
     except ConfigError as wrong:
         raise wrong.at(place("steps")) from None
     for other in earlier:
         if other.name == name:
-            raise ConfigError(f"an earlier sequence is called {name}, too, expected each name once", place("name"))
-        if problem := _beginning(other, sequence):
+            raise ConfigError(f"an earlier sequence has the name {name}, expected each name once", place("name"))
+        if problem := _prefix_problem(other, sequence):
             raise ConfigError(problem, place("steps"))
 
 
-def _beginning(one: Sequence, other: Sequence) -> str:
-    """What is wrong where one of them begins the other; empty for nothing. Who knocks the long one opens the short one,
-    whichever of the ears hears which: what a socket hears, the sniffer hears, too."""
+def _prefix_problem(one: Sequence, other: Sequence) -> str:
+    """The problem if one of them is the start of the other, else empty: a client that knocks the long one opens the
+    short one as well, since the sniffer captures what sockets receive, too."""
     short, long = sorted((one, other), key=lambda sequence: len(sequence.steps))
     if long.steps[: len(short.steps)] != short.steps:
         return ""
-    both = f"sequence {long.name} begins with the whole of sequence {short.name}"
+    both = f"sequence {long.name} begins with all steps of sequence {short.name}"
     if len(long.steps) == len(short.steps):
         both = f"the sequences {one.name} and {other.name} are the same"
-    return f"{both}, expected none that begins another"
+    return f"{both}, expected none to be the start of another"
 
 
-def _has_no_gap(steps: tuple[Step, ...]) -> bool:
-    """Whether the steps are neighbours, one after the other up or down: a scan hits them all, and nothing between."""
+def _are_neighbours(steps: tuple[Step, ...]) -> bool:
+    """Whether the steps are neighbouring ports, rising or falling: a port scan hits them all, and none between."""
     return len({step.protocol for step in steps}) == 1 and (
         {after.port - before.port for before, after in pairwise(steps)} in ({1}, {-1})
     )
@@ -147,7 +147,7 @@ def _has_no_gap(steps: tuple[Step, ...]) -> bool:
 
 _LONG = 60
 _HARMLESS_KEY = re.compile(rf"[A-Za-z][A-Za-z_-]{{0,{_LONG}}}")
-"""A key that may be quoted: short, plain, and without a digit of a port."""
+"""A key that may be quoted: short, plain, and without digits, which may be those of a port."""
 
 
 def _shown(key: str) -> str:

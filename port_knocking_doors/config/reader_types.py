@@ -1,10 +1,10 @@
 """Kinds of readers: whole numbers, seconds, lists, tables, and functions that check a value.
 
-A reader is called with what TOML made of the text and answers with the checked value; some also have `from_text` for
-options and variables. `expects` says in words what a reader takes, for its own messages and for the help, so that the
-two always agree. Everything else is a `ConfigError` without a place, which the caller adds.
+A reader takes the value that TOML read and returns the checked value; some also have `from_text` for options and
+variables. `expects` describes in words what a reader accepts, for its own messages and for the help, so that the two
+always agree. Any other value raises `ConfigError` without a place, which the caller adds.
 
-What was wrong is quoted only where it cannot hide a port: sequences are secrets, and a wrong separator makes one long
+A wrong value is quoted only where it cannot hide a port: sequences are secrets, and a wrong separator makes one long
 word of a whole sequence.
 """
 
@@ -19,18 +19,19 @@ T = TypeVar("T")
 
 _QUOTABLE_NUMBER = 10**5
 _QUOTABLE_TEXT = re.compile(r"[^\W\d][^\d]{0,39}")
+_QUOTABLE_TIME = re.compile(r"[0-9]{1,5}(\.[0-9]{1,3})? ?[a-z]{0,7}")
 _KINDS: tuple[tuple[type, str], ...] = (
     (bool, "true or false"),
     (int, "a number"),
     (float, "a number with a fraction"),
-    (str, "a text"),
+    (str, "a string"),
     (list, "a list"),
     (dict, "a table"),
 )
 
 
 class Reader(Protocol):
-    """What the declaration of a key needs to know of a reader."""
+    """What the declaration of a key needs from a reader."""
 
     @property
     def expects(self) -> str: ...
@@ -39,7 +40,7 @@ class Reader(Protocol):
 
 
 def shown(value: object) -> str:
-    """What a message may say of a wrong value: itself where that is harmless, else its kind."""
+    """A wrong value for a message: the value itself where that is harmless, else its kind."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, int):
@@ -50,19 +51,19 @@ def shown(value: object) -> str:
 
 
 def kind_of(value: object) -> str:
-    """What a message may say of a wrong value where even a harmless one is part of a secret."""
+    """The kind of a wrong value, for a message about a secret."""
     if value == "":
-        return "an empty text"
+        return "an empty string"
     return next((words for kind, words in _KINDS if isinstance(value, kind)), "a date or time")
 
 
 class MismatchError(Exception):
-    """The value is not what its reader expects; `FunctionReader` adds what that is."""
+    """The value is not what its reader expects; `FunctionReader` adds `expects` to the message."""
 
 
 @dataclass(frozen=True)
 class FunctionReader(Generic[T]):
-    """A reader that has no parameters: `read` raises `MismatchError`, or `ConfigError` where something else helps."""
+    """A reader without parameters: `read` raises `MismatchError`, or `ConfigError` for a message of its own."""
 
     expects: str
     read: Callable[[object], T]
@@ -112,11 +113,13 @@ class Seconds:
 
     @property
     def expects(self) -> str:
-        return f"seconds, from {self.low:g} to {self.high:g}"
+        return f"a number of seconds from {self.low:g} to {self.high:g}"
 
     def __call__(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            raise ConfigError(f"{shown(value)} is not a number of seconds, expected {self.expects}")
+            is_time = isinstance(value, str) and _QUOTABLE_TIME.fullmatch(value)
+            what = f'"{value}"' if is_time else shown(value)
+            raise ConfigError(f"{what} is not a number, expected {self.expects}, without quotes or unit")
         if not self.low <= value <= self.high:  # false for nan, too
             what = str(value) if isinstance(value, float) else shown(value)
             raise ConfigError(f"{what} is out of range, expected {self.expects}")
@@ -129,18 +132,18 @@ class Seconds:
 
 @dataclass(frozen=True)
 class ListReader(Generic[T]):
-    """A list of `fewest` to `most` items in their order, which `item` reads one by one."""
+    """A list of `fewest` to `most` items in order; `item` reads each of them."""
 
     item: Callable[[object], T]
     fewest: int
     most: int
     items: str
-    """What the items are, in the plural, for `expects`."""
+    """The items in words, in the plural, for `expects`."""
     split: Callable[[str], list[Any]]
-    """The items of a list that is one text, of an option or another daemon's file."""
+    """Splits the text of an option, or a line of another daemon's file, into items."""
     noun: str = "port"
     is_unique: bool = False
-    """Whether the same item twice is refused: more often than not it is a slip for another one."""
+    """Whether an item that is listed twice is refused: it is more often than not a slip for another one."""
     is_secret: bool = True
     """Whether no message may quote an item."""
 
@@ -150,8 +153,7 @@ class ListReader(Generic[T]):
 
     def __call__(self, value: object) -> tuple[T, ...]:
         if not isinstance(value, list):
-            what = kind_of(value) if self.is_secret else shown(value)
-            raise ConfigError(f"{what} is not a list, expected {self.expects}")
+            raise self._not_a_list(value)
         things: list[T] = []
         for position, one in enumerate(value, start=1):
             try:
@@ -159,21 +161,32 @@ class ListReader(Generic[T]):
             except ConfigError as wrong:
                 raise ConfigError(f"position {position}: {wrong.problem}") from None
             if self.is_unique and thing in things:
-                raise ConfigError(f"position {position}: this {self.noun} stands there already, expected each once")
+                raise ConfigError(f"position {position}: this {self.noun} is listed twice, expected each once")
             things.append(thing)
         if not self.fewest <= len(things) <= self.most:
             plural = "" if len(things) == 1 else "s"
-            raise ConfigError(f"it has {len(things)} {self.noun}{plural}, expected {self.fewest} to {self.most}")
+            raise ConfigError(f"the list has {len(things)} {self.noun}{plural}, expected {self.fewest} to {self.most}")
         return tuple(things)
 
     def from_text(self, text: str) -> tuple[T, ...]:
         """Read the items of a text."""
         return self(self.split(text))
 
+    def _not_a_list(self, value: object) -> ConfigError:
+        """Suggests brackets around a single item."""
+        if self.is_secret:
+            return ConfigError(f"{kind_of(value)} is not a list, expected {self.expects}")
+        try:
+            self.item(value)
+        except ConfigError:
+            return ConfigError(f"{shown(value)} is not a list, expected {self.expects}")
+        item = f'"{value}"' if isinstance(value, str) else str(value)
+        return ConfigError(f"{item} is not a list, expected [{item}]")
+
 
 @dataclass(frozen=True)
 class Tables:
-    """Any number of tables up to `most`, each under the `name` in double brackets. What they hold is read elsewhere."""
+    """Up to `most` tables, each under `name` in double brackets. The caller reads what the tables hold."""
 
     name: str
     most: int = 1024
@@ -184,9 +197,9 @@ class Tables:
 
     def __call__(self, value: object) -> tuple[dict[str, Any], ...]:
         if isinstance(value, dict):
-            raise ConfigError(f"this is a single table, expected [[{self.name}]] in double brackets above each")
+            raise ConfigError(f"the value is a single table, expected [[{self.name}]] above each table")
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-            raise ConfigError(f"this is not a list of tables, expected {self.expects}")
+            raise ConfigError(f"the value is not a list of tables, expected {self.expects}")
         if len(value) > self.most:
             raise ConfigError(f"there are {len(value)} tables, expected {self.expects}")
         return tuple(value)

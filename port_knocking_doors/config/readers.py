@@ -1,4 +1,4 @@
-"""The reader of each kind of value, whether it comes from TOML, the command line or the environment."""
+"""The readers of single values, from TOML, the command line or the environment."""
 
 import re
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ FLAG_LETTERS: dict[str, int] = {
     "x": model.ALL_FLAGS,
     "n": 0,
 }
-"""The flags of a TCP step as tportknockd writes them. `x` and `n` say all there is to say, and stand alone."""
+"""The flags of a TCP step as tportknockd writes them. `x` and `n` are complete, and never combined with others."""
 ANY_FLAGS = "i"
-"""tportknockd's letter for whatever flags there are. It stands alone, too, and only in tportknockd's own files."""
+"""tportknockd's letter for any flags. It is never combined either, and valid only in tportknockd's own files."""
 _ALONE = "xn"
 
 RESERVED_NAME = "main"
@@ -37,10 +37,10 @@ RESERVED_NAME = "main"
 
 @dataclass(frozen=True)
 class KnockStep:
-    """A step as tportknockd writes it: `udp:1234`, `tcp:543`, `tcp:123:frap`; all of it in small letters.
+    """A step as tportknockd writes it, in small letters: `udp:1234`, `tcp:543`, `tcp:123:frap`.
 
-    `bare`: the flags of a TCP step that names none. `takes_any`: whether all of tportknockd's grammar holds, where `i`
-    stands for any flags, and nothing behind the second colon is the same as no such colon.
+    `bare`: the flags of a TCP step that names none. `takes_any`: whether the whole grammar of tportknockd is accepted,
+    in which `i` means any flags, and an empty part after the second colon means no flags.
     """
 
     bare: int = model.Flags.SYN
@@ -50,18 +50,17 @@ class KnockStep:
     def __call__(self, value: object) -> model.Step:
         parts = value.split(":") if isinstance(value, str) else []
         if not 2 <= len(parts) <= 3:
-            what = "this" if value and isinstance(value, str) else kind_of(value)
-            raise ConfigError(f"{what} is not a step, expected {self.expects}")
+            raise ConfigError(f"{kind_of(value)} is not a step, expected {self.expects}")
         name, number, *flags = parts
         try:
             protocol = model.Protocol(name)
         except ValueError:
             raise ConfigError(f"the protocol is unknown, expected {self.expects}") from None
-        # -1234 may be a slip for 1234, and is not shown.
+        # -1234 may be a slip for 1234, and is not quoted.
         port = knock_port(plain_number(number) if number.isdigit() else number)
         if protocol is model.Protocol.UDP:
             if flags:
-                raise ConfigError("flags follow a UDP port, expected them behind a TCP port only")
+                raise ConfigError("a UDP port has flags, expected flags after a TCP port only")
             return model.Step(protocol, port)
         if not flags or (self.takes_any and not flags[0]):
             return model.Step(protocol, port, self.bare)
@@ -78,19 +77,19 @@ class KnockStep:
 
 
 def _tcp_flags(text: str, takes_any: bool) -> int:
-    """The flags that letters name. No message shows which they are: they are part of the secret."""
+    """The flags that letters name. No message shows them: they are part of the secret."""
     lone, words = ("x, n or i", "x (all), n (none) or i (any)") if takes_any else ("x or n", "x (all) or n (none)")
     expects = f"letters of f s r p a u, or {words} alone"
     if ANY_FLAGS in text and not takes_any:
-        raise ConfigError(f"{ANY_FLAGS} (any flags) is none of the flags here, expected {expects}")
+        raise ConfigError(f"the flag {ANY_FLAGS} (any flags) is not allowed here, expected {expects}")
     if not text:
-        raise ConfigError(f"nothing follows the colon behind the port, expected {expects}")
+        raise ConfigError(f"nothing follows the colon after the port, expected {expects}")
     if not all(letter in FLAG_LETTERS or letter == ANY_FLAGS for letter in text):
         raise ConfigError(f"a flag is unknown, expected {expects}")
     if len(set(text)) < len(text):
-        raise ConfigError("a flag stands twice, expected each once")
+        raise ConfigError("a flag is given twice, expected each once")
     if len(text) > 1 and any(letter in text for letter in _ALONE + ANY_FLAGS):
-        raise ConfigError(f"{lone} stands with other flags, expected {expects}")
+        raise ConfigError(f"{lone} is combined with other flags, expected {expects}")
     return sum(FLAG_LETTERS[letter] for letter in text)
 
 
@@ -100,12 +99,12 @@ def _letters(flags: int) -> str:
 
 
 def knock_steps_of(step: KnockStep, fewest: int, most: int) -> ListReader[model.Step]:
-    """Steps in the order of their knocks; in a text with white space between them. A step may come more than once."""
+    """Steps in the order of their knocks, separated by white space in a text. A step may occur more than once."""
     return ListReader(step, fewest, most, f"steps, each {step.expects}", str.split, noun="step")
 
 
 def _split(text: str) -> list[object]:
-    """The items of a list in text, those that are numbers as numbers. An empty text has none."""
+    """The items of a list in a text, numbers as `int`. An empty text has no items."""
     inner = text.strip()
     if inner.startswith("[") and inner.endswith("]"):
         inner = inner[1:-1].strip()
@@ -135,36 +134,36 @@ knock_port = Whole(1, model.PORT_MAX, "port")
 knock_step = KnockStep()
 knock_steps = knock_steps_of(knock_step, 2, 32)
 sequence = ListReader(knock_port, 5, 20, "UDP ports", _split)
-"""UDP ports in the order of their knocks. A port may come more than once."""
+"""UDP ports in the order of their knocks. A port may occur more than once."""
 guarded_ports = ListReader(
-    _guarded_port, 1, 64, 'ports, such as 22 or "1194/udp"', _split, is_unique=True, is_secret=False
+    _guarded_port, 1, 64, 'ports, such as [22, "1194/udp"]', _split, is_unique=True, is_secret=False
 )
 """Ports such as `22`, `"22/tcp"` and `"1194/udp"`."""
 traps = Whole(0, 4096)
 seconds = Seconds()
 rule_priority = Whole(1, 32767, "priority")
-"""firewalld takes -32768 to 32767; only above 0 does a rule stand behind the zone's own denials."""
+"""firewalld accepts -32768 to 32767; a rule above 0 comes after the zone's own denials."""
 
 
 @function_reader("true or false")
 def flag(value: object) -> bool:
-    """True or false, and nothing that merely resembles them."""
+    """True or false, and nothing that resembles them."""
     if not isinstance(value, bool):
         raise MismatchError(f"{shown(value)} is neither true nor false")
     return value
 
 
-@function_reader(f"a firewalld zone's name of at most {ZONE_NAME_MAX} letters, digits, - and _, or an empty text")
+@function_reader(f"a firewalld zone's name of at most {ZONE_NAME_MAX} letters, digits, - and _, or an empty string")
 def zone_name(value: object) -> str:
-    """The name of a firewalld zone, by firewalld's own rules, or empty. Whether there is such a zone is not known here.
+    """The name of a firewalld zone by firewalld's own rules, or empty. Whether the zone exists is not checked.
 
-    firewalld counts only what stands before a slash, because that becomes part of a chain's name in the kernel.
+    firewalld limits the part before a slash, because that becomes part of a chain's name in the kernel.
     """
     if not isinstance(value, str):
         raise MismatchError(f"{shown(value)} is not a zone's name")
     chain, slash, rest = value.partition("/")
     if slash and not (chain and rest and "/" not in rest):
-        raise MismatchError("a slash stands where none may in a zone's name")
+        raise MismatchError("a zone's name has a misplaced slash")
     if not all(char.isalnum() or char in "-_/" for char in value):
         raise MismatchError("a zone's name has a character that firewalld forbids")
     if len(chain) > ZONE_NAME_MAX:
@@ -174,9 +173,9 @@ def zone_name(value: object) -> str:
 
 @function_reader(f"a word of at most {SEQUENCE_NAME_MAX} letters, digits, -, . and _, a letter first")
 def sequence_name(value: object) -> str:
-    """What the log calls a sequence: one word, and not the opening sequence's."""
+    """The name of a sequence in the log: one word, and not the opening sequence's."""
     if value == RESERVED_NAME:
-        raise ConfigError(f"{RESERVED_NAME} is the opening sequence's name, expected another one")
+        raise ConfigError(f"{RESERVED_NAME} is the name of the opening sequence, expected another name")
     if not isinstance(value, str) or not re.fullmatch(rf"[^\W\d_][\w.-]{{0,{SEQUENCE_NAME_MAX - 1}}}", value):
         raise MismatchError(f"{shown(value)} is not a sequence's name")
     return value
@@ -184,11 +183,11 @@ def sequence_name(value: object) -> str:
 
 @function_reader(f"a line of 1 to {COMMAND_MAX} characters for a shell")
 def shell_command(value: object) -> str:
-    """A line for a shell. What is longer than a line belongs into a file of its own."""
+    """A line for a shell. Longer commands belong into a script."""
     if not isinstance(value, str) or not value.strip():
         raise MismatchError(f"{shown(value)} is not a command")
     if not value.replace("\t", " ").isprintable():
-        raise MismatchError("a command has a character that cannot be printed")
+        raise MismatchError("a command has an unprintable character")
     if len(value) > COMMAND_MAX:
         raise MismatchError(f"a command has {len(value)} characters")
     return value
@@ -196,27 +195,27 @@ def shell_command(value: object) -> str:
 
 @function_reader(" or ".join(f'"{name}"' for name in _FOREIGN_FORMATS))
 def foreign_format(value: object) -> model.Dialect:
-    """Whose file another one is, by that daemon's name."""
+    """The daemon whose file is imported, by its name."""
     if not isinstance(value, str) or value not in _FOREIGN_FORMATS:
-        raise MismatchError(f"{shown(value)} is no format of a file that can be imported")
+        raise MismatchError(f"{shown(value)} is not a format that can be imported")
     return _FOREIGN_FORMATS[value]
 
 
-@function_reader("a file's path, absolute, below ~, or relative to this file's folder")
+@function_reader("the path of a file: absolute, below ~, or relative to the directory of this file")
 def file_path(value: object) -> str:
-    """The name of a file. Whether it is there is not known here."""
+    """The path of a file. Whether the file exists is not checked."""
     if not isinstance(value, str) or not value or not value.isprintable():
         raise MismatchError(f"{kind_of(value)} is not a path")
     return value
 
 
 @function_reader(
-    f"an interface's name or a pattern such as ppp*, 1 to {INTERFACE_NAME_MAX} bytes without a space, / or :"
+    f"the name of an interface or a pattern such as ppp*, 1 to {INTERFACE_NAME_MAX} bytes without a space, / or :"
 )
 def interface_name(value: object) -> str:
     """The name of a network interface by the kernel's rules, or a pattern for names, such as `ppp*`.
 
-    Whether there is such an interface is not known here: it may come later.
+    Whether the interface exists is not checked: it may appear later.
     """
     if not isinstance(value, str) or value in ("", ".", ".."):
         raise MismatchError(f"{shown(value)} is not an interface's name")

@@ -1,4 +1,4 @@
-"""`Settings` in, and out comes the text of a configuration file, the help that explains one, or a summary."""
+"""`Settings` as the text of a configuration file or as a summary, and the help that explains the file."""
 
 import json
 import textwrap
@@ -13,43 +13,43 @@ from port_knocking_doors.model import Dialect, Import, Port, Protocol, Sequence,
 
 @dataclass(frozen=True)
 class Explained:
-    """A key for people, in the help and in the manual page."""
+    """A key as explained in the help and in the manual page."""
 
     line: str
-    """As it may stand in a file: with its default, else with an example; or the head of its tables."""
+    """The key with its default, else with an example; or the head of its tables."""
     need: str
     about: str
 
 
 def render(settings: Settings) -> str:
-    """A commented file that `parse` reads as `settings`. What is as by default is there, but commented out.
+    """A commented file that `parse` reads as `settings`. Defaults are written, but commented out.
 
-    Sequences of imported files are not written: they stand in their own.
+    Sequences of imported files are not written: they are in their own files.
     """
     return _FILE_HEAD + "\n" + "\n".join(_written(KEYS, settings, _DEFAULTS))
 
 
 def help_text() -> str:
-    """Everything about the file: where it is looked for, what beats it, and each key with type, range and default.
+    """The help for the file: where it is searched, what overrides it, and each key with type, range and default.
 
-    Shows the documentation's example and never what is configured.
+    Shows the documentation's example, never the configured values.
     """
     return _HELP_HEAD + "\n".join(f"\n{one.line}\n{_wrapped(one.need)}\n{_wrapped(one.about)}" for one in explained())
 
 
 def explained() -> Iterator[Explained]:
-    """Each key, and after one that holds tables the keys of these."""
+    """Each key, and after a key of tables the keys of these tables."""
     return _explained(KEYS, _DEFAULTS)
 
 
 def summary(settings: Settings) -> str:
-    """What is in force, a line for each key, and then each sniffed sequence in words. It shows the sequences."""
+    """The settings, a line for each key, and then each sniffed sequence in words. Shows the sequences."""
     lines = [_assignment(key, getattr(settings, key.field)) for key in KEYS if not key.keys]
     return "\n".join(lines + [in_words(sequence) for sequence in settings.sequences])
 
 
 def _written(keys: tuple[Key, ...], holder: object, usual: object) -> Iterator[str]:
-    """What to write for each key that is there, or could be: its comment, and its line or its tables."""
+    """The comment of each key, and its line or its tables."""
     for key in keys:
         about = _wrapped(f"{key.about} {_capital(key.read.expects)}.", "# ")
         value = getattr(holder, key.field)
@@ -72,7 +72,7 @@ def _explained(keys: tuple[Key, ...], example: object) -> Iterator[Explained]:
 
 
 def table(sequence: Sequence) -> str:
-    """A native sequence as a `[[sequence]]` of the file, without what is as by default and without explanations."""
+    """A native sequence as a `[[sequence]]` of the file, without defaults and explanations."""
     entry, usual = Entry.of(sequence), _TABLES["sequence"].usual
     lines = [
         _assignment(key, value)
@@ -85,7 +85,7 @@ def table(sequence: Sequence) -> str:
 
 
 def _entries(value: tuple[Sequence | Import, ...]) -> Iterator[Entry | Import]:
-    """What stands in the file's tables, and not in those of another file."""
+    """The tables of the file itself, not those of imported files."""
     for one in value:
         if isinstance(one, Import):
             yield one
@@ -95,7 +95,7 @@ def _entries(value: tuple[Sequence | Import, ...]) -> Iterator[Entry | Import]:
 
 @dataclass(frozen=True)
 class _Table:
-    """What a table in double brackets has where it says nothing, and what the help shows."""
+    """The defaults of a table in double brackets, and the example that the help shows."""
 
     usual: Entry | Import
     example: Entry | Import
@@ -118,34 +118,34 @@ _TABLES = {
 
 _FILE_HEAD = """\
 # Configuration of port-knocking-doors, in TOML. It holds a secret: keep it at
-# mode 0600. What is commented out shows the default. All about it:
+# mode 0600. Lines that are commented out show the defaults. See:
 #     port-knocking-doors --show-configuration-file-help
 """
 
 _HELP_HEAD = """\
 The configuration file of port-knocking-doors
 
-It is looked for in this order, and the first one found is used, or refused
-with a message, but never passed over:
+It is searched in this order. The first file that exists is used, or refused
+with a message, never skipped:
     1. the file named by --conf
     2. ~/.port_knocker.toml
     3. /etc/port_knocker.toml
-    4. none of these: the built-in defaults, whose sequence everybody knows
+    4. none of these: the built-in defaults, whose sequence is public
 
-A new one, with a sequence of its own, is written to ~/.port_knocker.toml by
+A new file with a random sequence is written to ~/.port_knocker.toml by
     port-knocking-doors --set-configuration-file-in-home
-It holds a secret: nobody else should be able to read it (chmod 600).
+It holds a secret: no other user should be able to read it (chmod 600).
 
-Some of its keys can also be given in other ways. An option beats the variable,
-which beats the file:
+Some keys can be given as options and environment variables, too. An option
+overrides the variable, which overrides the file:
     option              variable         key
     -m, --magic-seq     KNOCKER_SEQ      opening_sequence
     -p, --ports         KNOCKER_PORTS    ports_to_controls
     --zone                               zone
 Options and variables take a list without brackets: 22,1194/udp
 
-The file is TOML. These are its keys, each with its default or, where it is
-required or none, with an example. A key that is not among them is an error.
+The file is TOML. These are its keys, each with its default or, if it is
+required or has none, with an example. Any other key is an error.
 """
 
 
@@ -154,7 +154,7 @@ def _assignment(key: Key, value: object) -> str:
 
 
 def _rendered(value: object) -> str:
-    """`value` as TOML, whose escapes are JSON's."""
+    """`value` as TOML, whose escapes are those of JSON."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):

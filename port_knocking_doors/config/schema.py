@@ -1,4 +1,4 @@
-"""What the project's own configuration file may hold: the one declaration that validates, writes and explains it."""
+"""The keys of the project's own configuration file: one declaration that validates, writes and explains them."""
 
 from dataclasses import dataclass, field
 
@@ -7,19 +7,19 @@ from port_knocking_doors.config.reader_types import Reader, Seconds, Tables, Who
 from port_knocking_doors.model import Access, CommandOpening, Flags, Port, Protocol, Sequence, Step
 
 RULES_MAX = 65536
-"""How many firewall rules the doors may need at most: open doors times the ports of one."""
+"""The limit of firewall rules: open doors times the ports of a door."""
 
 EXAMPLE_STEPS = (
     Step(Protocol.UDP, 1234),
     Step(Protocol.TCP, 543, Flags.SYN),
     Step(Protocol.TCP, 123, Flags.FIN | Flags.RST | Flags.PSH | Flags.ACK),
 )
-"""The documentation's example of a sniffed sequence, and so known to everybody."""
+"""The documentation's example of a sniffed sequence, and so public."""
 
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a table: its name there, the field that it fills, who reads it, and what people should know of it."""
+    """One key of a table: its name in the file, the field that it sets, its reader, and its explanation."""
 
     name: str
     field: str
@@ -27,14 +27,14 @@ class Key:
     about: str
     required: bool = False
     needs: str = ""
-    """Another key of the table, without which this one means nothing."""
+    """Another key of the table, without which this one has no effect."""
     keys: tuple["Key", ...] = ()
-    """Where the value is a list of tables, what each of them may hold."""
+    """If the value is a list of tables, the keys of each table."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A `[[sequence]]` as it stands in the file: a field for each key; None for what is not there."""
+    """A `[[sequence]]` as in the file: a field for each key; None for a missing one."""
 
     name: str
     steps: tuple[Step, ...] = field(repr=False)
@@ -82,57 +82,59 @@ SEQUENCE_KEYS = (
         "name",
         "name",
         readers.sequence_name,
-        "What the log calls the sequence. No two have the same name, and none is called "
-        f"{readers.RESERVED_NAME}, which is the opening sequence.",
+        "The name of the sequence in the log. Names are unique, and the name of the opening sequence is "
+        f"{readers.RESERVED_NAME}.",
         required=True,
     ),
     Key(
         "steps",
         "steps",
         readers.knock_steps,
-        "The secret: one packet each, in this order. FLAGS are the letters of what is set in the packet, and nothing "
-        "else may be: f FIN, s SYN, r RST, p PSH, a ACK, u URG; or alone x for all of them, n for none. Without FLAGS "
-        "a bare SYN, which is what any attempt to connect begins with. Three steps or more, in no order that one would "
-        "guess, on ports that nobody serves.",
+        "The secret: one packet each, in this order. FLAGS are the letters of the flags that are set in the packet, "
+        "with all others clear: f FIN, s SYN, r RST, p PSH, a ACK, u URG; or alone x for all of them, n for none. "
+        "Without FLAGS a bare SYN, which is the first packet of any attempt to connect. Choose three steps or more, in "
+        "an order that is hard to guess, on ports without a listening program.",
         required=True,
     ),
     Key(
         "timeout",
         "timeout",
         readers.seconds,
-        "The longest time from the first knock to the last. Then the knocker starts anew.",
+        "The longest time from the first knock to the last. After it the knocker starts again from the first step.",
     ),
     Key(
         "traps",
         "traps",
         readers.traps,
-        "How many ports of each protocol are traps, chosen by the daemon where nobody serves and no step is. Who hits "
-        "one between two steps has knocked wrongly: without traps, a scan of all ports may open the door.",
+        "How many ports of each protocol are traps. The daemon chooses them among ports without a listening program "
+        "and without a step. A packet to a trap between two steps is a wrong knock: without traps, a scan of all ports "
+        "may open the door.",
     ),
     Key(
         "open",
         "open",
         readers.guarded_ports,
-        "What a door opens, for the one address that knocked. Either this or start_command must be there, or both.",
+        "The ports that a door opens, for the address that knocked only. A sequence needs this key, start_command, or "
+        "both.",
     ),
     Key(
         "duration",
         "duration",
         readers.seconds,
-        "The door closes after so long. The whole sequence once more prolongs it.",
+        "The time after which the door closes. The whole sequence, knocked again, prolongs it.",
         needs="open",
     ),
     Key(
         "start_command",
         "start_command",
         readers.shell_command,
-        "What runs when the sequence is complete. %IP% is the knocker's address.",
+        "The command that runs when the sequence is complete. %IP% is the knocker's address.",
     ),
     Key(
         "stop_command",
         "stop_command",
         readers.shell_command,
-        "What runs afterwards, to undo start_command. %IP% is the knocker's address.",
+        "The command that runs afterwards, to undo start_command. %IP% is the knocker's address.",
         needs="start_command",
     ),
     Key(
@@ -145,19 +147,19 @@ SEQUENCE_KEYS = (
 )
 
 IMPORT_KEYS = (
-    Key("format", "dialect", readers.foreign_format, "Whose file it is.", required=True),
+    Key("format", "dialect", readers.foreign_format, "The daemon whose file is imported.", required=True),
     Key(
         "path",
         "path",
         readers.file_path,
-        "The file. It is read as it is, and only read; what is wrong with it is told with its own name and line.",
+        "The file. It is read as it is, and never written; messages about it give its own name and line.",
         required=True,
     ),
     Key(
         "traps",
         "traps",
         readers.traps,
-        "As in a [[sequence]], for each of the file's. The other daemons have none.",
+        "As in a [[sequence]], for each sequence of the file. The other daemons have no traps.",
     ),
 )
 
@@ -166,101 +168,100 @@ KEYS = (
         "ports_to_controls",
         "guarded_ports",
         readers.guarded_ports,
-        "What a door opens, for the one address that knocked. A port is TCP unless it says otherwise. The daemon "
-        "only ever opens: that these ports are closed to everybody else is up to the zone, so take their services "
-        "out of it.",
+        "The ports that a door opens, for the address that knocked only. A port is TCP unless it ends in /udp. The "
+        "daemon only opens ports. The zone must keep them closed to all other addresses: remove their services from "
+        "the zone.",
         required=True,
     ),
     Key(
         "opening_sequence",
         "opening_sequence",
         readers.sequence,
-        "The secret: UDP ports in the order of their knocks. A knock is one datagram of six bytes, the word knock "
-        "and a newline. "
-        "The documentation's example is known to everybody: choose your own, in no order that one would guess.",
+        "The secret: UDP ports in the order of their knocks. A knock is one datagram of six bytes, the word knock and "
+        "a newline. The documentation's example is public: choose your own, in an order that is hard to guess.",
         required=True,
     ),
     Key(
         "firewall_rules_check_periode_seconds",
         "rule_check_period",
         readers.seconds,
-        "How often the rules in firewalld are compared with those that ought to be there, and put right.",
+        "How often the rules in firewalld are compared with the rules that doors need, and corrected.",
     ),
     Key(
         "ignoring_period_after_knock_error",
         "ignoring_period",
         readers.seconds,
-        "A knocker that erred is not heard for so long. Its knocks meanwhile change nothing; afterwards it starts "
-        "anew.",
+        "The time for which an address is ignored after a wrong knock. Knocks within it have no effect; after it the "
+        "knocker starts again from the first step.",
     ),
     Key(
         "max_knocker_live_time",
         "knocker_lifetime",
         readers.seconds,
-        "The longest pause between two knocks. A knocker not heard for so long starts anew.",
+        "The longest pause between two knocks. After it the knocker starts again from the first step.",
     ),
     Key(
         "max_opened_door_duration",
         "door_duration",
         readers.seconds,
-        "A door closes after so long. The whole sequence once more prolongs it. Connections that stand when it "
-        "closes go on.",
+        "The time after which a door closes. The whole sequence, knocked again, prolongs it. Connections that are "
+        "established when the door closes continue.",
     ),
     Key(
         "doors_cleanup_periode",
         "doors_cleanup_period",
         readers.seconds,
-        "Kept for files of version 1. Doors close at their deadline, and at the latest so long after it.",
+        "Kept for files of version 1. Doors close at their deadline, and at the latest this time after it.",
     ),
     Key(
         "zone",
         "zone",
         readers.zone_name,
-        "The firewalld zone that doors open in. Empty: the zone of the knocker's source address, else the zone of the "
-        "interface that the knock came in by, else the default zone.",
+        "The firewalld zone in which doors open. Empty: the zone of the knocker's source address, else the zone of the "
+        "interface on which the knock arrived, else the default zone.",
     ),
     Key(
         "open_knock_ports",
         "open_knock_ports",
         readers.flag,
-        "Whether the daemon lets the knock ports through the zone while it runs. With false, open them yourself, or no "
+        "Whether the daemon opens the knock ports in the zone while it runs. With false, open them yourself, or no "
         "knock arrives.",
     ),
     Key(
         "max_knockers",
         "max_knockers",
         Whole(1, 2**20),
-        "How many knockers are remembered at once. In a flood, whoever has come least far is forgotten first.",
+        "How many knockers are remembered at once. In a flood, the knockers with the fewest steps are forgotten first.",
     ),
     Key(
         "max_open_doors",
         "max_open_doors",
         Whole(1, RULES_MAX),
-        "How many doors may be open at once. Beyond that a newcomer is refused; nobody's door is closed for it. "
+        "How many doors may be open at once. Beyond this limit a new door is refused; no open door is closed for it. "
         f"Doors times guarded ports may be {RULES_MAX} at most.",
     ),
     Key(
         "rule_priority",
         "rule_priority",
         readers.rule_priority,
-        "The mark by which the daemon knows its own rules in firewalld. A second daemon on the same machine needs "
-        "another one. Above 0, so that the zone's own denials win.",
+        "The mark by which the daemon recognizes its own rules in firewalld. A second daemon on the same machine needs "
+        "another one. It is above 0, so that the zone's own denials win.",
     ),
     Key(
         "sequence",
         "sequences",
         Tables("sequence"),
-        "Sequences that are sniffed: their ports are closed and look closed. They are heard on every interface, or on "
-        "those that --interface names. No sequence may begin with the whole of another one, and the opening sequence, "
-        f"which is called {readers.RESERVED_NAME}, is one of them; what is imported is free to.",
+        "Sequences that are sniffed: their ports are closed and look closed. Packets are captured on every interface, "
+        "or on those of --interface. No sequence may begin with all steps of another one or of the opening sequence, "
+        f"whose name is {readers.RESERVED_NAME}; imported sequences may.",
         keys=SEQUENCE_KEYS,
     ),
     Key(
         "import",
         "imports",
         Tables("import"),
-        "Files of other daemons, whose sequences are sniffed, too, and work as they do there. No sequence of such a "
-        "file has the name of one of another file.",
+        "Files of other daemons. Their sequences are sniffed, and work as they do in the other daemon. Two files "
+        "cannot have a sequence of the same name.",
         keys=IMPORT_KEYS,
     ),
 )

@@ -1,7 +1,6 @@
-"""Steps and ports as words of the client's command line, in knockd's spelling or in tportknockd's.
+"""Steps and ports as words of the client's command line, in knockd's or tportknockd's spelling.
 
-What was wrong is quoted only where it cannot hide a port, as everywhere in this package; which word it was is told by
-its position.
+A wrong word is quoted only where it cannot hide a port, as everywhere in this package; messages give its position.
 """
 
 import re
@@ -18,14 +17,14 @@ STEPS_MAX = 32
 
 
 def read(words: Iterable[str], protocol: Protocol = Protocol.TCP) -> tuple[Step, ...]:
-    """The steps that the words stand for; a bare port is of `protocol`. A TCP step without flags is a bare SYN.
+    """The steps of the words; a bare port is of `protocol`. A TCP step without flags is a bare SYN.
 
     Raises `ConfigError`.
     """
     steps = []
     try:
         for word in words:
-            steps.append(step(word, protocol))  # noqa: PERF401 (their number tells where it went wrong)
+            steps.append(step(word, protocol))  # noqa: PERF401 (their number is the position of the error)
     except ConfigError as wrong:
         raise ConfigError(f"step {len(steps) + 1}: {wrong.problem}") from None
     if len(steps) > STEPS_MAX:
@@ -38,19 +37,19 @@ def step(word: str, protocol: Protocol = Protocol.TCP) -> Step:
     first, colon, rest = word.partition(":")
     if not (first.isascii() and first.isdigit()):
         if first not in list(Protocol):
-            raise ConfigError(f"this is not a step, expected {EXPECTS}")
+            raise ConfigError(f"not a step, expected {EXPECTS}")
         return readers.knock_step(word)
     if rest and rest not in list(Protocol):
-        raise ConfigError(f"what follows the port is neither udp nor tcp, expected {EXPECTS}")
+        raise ConfigError(f"the protocol after the port is unknown, expected {EXPECTS}")
     if colon and not rest:
-        raise ConfigError(f"nothing follows the colon behind the port, expected {EXPECTS}")
+        raise ConfigError(f"nothing follows the colon after the port, expected {EXPECTS}")
     return readers.knock_step(f"{rest or protocol}:{first}")
 
 
 def host(word: str) -> str:
-    """A host's name or address, without the square brackets that may stand around an IPv6 address.
+    """A host name or address, without the square brackets that may enclose an IPv6 address.
 
-    A step in the wrong place is a secret, and must not get as far as a name server. Raises `ConfigError`.
+    A step in the wrong place is a secret, and must not reach a name server. Raises `ConfigError`.
     """
     bare = word[1:-1] if word.startswith("[") and word.endswith("]") else word
     if ":" in bare:
@@ -62,14 +61,14 @@ def host(word: str) -> str:
             return bare
     elif not bare.isdigit() and re.fullmatch(r"[^\W_][\w.-]{0,253}", bare):
         return bare
-    raise ConfigError("the first word is not a host, expected its name or address, and behind it the steps")
+    raise ConfigError("the first argument is not a host, expected a host name or address, then the steps")
 
 
 def tried_port(text: str) -> int:
     """The guarded port to connect to: `22` or `22/tcp`. Raises `ConfigError`."""
     number, slash, protocol = text.partition("/")
     if slash and protocol.lower() == Protocol.UDP:
-        raise ConfigError("whether a UDP port is open cannot be seen from outside, expected a TCP port")
+        raise ConfigError("a client cannot see whether a UDP port is open, expected a TCP port")
     if slash and protocol.lower() != Protocol.TCP:
         raise ConfigError("the protocol is unknown, expected a TCP port such as 22 or 22/tcp")
     return readers.knock_port(int(number) if re.fullmatch(r"-?[0-9]{1,9}", number) else number)

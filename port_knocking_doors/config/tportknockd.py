@@ -1,13 +1,13 @@
 """tportknockd's own file: blocks `<NAME> … </NAME>` of lines `key = value`, as its page describes them.
 
-No problem hides another one: everything that is wrong with a file is told at once, and every block in which nothing is
-wrong is read. Where the page is silent, this holds:
+No error hides another one: all errors of a file are reported at once, and every block without an error is read. Rules
+that are not on the page:
 
-- A `#` begins a comment anywhere, but in a command only where a shell would take it for one, too: behind white space
-  and outside quotes. So comments behind a value work, and `grep '# mine'` does, too.
-- `command_delay` is 30 seconds, as in each of the page's examples, where only `stop_command` is there. By itself it is
-  an error: it may well be that `stop_command` was forgotten, and then what was opened would stay open.
-- A block's name is a word, since the log calls the sequence so.
+- A `#` begins a comment anywhere, but in a command only where a shell would begin one: after white space and outside
+  quotes. So comments after a value work, and so does `grep '# mine'`.
+- `command_delay` is 30 seconds, as in all examples of the page, if only `stop_command` is given. `command_delay` alone
+  is an error: if `stop_command` was forgotten, an opened port would stay open.
+- A block's name is a word, since it names the sequence in the log.
 """
 
 import difflib
@@ -23,7 +23,7 @@ from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Access, CommandOpening, Dialect, Sequence
 
 DELAY = 30.0
-"""Seconds from `start_command` to `stop_command` where the file does not say."""
+"""Default of `command_delay`: seconds from `start_command` to `stop_command`."""
 
 step = readers.KnockStep(bare=0, takes_any=True)
 steps = readers.knock_steps_of(step, 1, 64)
@@ -43,33 +43,33 @@ _REQUIRED = {
 }
 _COMMANDS = frozenset({"start_command", "stop_command"})
 MOST_PROBLEMS = 1000
-"""With so many it is another kind of file, and it is read no further."""
+"""A file with so many problems is of another kind, and reading stops."""
 
 _LONG = 40
 """Characters of a wrong key that are compared with the known ones."""
 
-# What a shell takes for one: an escaped character, a quoted text, white space, any other character.
+# A shell's tokens: an escaped character, a quoted string, white space, any other character.
 _PIECE = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|\s+|.""", re.DOTALL)
 
 
 @dataclass
 class _Block:
-    """What stands between `<NAME>` and `</NAME>`, as far as it was read."""
+    """The lines between `<NAME>` and `</NAME>`, as far as they were read."""
 
     name: str
     line: int
     sound: bool = True
     closed: bool = False
     interrupted: bool = False
-    """Whether it was told that another block begins inside it."""
+    """Whether an error already reports that another block begins inside this one."""
     lines: dict[str, int] = field(default_factory=dict)
-    """Where each key stands."""
+    """The line of each key."""
     found: dict[str, Any] = field(default_factory=dict, repr=False)
-    """The values of those that could be read."""
+    """The values of the keys that could be read."""
 
 
 def read(text: str, path: str) -> tuple[tuple[Sequence, ...], tuple[ConfigError, ...]]:
-    """Every sequence that could be read, and every error at `PATH:LINE`, both in the order of their lines.
+    """All sequences that could be read, and all errors at `PATH:LINE`, both in the order of their lines.
 
     No error shows a step. `path` names the file in errors, and is the sequences' group.
     """
@@ -96,18 +96,17 @@ def _sequence(block: _Block, path: str) -> Sequence:
 
 
 class _TportknockdReader:
-    """One reading of a text: `blocks` in the order of their beginnings, and `problems` with their lines."""
+    """Reads a text: `blocks` in the order of their first lines, and `problems` with their lines."""
 
     def __init__(self, text: str) -> None:
         self.blocks: list[_Block] = []
         self.problems: list[tuple[int, str]] = []
-        self._open: list[_Block] = []  # the innermost is the last; more than one is an error that was told
+        self._open: list[_Block] = []  # the innermost is the last; more than one is a reported error
         self._named: dict[str, int] = {}
         for line, statement in _statements(text):
             if len(self.problems) >= MOST_PROBLEMS:
-                self._blame(
-                    line, f"{MOST_PROBLEMS} problems were found before this line, expected a file of tportknockd's"
-                )
+                problem = f"{MOST_PROBLEMS} problems precede this line, expected a configuration file of tportknockd"
+                self._blame(line, problem)
                 return
             self._take(line, statement)
         self._end()
@@ -126,11 +125,11 @@ class _TportknockdReader:
         elif equals and "#" not in key:
             self._entry(line, key.rstrip(), rest)
         else:
-            self._blame(line, "this line means nothing, expected KEY = VALUE, <NAME> or </NAME>")
+            self._blame(line, "the line is neither a key nor a tag, expected KEY = VALUE, <NAME> or </NAME>")
 
     def _on_half_tag(self, line: int, is_end: bool) -> None:
-        """Whatever it was meant to be: what follows is judged as if it were that."""
-        self._blame(line, "this is neither the beginning of a block nor its end, expected <NAME> or </NAME>")
+        """Continue as if the tag were complete, so that the lines after it are judged as usual."""
+        self._blame(line, "the tag is incomplete, expected <NAME> or </NAME>")
         if not is_end:
             block = _Block("", line, sound=False)
             self.blocks.append(block)
@@ -151,22 +150,22 @@ class _TportknockdReader:
         else:
             if name in self._named:
                 first = self._named[name]
-                self._blame(line, f"there is a block {name} in line {first} already, expected each name once", block)
+                self._blame(line, f"block {name} is in line {first} already, expected each name once", block)
             self._named.setdefault(name, line)
         if self._open:
             outer = self._open[-1]
-            self._blame(line, f"a block begins inside {_called(outer)}, expected the end of that one first", outer)
+            self._blame(line, f"a block begins inside {_called(outer)}, expected its end first", outer)
             outer.interrupted = True
         self._open.append(block)
 
     def _close(self, line: int, name: str) -> None:
         if not self._open:
-            self._blame(line, "a block ends here and none is open, expected <NAME> before it")
+            self._blame(line, "a block ends and none is open, expected <NAME> before it")
             return
         block = self._open.pop()
         if block.name and block.name != name:
-            self._blame(line, f"the name is another one than that of {_called(block)}, expected </{block.name}>", block)
-            # An outer block's end is meant, perhaps, and the inner one's was forgotten.
+            self._blame(line, f"the name is not that of {_called(block)}, expected </{block.name}>", block)
+            # The end may be that of an outer block, and the end of the inner one is missing.
             if name in (outer.name for outer in self._open):
                 while (outer := self._open.pop()).name != name:
                     outer.sound = False
@@ -182,7 +181,7 @@ class _TportknockdReader:
                 self._blame(block.line, f"{_called(block)} has no end, expected </{block.name or 'NAME'}>", block)
             self._check(block)
         if not self.blocks and not self.problems:
-            self._blame(1, "no block is there, expected <NAME> … </NAME>")
+            self._blame(1, "the file has no block, expected <NAME> … </NAME>")
 
     def _entry(self, line: int, key: str, rest: str) -> None:
         block = self._open[-1] if self._open else None
@@ -193,9 +192,9 @@ class _TportknockdReader:
             self._blame(line, f"{what} is unknown, the nearest known key is {nearest}", block)
             return
         if block is None:
-            self._blame(line, f"{key} stands outside of any block, expected <NAME> before it")
+            self._blame(line, f"{key} is outside of any block, expected <NAME> before it")
         elif key in block.lines:
-            self._blame(line, f"{key} stands in line {block.lines[key]} already, expected it once in a block", block)
+            self._blame(line, f"{key} is in line {block.lines[key]} already, expected once in a block", block)
             block = None
         if block is not None:
             block.lines[key] = line
@@ -211,12 +210,12 @@ class _TportknockdReader:
                 block.found[key] = value
 
     def _check(self, block: _Block) -> None:
-        """Check what no line of a block can know by itself."""
+        """Check what depends on several lines of a block."""
         for key, expects in _REQUIRED.items():
             if key not in block.lines:
                 self._blame(block.line, f"{_called(block)} has no {key}, expected {expects}", block)
         if "command_delay" in block.lines and "stop_command" not in block.lines:
-            problem = "command_delay means nothing without stop_command, expected that one, too"
+            problem = "command_delay has no effect without stop_command, expected stop_command as well"
             self._blame(block.lines["command_delay"], problem, block)
 
     def _blame(self, line: int, problem: str, block: _Block | None = None) -> None:
@@ -229,7 +228,7 @@ def _wrong_frames(text: str) -> Iterator[str]:
     for position, word in enumerate(text.split(), start=1):
         try:
             step(word)
-        except ConfigError as wrong:  # noqa: PERF203 (each is told)
+        except ConfigError as wrong:  # noqa: PERF203 (each one is reported)
             yield f"position {position}: {wrong.problem}"
 
 
@@ -238,7 +237,7 @@ def _called(block: _Block) -> str:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """What is neither empty nor all comment, with its line."""
+    """The lines that are neither empty nor comments, with their numbers."""
     for line, statement in enumerate(text.split("\n"), start=1):
         statement = statement.strip()
         if statement and not statement.startswith("#"):

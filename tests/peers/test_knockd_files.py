@@ -277,13 +277,13 @@ REASONS = {
     "knockd takes anything for a number: 0 for a word, 12 for 12abc, and what is left of too large a one": (
         r"is not a port|is not a number of seconds|is out of range"
     ),
-    "knockd overlooks what follows a second colon": r"something follows the protocol",
+    "knockd overlooks what follows a second colon": r"extra text follows the protocol",
     "knockd asks the capture library for what the target is, when it begins to listen": r"is not an address",
     "knockd stops at a zero byte, and hands other control characters to the shell": r"control character",
     "knockd would obey the fixed sequence once, and then strike out a line that nobody knocked": (
-        r"One_Time_Sequences stands above"
+        r"the door has One_Time_Sequences already"
     ),
-    "knockd takes what is behind 4095 bytes for a line of its own": r"this line has \d+ bytes",
+    "knockd takes what is behind 4095 bytes for a line of its own": r"the line has \d+ bytes",
     "knockd cuts a name off behind 254 bytes": r"name has \d+ bytes",
     "knockd finds out when it opens the interface": r"interface's name",
 }
@@ -326,23 +326,23 @@ def test_mistyped_files_knockd_accepts_are_refused_for_listed_reasons_only(
     ("text", "message"),
     [
         pytest.param("[d]\nSequence = 1,0", r":2: Sequence: position 2: port 0 is out of range", id="port 0"),
-        pytest.param("[d]\nSequence = 1,-7000", r":2: Sequence: position 2: what is not all digits is", id="negative"),
+        pytest.param("[d]\nSequence = 1,-7000", r":2: Sequence: position 2: the value is not a port", id="negative"),
         pytest.param("[d]\nSequence = ssh", r':2: Sequence: position 1: "ssh" is not a port', id="a word"),
-        pytest.param("[d]\nSequence = 7000 8000", r":2: Sequence: position 1: what is not all digits", id="a blank"),
-        pytest.param("[d]\nSequence = 1:udp:x", r":2: Sequence: position 1: something follows", id="second colon"),
-        pytest.param("[d]\nSequence =", r":2: Sequence: position 1: an empty text is not a port", id="nothing"),
+        pytest.param("[d]\nSequence = 7000 8000", r":2: Sequence: position 1: the value is not a port", id="a blank"),
+        pytest.param("[d]\nSequence = 1:udp:x", r":2: Sequence: position 1: extra text follows", id="second colon"),
+        pytest.param("[d]\nSequence =", r":2: Sequence: position 1: an empty string is not a port", id="nothing"),
         pytest.param("[d]\nSequence = 1\nSeq_Timeout = 0", r":3: Seq_Timeout: .* 0 is out of range", id="no time"),
-        pytest.param("[d]\nSequence = 1\nTimeout = 5 s", r":3: Timeout: what is not all digits", id="junk"),
-        pytest.param("[d]\nSequence = 1\nCmd_Timeout = -1", r":3: Cmd_Timeout: what is not all", id="for ever"),
+        pytest.param("[d]\nSequence = 1\nTimeout = 5 s", r":3: Timeout: the value is not a number", id="junk"),
+        pytest.param("[d]\nSequence = 1\nCmd_Timeout = -1", r":3: Cmd_Timeout: the value is not a", id="for ever"),
         pytest.param("[d]\nSequence = 1\nTarget = a.example", r":3: Target: \"a.example\" is not an ad", id="a host"),
-        pytest.param("[d]\nSequence = 1\nCommand = a\0b", r":3: this line has a control character", id="a zero byte"),
-        pytest.param("[d]\nSequence = 1\nCommand = a\x1b", r":3: this line has a control character", id="escape"),
-        pytest.param("[d]\nSequence = 1\nCommand = \udce9", r":3: this line has .* is not UTF-8", id="not UTF-8"),
-        pytest.param("#" * 4096 + "\n[d]\nSequence = 1", r":1: this line has 4096 bytes", id="a long line"),
+        pytest.param("[d]\nSequence = 1\nCommand = a\0b", r":3: the line has a control character", id="a zero byte"),
+        pytest.param("[d]\nSequence = 1\nCommand = a\x1b", r":3: the line has a control character", id="escape"),
+        pytest.param("[d]\nSequence = 1\nCommand = \udce9", r":3: the line has .* is not UTF-8", id="not UTF-8"),
+        pytest.param("#" * 4096 + "\n[d]\nSequence = 1", r":1: the line has 4096 bytes", id="a long line"),
         pytest.param(f"[{'d' * 255}]\nSequence = 1", r":1: a door's name has 255 bytes", id="a long name"),
         pytest.param("[options]\nInterface = ./ppp0\n[d]\nSequence = 1", r":2: Interface: ", id="no interface"),
         pytest.param(
-            "[d]\nOne_Time_Sequences = one-time\nSequence = 1", r":3: Sequence: One_Time_Sequences stands", id="both"
+            "[d]\nOne_Time_Sequences = one-time\nSequence = 1", r":3: Sequence: the door has One_Time", id="both"
         ),
     ],
 )

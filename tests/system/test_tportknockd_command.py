@@ -27,7 +27,7 @@ GOOD = """\
 </VPN>
 """
 WORDS = """\
-Sequence SSH, as tportknockd hears it, within 10 s:
+Sequence SSH (rules of tportknockd), within 10 s:
   1. UDP 34123
   2. TCP 34543 with any flags
   3. TCP 34434 with FIN SYN RST PSH ACK URG
@@ -36,7 +36,7 @@ Sequence SSH, as tportknockd hears it, within 10 s:
   no traps
 """
 MORE_WORDS = """\
-Sequence VPN, as tportknockd hears it, within 5 s:
+Sequence VPN (rules of tportknockd), within 5 s:
   1. TCP 34110 with PSH URG
   2. UDP 34112
   3. TCP 34110 with no flags
@@ -74,7 +74,9 @@ def test_bad_file_shows_every_error_and_what_is_good(conf: Path) -> None:
     done = run("-C", conf)
     assert (done.returncode, done.stdout) == (2, WORDS)
     flags, timeout, key = done.stderr.splitlines()
-    assert flags.startswith(f"port-knocking-doors: {conf}:8: sequence: position 1: x, n or i stands with other flags")
+    assert flags.startswith(
+        f"port-knocking-doors: {conf}:8: sequence: position 1: x, n or i is combined with other flags"
+    )
     assert timeout.startswith(f"port-knocking-doors: {conf}:9: timeout: ")
     assert key.startswith(f'port-knocking-doors: {conf}:10: "loud" is unknown')
 
@@ -85,15 +87,15 @@ KNOWN = "tcp:110:x tcp:110:up tcp:110:up tcp:110:n tcp:110:i"
 @pytest.mark.parametrize(
     ("steps", "mode", "said"),
     [
-        pytest.param("", 0o644, "{}: others may use this file (mode 0644), and it holds a secret: ", id="readable"),
+        pytest.param("", 0o644, "{}: permissions 0644 are too open, the file holds a secret: ", id="readable"),
         pytest.param(
             "",
             0o666,
-            "{}: others may write this file (mode 0666), and its commands run with all rights of the daemon: ",
+            "{}: permissions 0666 are too open, other users can write the file, and so run commands as the daemon: ",
             id="writable",
         ),
         pytest.param(KNOWN, 0o600, "{}: sequence VPN: PUBLIC SEQUENCE: ", id="known to everybody"),
-        pytest.param("tcp:34110:up tcp:34112", 0o600, "{}: sequence VPN: it has 2 steps, ", id="short"),
+        pytest.param("tcp:34110:up tcp:34112", 0o600, "{}: sequence VPN: 2 steps are soon ", id="short"),
         pytest.param("udp:34110 udp:34112 udp:34114", 0o600, "{}: sequence VPN: its ports are in rising ", id="sorted"),
     ],
 )
@@ -143,9 +145,9 @@ REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
     "-i": (("-i", "a/b", "-l"), "-i: an interface's name has a character that the kernel forbids"),
     "-d and -D": (("-d", "-D", "-c", "F"), "expected one of -d -D"),
     "an unknown option": (("-x",), "option -x is unknown; see `port-knocking-doors tportknockd --help`"),
-    "a missing file": (("-C", "/nowhere"), "/nowhere: this file cannot be read (No such file or directory)"),
-    "a device": (("-c", "/dev/null"), "/dev/null: this is not an ordinary file, expected a file of tportknockd's"),
-    "a folder": (("-c", "/"), "/: this file cannot be read (Is a directory)"),
+    "a missing file": (("-C", "/nowhere"), "/nowhere: cannot read the file (No such file or directory)"),
+    "a device": (("-c", "/dev/null"), "/dev/null: not a regular file, expected a configuration file of tportknockd"),
+    "a folder": (("-c", "/"), "/: cannot read the file (Is a directory)"),
 }
 
 

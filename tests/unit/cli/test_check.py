@@ -49,7 +49,7 @@ def test_check_shows_every_sniffed_sequence_in_words(conf: Path) -> None:
         f"Configuration: {conf}",
         *words,
         "Sniffed on: every interface",
-        f"Warning: {conf}: sequence vpn: it has 2 steps, which are soon found by chance; give it 3 or more",
+        f"Warning: {conf}: sequence vpn: 2 steps are soon found by chance; use 3 or more",
     ]
     assert words[-11:] == [
         "Sequence ssh, within 10 s:",
@@ -115,15 +115,15 @@ def written(path: Path, text: str) -> str:
 def test_check_shows_knockd_s_doors(tmp_path: Path) -> None:
     path = written(tmp_path / "knockd.conf", KNOCKD)
     assert check("check", "--knockd", path) == [
-        f"Configuration: {path}, as knockd has it",
+        f"Configuration: {path} (of knockd)",
         "Interface: eth0",
         "Log: /var/log/knockd.log and syslog",
         "Pid file: -",
-        "Sequence open SSH, as knockd hears it, within 25 s:",
+        "Sequence open SSH (rules of knockd), within 25 s:",
         "  1. TCP 65431 with SYN, without ACK",
         "  2. UDP 65433",
         "  3. TCP 65432 with SYN, without ACK",
-        "  hears packets by eth0 alone",
+        "  only packets that arrive on eth0",
         "  runs: iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
         "  10 s later: iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
         "  no traps",
@@ -143,7 +143,7 @@ def test_what_check_prints_of_knockd_s_file_our_own_reader_takes(tmp_path: Path)
     (one,) = native.parse(own + "\n".join(lines), "F").sequences
     assert (one.name, one.access.ports, one.access.duration, one.access.command) == ("open_SSH", (Port(22),), 10, None)
     assert [step.port for step in one.steps] == [65431, 65433, 65432]
-    assert "# knockd hears them by eth0 alone: for the same, start the daemon with --interface eth0." in lines
+    assert "# knockd captures on eth0 only: for the same, start the daemon with --interface eth0." in lines
 
 
 def test_check_shows_all_of_tportknockd_s_file_and_all_that_is_wrong(tmp_path: Path) -> None:
@@ -157,8 +157,8 @@ def test_check_shows_all_of_tportknockd_s_file_and_all_that_is_wrong(tmp_path: P
         ["port-knocking-doors", f"{path}:7"],
     ]
     assert ended.stdout.splitlines()[:7] == [
-        f"Configuration: {path}, as tportknockd has it",
-        "Sequence ssh, as tportknockd hears it, within 10 s:",
+        f"Configuration: {path} (of tportknockd)",
+        "Sequence ssh (rules of tportknockd), within 10 s:",
         "  1. TCP 65431 with SYN",
         "  2. UDP 65433",
         "  3. TCP 65432 with any flags",
@@ -170,17 +170,20 @@ def test_check_shows_all_of_tportknockd_s_file_and_all_that_is_wrong(tmp_path: P
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["check", "--as-toml"], "--as-toml: this is about a file of knockd's, expected --knockd FILE with it"),
-        (["check", "--as-toml", "--tportknockd", "x"], "--as-toml: this is about a file of knockd's"),
-        (["check", "--knockd", "x", "--tportknockd", "y"], "--knockd: another configuration is named beside this one"),
-        (["check", "--knockd", "x", "--conf", "y"], "--knockd: another configuration is named beside this one"),
-        (["--zone", "z", "check", "--tportknockd", "x"], "--tportknockd: another configuration is named beside this"),
-        (["check", "--knockd", "/nowhere"], r"/nowhere: this file cannot be read \(No such file or directory\)"),
-        (["check", "-c", ""], "--conf: this name is empty or means the current folder, expected a file"),
-        (["check", "--conf="], "--conf: this name is empty"),
-        (["check", "--knockd="], "this name is empty or means the current folder, expected a file of knockd's"),
-        (["check", "--tportknockd", ""], "this name is empty or means the current folder, expected a file of tport"),
-        (["check", "--tportknockd", "/nowhere"], r"/nowhere: this file cannot be read \(No such file or directory\)"),
+        (["check", "--as-toml"], "--as-toml: is for a file of knockd, expected --knockd FILE as well"),
+        (["check", "--as-toml", "--tportknockd", "x"], "--as-toml: is for a file of knockd"),
+        (["check", "--knockd", "x", "--tportknockd", "y"], "--knockd: another configuration is given as well"),
+        (["check", "--knockd", "x", "--conf", "y"], "--knockd: another configuration is given as well"),
+        (["--zone", "z", "check", "--tportknockd", "x"], "--tportknockd: another configuration is given as well"),
+        (["check", "--knockd", "/nowhere"], r"/nowhere: cannot read the file \(No such file or directory\)"),
+        (["check", "-c", ""], "--conf: the name is empty or the current directory, expected a file"),
+        (["check", "--conf="], "--conf: the name is empty"),
+        (["check", "--knockd="], "the name is empty or the current directory, expected a configuration file of knockd"),
+        (
+            ["check", "--tportknockd", ""],
+            "the name is empty or the current directory, expected a configuration file of tport",
+        ),
+        (["check", "--tportknockd", "/nowhere"], r"/nowhere: cannot read the file \(No such file or directory\)"),
     ],
 )
 def test_check_of_more_than_one_configuration_or_of_none_is_refused(arguments: list[str], message: str) -> None:

@@ -69,14 +69,17 @@ def call(*arguments: str) -> str:
 
 
 WRONG: dict[str, tuple[list[str], str]] = {
-    "a step for a host": (["7117", "7228"], "the first word is not a host"),
-    "a word that is no step": (["::1", "7117", "oops", "7228"], "step 2: this is not a step"),
+    "a step for a host": (["7117", "7228"], "the first argument is not a host"),
+    "a word that is no step": (["::1", "7117", "oops", "7228"], "step 2: not a step"),
     "port 0": (["::1", "7117", "0", "7228"], "step 2: port 0 is out of range"),
     "port 65536": (["::1", "7117", "7228", "65536:udp"], "step 3: port 65536 is out of range"),
     "both families": (["-4", "-6", "::1", "7117"], "-4 and -6"),
     "wait and connect": (["--wait", "22", "--connect", "22", "::1"], "--wait and --connect"),
-    "wait for UDP": (["--wait", "53/udp", "::1", "7117"], "--wait: whether a UDP port is open"),
-    "connect to UDP": (["--connect", "53/udp", "::1", "7117"], "--connect: whether a UDP port is open"),
+    "wait for UDP": (["--wait", "53/udp", "::1", "7117"], "--wait: a client cannot see whether a UDP port is open"),
+    "connect to UDP": (
+        ["--connect", "53/udp", "::1", "7117"],
+        "--connect: a client cannot see whether a UDP port is open",
+    ),
     "wait for port 0": (["--wait", "0", "::1", "7117"], "--wait: port 0 is out of range"),
     "tries without wait": (["--tries", "2", "::1", "7117"], "--tries means nothing without"),
     "no tries": (["--wait", "22", "--tries", "0", "::1", "7117"], "--tries: expected a whole number from 1 to 1000"),

@@ -45,18 +45,18 @@ NO_STEPS = {
     "icmp:7000": "not a step",
     "٣": "not a step",
     "7000:": "nothing follows the colon",
-    "7000:sctp": "neither udp nor tcp",
-    "7000:udp:f": "neither udp nor tcp",
+    "7000:sctp": "the protocol after the port is unknown",
+    "7000:udp:f": "the protocol after the port is unknown",
     "0": "port 0 is out of range, expected 1 to 65535",
     "65536": "port 65536 is out of range, expected 1 to 65535",
     "123456789012345678901234567890": "expected",
     "tcp:": "expected",
     "tcp:7000:": "nothing follows the colon",
     "tcp:7000:q": "a flag is unknown",
-    "tcp:7000:ff": "a flag stands twice",
-    "tcp:7000:xf": "x or n stands with other flags",
+    "tcp:7000:ff": "a flag is given twice",
+    "tcp:7000:xf": "x or n is combined with other flags",
     "tcp:7000:f:f": "not a step",
-    "udp:7000:f": "flags follow a UDP port",
+    "udp:7000:f": "a UDP port has flags",
 }
 
 
@@ -97,7 +97,7 @@ def test_a_host(word: str, host: str) -> None:
     "word", ["", "7000", "7000:udp", "udp:7000", "tcp:7000:f", "7000,8000", "-x", "a b", "[7000]", "$(reboot)", "a'b"]
 )
 def test_a_step_is_no_host_and_nothing_is_asked_about_it(word: str) -> None:
-    with pytest.raises(ConfigError, match="not a host, expected its name or address") as caught:
+    with pytest.raises(ConfigError, match="not a host, expected a host name or address") as caught:
         step_syntax.host(word)
     assert "7000" not in str(caught.value)
 

@@ -41,13 +41,13 @@ def empty(path: Path) -> None:
 
 
 BROKEN = [
-    (a_folder, ": this file cannot be read (Is a directory), expected one that this user may read"),
-    (a_dangling_link, ": this file cannot be read (No such file or directory), expected "),
-    (a_link_to_itself, ": this file cannot be read (Too many levels of symbolic links), expected "),
-    (a_pipe, ": this is not an ordinary file, expected TOML text"),
-    (a_device, ": this is not an ordinary file, expected TOML text"),
-    (too_large, ": this file is too large, expected at most 1048576 bytes"),
-    (not_utf8, ":3: this is not UTF-8, expected TOML text"),
-    (not_toml, ":2: this is not TOML: a value is none that TOML knows, expected one such as 10"),
+    (a_folder, ": cannot read the file (Is a directory), expected a file that this user may read"),
+    (a_dangling_link, ": cannot read the file (No such file or directory), expected "),
+    (a_link_to_itself, ": cannot read the file (Too many levels of symbolic links), expected "),
+    (a_pipe, ": not a regular file, expected TOML text"),
+    (a_device, ": not a regular file, expected TOML text"),
+    (too_large, ": the file is too large, expected at most 1048576 bytes"),
+    (not_utf8, ":3: the file is not UTF-8, expected TOML text"),
+    (not_toml, ":2: invalid TOML: a value is invalid, expected one such as 10"),
     (empty, ": the key ports_to_controls is missing, expected a list of 1 to 64 ports"),
 ]

@@ -125,7 +125,7 @@ SEQUENCES = st.builds(
     opens=PORTS,
     duration=SECONDS,
     command=st.none() | COMMANDS,
-).filter(lambda one: not native._has_no_gap(one.steps)) | st.builds(
+).filter(lambda one: not native._are_neighbours(one.steps)) | st.builds(
     granting,
     name=st.sampled_from(["x", "y"]),
     steps=st.lists(STEP, min_size=2, max_size=3).map(tuple),

@@ -61,15 +61,15 @@ def test_a_sequence_of_another_daemon_in_words() -> None:
     assert (
         in_words(door)
         == """\
-Sequence open SSH, as knockd hears it, within 25 s:
+Sequence open SSH (rules of knockd), within 25 s:
   1. TCP 7 with SYN, without ACK
   2. TCP 8 without ACK
   3. TCP 9 with any flags
   4. UDP 5
   5. TCP 9 with FIN
-  hears packets to 192.0.2.1 alone
-  hears packets by eth0, ppp* alone
-  hears IPv4 alone
+  only packets to 192.0.2.1
+  only packets that arrive on eth0, ppp*
+  only IPv4
   for IPv4 runs: a
   10 s later: b
   for IPv6 runs nothing
@@ -79,9 +79,9 @@ Sequence open SSH, as knockd hears it, within 25 s:
     assert (
         in_words(once)
         == """\
-Sequence d, as knockd hears it, within 5 s:
-  one-time sequences, one after the other: /x
-  each TCP step of theirs without SYN
+Sequence d (rules of knockd), within 5 s:
+  one-time sequences, in order: /x
+  each of their TCP steps without SYN
   neither opens nor runs anything
   no traps"""
     )

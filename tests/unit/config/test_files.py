@@ -38,7 +38,7 @@ def test_a_tilde_in_the_option_is_the_home(world: World) -> None:
     write(world.home / "sub" / "f.toml", 7)
     loaded = world.load(conf=Path("~/sub/f.toml"))
     assert loaded.path == world.home / "sub" / "f.toml"
-    assert "there is no such user" in world.refusal(conf=Path("~nobody-of-this-name/f.toml"))
+    assert "user not found" in world.refusal(conf=Path("~nobody-of-this-name/f.toml"))
 
 
 @pytest.mark.parametrize("place", ["conf", "home", "system"])
@@ -64,7 +64,7 @@ def test_a_file_that_may_not_be_read_is_refused(world: World, monkeypatch: pytes
 
     monkeypatch.setattr(os, "open", refuse)  # not by its mode: the tests may run as root
     assert world.refusal() == (
-        f"{world.home_file}: this file cannot be read (Permission denied), expected one that this user may read"
+        f"{world.home_file}: cannot read the file (Permission denied), expected a file that this user may read"
     )
 
 
@@ -75,7 +75,7 @@ def test_a_home_that_may_not_be_looked_into_is_not_passed_over(world: World, mon
         raise PermissionError(13, "Permission denied", path)
 
     monkeypatch.setattr(Path, "lstat", refuse)
-    assert "cannot be read" in world.refusal()
+    assert "cannot read the file" in world.refusal()
 
 
 def test_a_home_that_is_no_folder_holds_no_file(world: World) -> None:
@@ -87,7 +87,7 @@ def test_a_home_that_is_no_folder_holds_no_file(world: World) -> None:
 def test_a_named_file_that_is_not_there_is_refused(world: World) -> None:
     write(world.home_file)
     assert "(No such file or directory)" in world.refusal(conf=world.root / "typo")
-    assert "(no possible name)" in world.refusal(conf=world.root / "a\0b")
+    assert "(invalid name)" in world.refusal(conf=world.root / "a\0b")
 
 
 def test_an_odd_file_name_keeps_the_message_in_one_line(world: World) -> None:
@@ -107,7 +107,7 @@ def test_a_byte_order_mark_is_overlooked(world: World) -> None:
 def test_a_file_that_others_can_use_is_warned_of(world: World, mode: int) -> None:
     path = write(world.root / "my conf", mode=mode)
     (warning,) = world.load(conf=path).warnings
-    assert warning == (f"{path}: others may use this file (mode {mode:04o}), and it holds a secret: chmod 600 '{path}'")
+    assert warning == (f"{path}: permissions {mode:04o} are too open, the file holds a secret: chmod 600 '{path}'")
 
 
 # The file of a new installation
@@ -162,9 +162,7 @@ def test_what_is_there_already_is_left_alone(world: World, make: Callable[[Path]
     before = world.home_file.lstat()
     with pytest.raises(ConfigError) as refused:
         write_home_file(world.home)
-    assert str(refused.value) == (
-        f"{world.home_file}: something is there already and was left alone, expected a name not yet in use"
-    )
+    assert str(refused.value) == (f"{world.home_file}: file exists, not overwritten")
     assert world.home_file.lstat() == before
     assert list(world.home.iterdir()) == [world.home_file]
 
@@ -177,7 +175,7 @@ def test_what_appears_meanwhile_is_left_alone(world: World, monkeypatch: pytest.
         world.home_file.write_text("mine")
 
     monkeypatch.setattr(os, "fsync", slowly)
-    with pytest.raises(ConfigError, match="something is there already"):
+    with pytest.raises(ConfigError, match="file exists"):
         write_home_file(world.home)
     assert world.home_file.read_text() == "mine"
     assert list(world.home.iterdir()) == [world.home_file]

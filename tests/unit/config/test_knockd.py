@@ -172,30 +172,22 @@ def test_blanks_and_line_ends_do_not_matter(end: str) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        pytest.param("Sequence = 1", "F:1: no section has begun, expected [options] or ", id="no section"),
+        pytest.param("Sequence = 1", "F:1: no section precedes this line, expected [options] or ", id="no section"),
         pytest.param("\n[]", "F:2: a section has no name, expected ", id="no name"),
-        pytest.param("[d", "F:1: no section has begun", id="no closing bracket"),
+        pytest.param("[d", "F:1: no section precedes this line", id="no closing bracket"),
         pytest.param(
-            "[d]\n[e]\nSequence = 1", "F:1: this door has no sequence, expected Sequence or One_", id="no steps"
+            "[d]\n[e]\nSequence = 1", "F:1: the door has no sequence, expected Sequence or One_", id="no steps"
         ),
         pytest.param(
             f"[d]\n{STEPS}\nSeqTimeout = 5", 'F:3: "SeqTimeout" is unknown, the nearest directive is ', id="key"
         ),
         pytest.param(
-            "[d]\n26173,23817", "F:2: a text is unknown, the nearest directive is ", id="a key that is a secret"
+            "[d]\n26173,23817", "F:2: a string is unknown, the nearest directive is ", id="a key that is a secret"
         ),
-        pytest.param("[d]\nSequence", "F:2: Sequence stands without a value, expected Sequence = VALUE", id="no value"),
-        pytest.param(
-            "[options]\nusesyslog = 1", "F:2: UseSyslog stands with a value, expected it by itself", id="a value"
-        ),
-        pytest.param(
-            "[d]\nlogfile = x", "F:2: LogFile: this is the wrong section for it, expected it below [o", id="here"
-        ),
-        pytest.param(
-            "[options]\ncommand=x",
-            "F:2: Command: this is the wrong section for it, expected it below a",
-            id="in",
-        ),
+        pytest.param("[d]\nSequence", "F:2: Sequence has no value, expected Sequence = VALUE", id="no value"),
+        pytest.param("[options]\nusesyslog = 1", "F:2: UseSyslog has a value, expected UseSyslog alone", id="a value"),
+        pytest.param("[d]\nlogfile = x", "F:2: LogFile: wrong section, expected below [o", id="here"),
+        pytest.param("[options]\ncommand=x", "F:2: Command: wrong section, expected below a", id="in"),
         pytest.param(
             "[d]\nSequence = 26173,0",
             "F:2: Sequence: position 2: port 0 is out of range, expected 1 to 65535",
@@ -203,29 +195,29 @@ def test_blanks_and_line_ends_do_not_matter(end: str) -> None:
         ),
         pytest.param(
             "[d]\nSequence = 26173,-23817",
-            "F:2: Sequence: position 2: what is not all digits is not a port, expected a whole number from 1 to 65535",
+            "F:2: Sequence: position 2: the value is not a port, expected a whole number from 1 to 65535",
             id="negative",
         ),
-        pytest.param(
-            "[d]\nSequence = 26173 23817", "F:2: Sequence: position 1: what is not all digits is not a po", id="blank"
-        ),
+        pytest.param("[d]\nSequence = 26173 23817", "F:2: Sequence: position 1: the value is not a po", id="blank"),
         pytest.param("[d]\nSequence = ssh", 'F:2: Sequence: position 1: "ssh" is not a port, expected', id="a word"),
         pytest.param(
-            "[d]\nSequence = 1,", "F:2: Sequence: position 2: an empty text is not a port, expected ", id="nothing"
+            "[d]\nSequence = 1,", "F:2: Sequence: position 2: an empty string is not a port, expected ", id="nothing"
         ),
         pytest.param(
             "[d]\nSequence = 26173:icmp",
-            "F:2: Sequence: position 1: the protocol is unknown, expected tcp or udp behind the colon",
+            "F:2: Sequence: position 1: the protocol is unknown, expected tcp or udp after the colon",
             id="protocol",
         ),
         pytest.param("[d]\nSequence = 26173:", "F:2: Sequence: position 1: the protocol is unknown", id="no protocol"),
-        pytest.param("[d]\nSequence = 26173:tcp:udp", "F:2: Sequence: position 1: something follows the", id="more"),
+        pytest.param("[d]\nSequence = 26173:tcp:udp", "F:2: Sequence: position 1: extra text follows the", id="more"),
         pytest.param(
-            f"[d]\nSequence = {','.join(['26173'] * 33)}", "F:2: Sequence: it has 33 steps, expected 1 to 32", id="long"
+            f"[d]\nSequence = {','.join(['26173'] * 33)}",
+            "F:2: Sequence: the list has 33 steps, expected 1 to 32",
+            id="long",
         ),
         pytest.param(
             f"[d]\n{STEPS}\nTCPFlags = syn, ack",
-            "F:3: TCPFlags: position 2: a text is not a flag, expected fin, syn, rst, psh, ack, urg, each with a !",
+            "F:3: TCPFlags: position 2: a string is not a flag, expected fin, syn, rst, psh, ack, urg, each with a !",
             id="a blank between flags",
         ),
         pytest.param(f"[d]\n{STEPS}\nTCPFlags = ece", 'F:3: TCPFlags: position 1: "ece" is not a flag', id="no flag"),
@@ -236,23 +228,23 @@ def test_blanks_and_line_ends_do_not_matter(end: str) -> None:
         ),
         pytest.param(
             f"[d]\n{STEPS}\nCmd_Timeout = 5 s",
-            "F:3: Cmd_Timeout: what is not all digits is not a number of seconds, expected a whole number from 0 to ",
+            "F:3: Cmd_Timeout: the value is not a number of seconds, expected a whole number from 0 to ",
             id="a unit",
         ),
-        pytest.param(f"[d]\n{STEPS}\nTarget = fe80::1%eth0", "F:3: Target: a text is not an address", id="a zone"),
-        pytest.param(f"[d]\n{STEPS}\nTarget =", "F:3: Target: an empty text is not an address", id="no target"),
+        pytest.param(f"[d]\n{STEPS}\nTarget = fe80::1%eth0", "F:3: Target: a string is not an address", id="a zone"),
+        pytest.param(f"[d]\n{STEPS}\nTarget =", "F:3: Target: an empty string is not an address", id="no target"),
         pytest.param("[options]\nInterface = /dev/eth0", "F:2: Interface: an interface's name has a char", id="device"),
         pytest.param("[d]\nOne_Time_Sequences =", "F:2: One_Time_Sequences: no file is named, expected ", id="no file"),
         pytest.param(
-            f"[d]\nOne_Time_Sequences = x\n{STEPS}", "F:3: Sequence: One_Time_Sequences stands above", id="both"
+            f"[d]\nOne_Time_Sequences = x\n{STEPS}", "F:3: Sequence: the door has One_Time_Sequences already", id="both"
         ),
         pytest.param(
-            f"[d]\n{STEPS}\nCommand = a\0b", "F:3: this line has a control character or is not UTF-8, e", id="zero byte"
+            f"[d]\n{STEPS}\nCommand = a\0b", "F:3: the line has a control character or is not UTF-8, e", id="zero byte"
         ),
-        pytest.param("[d\u2028]\n", "F:1: this line has a control character", id="a line end in a name"),
-        pytest.param("[d]\n#" + "x" * 4095, "F:2: this line has 4096 bytes, expected at most 4095", id="a long line"),
+        pytest.param("[d\u2028]\n", "F:1: the line has a control character", id="a line end in a name"),
+        pytest.param("[d]\n#" + "x" * 4095, "F:2: the line has 4096 bytes, expected at most 4095", id="a long line"),
         pytest.param(f"[{'ä' * 128}]", "F:1: a door's name has 256 bytes, expected at most 254", id="a long name"),
-        pytest.param("\ufeff[d]", "F:1: no section has begun", id="a byte order mark"),
+        pytest.param("\ufeff[d]", "F:1: no section precedes this line", id="a byte order mark"),
     ],
 )
 def test_a_wrong_file_is_refused_in_these_words(text: str, message: str) -> None:

@@ -166,7 +166,7 @@ def test_commands_for_ipv6(lines: list[str], opens: tuple[Port, ...], command: C
     text = toml(*door)
     (one,) = read_back(text)
     assert (one.access.ports, one.access.command) == (opens, command)
-    assert ("here the door opens for those of IPv6, too" in text) == (bool(opens) and len(lines) < 2)
+    assert ("here the door opens for IPv6 addresses, too" in text) == (bool(opens) and len(lines) < 2)
 
 
 @pytest.mark.parametrize(
@@ -201,13 +201,13 @@ def test_what_our_own_file_cannot_have_is_commented_out() -> None:
     )
     assert [one.name for one in read_back(text)] == ["good"]
     for reason in (
-        "it has 1 step, expected 2 to 32",
+        "the list has 1 step, expected 2 to 32",
         "it has one-time sequences; import knockd's file for them",
         "neither opens nor runs anything",
         "the sequences good and same are the same",
-        "sequence begins begins with the whole of sequence good",
+        "sequence begins begins with all steps of sequence good",
     ):
-        assert f"\n# Commented out, since this file cannot have it: {reason}" in text or reason in text
+        assert f"\n# Commented out, because this file cannot have it: {reason}" in text or reason in text
 
 
 def test_names_are_made_to_fit() -> None:
@@ -224,7 +224,7 @@ def test_neighbouring_ports_have_no_traps_and_the_long_time_is_cut() -> None:
     assert (one.traps, one.timeout, one.access.command) == (0, 86400, CommandOpening("a", "b", 86400))
     assert "knockd waits 100000 s" in text
     assert "knockd waits 99999 s" in text
-    assert "no trap has room" in text
+    assert "no trap fits" in text
 
 
 LINES = st.sampled_from(

@@ -42,7 +42,7 @@ def test_a_sequence_in_order_is_warned_of(world: World, ports: str) -> None:
 def test_a_guarded_port_that_is_knocked_on_is_warned_of(world: World) -> None:
     first = sequence(0)[0]
     (warning,) = world.load(magic_seq=text_of(sequence(0)), ports=f"{first}/udp,{first},1194/udp").warnings
-    assert warning.startswith("--magic-seq: 1 guarded UDP port(s) are also in the sequence")
+    assert warning.startswith("--magic-seq: 1 guarded UDP port(s) are in the sequence")
     assert world.load(magic_seq=text_of(sequence(0)), ports=f"{first},1194/udp").warnings == ()
 
 
@@ -50,7 +50,7 @@ def test_a_guarded_port_that_is_knocked_on_is_warned_of(world: World) -> None:
     ("steps", "warning"),
     [
         pytest.param("udp:5432 tcp:9321 udp:7123", "", id="good"),
-        pytest.param("udp:5432 tcp:9321", "it has 2 steps, which are soon found by chance", id="short"),
+        pytest.param("udp:5432 tcp:9321", "2 steps are soon found by chance", id="short"),
         pytest.param("udp:5432 tcp:7123 tcp:9321", "its ports are in rising or falling order", id="rising"),
         pytest.param("tcp:9321 udp:7123 tcp:5432:x", "its ports are in rising or falling order", id="falling"),
         pytest.param("udp:5432 udp:5432 udp:5432", "its ports are in rising or falling order", id="one step"),
@@ -77,8 +77,8 @@ def test_steps_on_ports_in_use_are_warned_of(world: World) -> None:
     udp = Protocol.UDP
     served = [Port(22), Port(9321), Port(5432), Port(443), Port(53, udp), Port(5432, udp), Port(knock_port, udp)]
     at = f"{world.home_file}: sequence ssh:"
-    guarded = "are guarded, so those who use what is behind them knock, too"
-    busy = "are served by a program of this machine, so those who use it knock, too"
+    guarded = "are guarded, so every client of the services behind them knocks"
+    busy = "have a program listening, so every client of it knocks"
     assert world.load(served=served).warnings == (
         f"{at} 2 port(s) of its steps {guarded}; choose others",
         f"{at} 3 port(s) of its steps {busy}; choose others",

@@ -45,7 +45,7 @@ def test_interfaces_come_from_the_option(world: World) -> None:
     loaded = world.load(interfaces=["ppp*", "eth0", "ppp*"])
     assert loaded.settings.interfaces == ("ppp*", "eth0")
     assert loaded.warnings == ()
-    assert world.refusal(interfaces=["eth0", ""]).startswith("--interface: an empty text is not an interface's name")
+    assert world.refusal(interfaces=["eth0", ""]).startswith("--interface: an empty string is not an interface's name")
     assert world.refusal(interfaces=["a/b"]).startswith("--interface: an interface's name has a character that")
 
 
@@ -57,23 +57,23 @@ def test_an_option_for_one_leaves_the_variable_for_the_other(world: World) -> No
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"magic_seq": "1,2,3,4"}, "--magic-seq: it has 4 ports, expected 5 to 20"),
-        ({"magic_seq": ""}, "--magic-seq: it has 0 ports, expected 5 to 20"),
+        ({"magic_seq": "1,2,3,4"}, "--magic-seq: the list has 4 ports, expected 5 to 20"),
+        ({"magic_seq": ""}, "--magic-seq: the list has 0 ports, expected 5 to 20"),
         ({"magic_seq": "0,2,3,4,5"}, "--magic-seq: position 1: port 0 is out of range, expected 1 to 65535"),
         ({"magic_seq": "1,2,3,4,65536"}, "--magic-seq: position 5: port 65536 is out of range, expected 1 to 65535"),
         (
             {"magic_seq": "1,2,ssh,4,5"},
             '--magic-seq: position 3: "ssh" is not a port, expected a whole number from 1 to 65535',
         ),
-        ({"environ": {"KNOCKER_SEQ": ""}}, "KNOCKER_SEQ: it has 0 ports, expected 5 to 20"),
-        ({"environ": {"KNOCKER_SEQ": "1,2,3,4"}}, "KNOCKER_SEQ: it has 4 ports, expected 5 to 20"),
-        ({"environ": {"KNOCKER_PORTS": ""}}, "KNOCKER_PORTS: it has 0 ports, expected 1 to 64"),
+        ({"environ": {"KNOCKER_SEQ": ""}}, "KNOCKER_SEQ: the list has 0 ports, expected 5 to 20"),
+        ({"environ": {"KNOCKER_SEQ": "1,2,3,4"}}, "KNOCKER_SEQ: the list has 4 ports, expected 5 to 20"),
+        ({"environ": {"KNOCKER_PORTS": ""}}, "KNOCKER_PORTS: the list has 0 ports, expected 1 to 64"),
         (
             {"environ": {"KNOCKER_PORTS": "22/sctp"}},
             'KNOCKER_PORTS: position 1: "sctp" is not a protocol, expected tcp or udp',
         ),
         ({"ports": "0"}, "--ports: position 1: port 0 is out of range, expected 1 to 65535"),
-        ({"ports": "22,22"}, "--ports: position 2: this port stands there already, expected each once"),
+        ({"ports": "22,22"}, "--ports: position 2: this port is listed twice, expected each once"),
     ],
     ids=lambda value: None if isinstance(value, dict) else value.split(", expected")[0],
 )
@@ -99,7 +99,7 @@ def test_a_private_file_with_a_good_sequence_deserves_no_warning(world: World) -
 def test_interfaces_without_a_sniffed_sequence_are_warned_of(world: World) -> None:
     write(world.home_file)
     (warning,) = world.load(interfaces=["eth0"]).warnings
-    assert warning.startswith("--interface: no [[sequence]] is there to be heard on an interface")
+    assert warning.startswith("--interface: has no effect without a [[sequence]]")
 
 
 def test_no_warning_and_no_representation_shows_a_sequence(world: World) -> None:
@@ -170,7 +170,9 @@ def test_an_imported_file_is_used_or_refused(
 ) -> None:
     make(world.root / "x")
     write(world.home_file, more=importing(f"{form} {world.root}/x"))
-    assert world.refusal().startswith(f"{world.root}/x{message}".replace("TOML text", f"a file of {form}'s"))
+    assert world.refusal().startswith(
+        f"{world.root}/x{message}".replace("TOML text", f"a configuration file of {form}")
+    )
 
 
 def test_what_is_wrong_with_an_imported_file_is_told_with_its_own_line(world: World) -> None:
@@ -187,13 +189,13 @@ def test_a_name_is_of_one_file_alone(world: World) -> None:
     write(world.home_file, more=importing(f"knockd {path}"))
     assert [one.name for one in world.load().settings.sequences] == ["ssh", "ssh"]  # as knockd has it
     write(world.home_file, more=sniffed("udp:5 tcp:9 udp:7", "ssh") + importing(f"knockd {path}"))
-    assert world.refusal() == (f"{path}:3: ssh is the name of a sequence of {world.home_file}, expected another one")
+    assert world.refusal() == (f"{path}:3: ssh is the name of a sequence of {world.home_file}, expected another name")
     other = foreign(world.root / "y", TPORTKNOCKD.replace("web", "ssh"))
     write(world.home_file, more=importing(f"knockd {path}", f"tportknockd {other}"))
-    assert world.refusal() == f"{other}: ssh is the name of a sequence of {path}, expected another one"
+    assert world.refusal() == f"{other}: ssh is the name of a sequence of {path}, expected another name"
     foreign(path, KNOCKD.replace("open SSH", "main"))
     write(world.home_file, more=importing(f"knockd {path}"))
-    assert world.refusal() == f"{path}:3: main is the opening sequence's name, expected another one"
+    assert world.refusal() == f"{path}:3: main is the name of the opening sequence, expected another name"
 
 
 def test_an_imported_sequence_may_begin_another_one(world: World) -> None:
@@ -209,7 +211,7 @@ def test_what_comes_in_the_opening_sequences_place_begins_no_sequence_of_the_fil
     write(world.home_file, more=sniffed(" ".join(f"udp:{port}" for port in ports[:3]), "own"))
     assert len(world.load().settings.sequences) == 1
     given = {"magic_seq": text_of(ports)} if source == "--magic-seq" else {"environ": {"KNOCKER_SEQ": text_of(ports)}}
-    problem = "sequence main begins with the whole of sequence own, expected none that begins another"
+    problem = "sequence main begins with all steps of sequence own, expected none to be the start of another"
     assert world.refusal(**given) == f"{source}: {problem}"
 
 
@@ -223,24 +225,27 @@ def test_an_imported_sequence_may_begin_the_opening_sequence(world: World) -> No
 def test_traps_need_room_in_an_imported_file_too(world: World) -> None:
     path = foreign(world.root / "x", "[d]\nSequence = 7,8,9\n")
     write(world.home_file, more=importing(f"knockd {path}", traps=1))
-    assert world.refusal().startswith(f"{path}:1: between the neighbouring steps of sequence d no trap has room")
+    assert world.refusal().startswith(f"{path}:1: the steps of sequence d are neighbouring ports, so no trap fits")
     write(world.home_file, more=importing(f"knockd {path}"))
     assert len(world.load().settings.sequences) == 1
+
+
+WRITABLE = "other users can write the file, and so run commands as the daemon: chmod 600 "
 
 
 @pytest.mark.parametrize(
     ("mode", "warning"),
     [
         (0o600, ""),
-        (0o640, "others may use this file (mode 0640), and it holds a secret: chmod 600 "),
-        (0o644, "others may use this file (mode 0644), and it holds a secret: chmod 600 "),
+        (0o640, "permissions 0640 are too open, the file holds a secret: chmod 600 "),
+        (0o644, "permissions 0644 are too open, the file holds a secret: chmod 600 "),
         (
             0o620,
-            "others may write this file (mode 0620), and its commands run with all rights of the daemon: chmod 600 ",
+            f"permissions 0620 are too open, {WRITABLE}",
         ),
         (
             0o602,
-            "others may write this file (mode 0602), and its commands run with all rights of the daemon: chmod 600 ",
+            f"permissions 0602 are too open, {WRITABLE}",
         ),
     ],
 )
@@ -264,8 +269,8 @@ def test_an_imported_file_that_another_user_owns_is_warned_of(
         monkeypatch.setattr(os, "geteuid", lambda: 12345)
     (warning,) = world.load().warnings
     assert warning == (
-        f"{path}: this file belongs to another user (number {path.stat().st_uid}), and its commands run with all rights"
-        f" of the daemon: chown {os.geteuid()} {path}"
+        f"{path}: the owner is another user (uid {path.stat().st_uid}), who can run commands as the daemon: "
+        f"chown {os.geteuid()} {path}"
     )
 
 
@@ -275,10 +280,10 @@ def test_imported_sequences_are_doubted_like_our_own(world: World) -> None:
     write(world.home_file, more=importing(f"knockd {path}"))
     warnings = world.load(served=[Port(2222)]).warnings
     assert [warning.removeprefix(f"{path}: sequence ").split(",")[0] for warning in warnings] == [
-        "a: PUBLIC SEQUENCE: its ports are a documentation's example",
-        "b: it has 1 step",
+        "a: PUBLIC SEQUENCE: its ports are a published example; choose others",
+        "b: 1 step is soon found by chance; use 3 or more",
         "c: its ports are in rising or falling order",
-        "d: 1 port(s) of its steps are served by a program of this machine",
+        "d: 1 port(s) of its steps have a program listening",
     ]
 
 
@@ -310,8 +315,7 @@ def test_files_of_one_time_sequences(world: World, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError) as refused:
         loader.load_knockd(path, None, False)
     assert str(refused.value) == (
-        f"{path}:3: one-time: this file cannot be read (No such file or directory), "
-        "expected one that this user may read"
+        f"{path}:3: one-time: cannot read the file (No such file or directory), expected a file that this user may read"
     )
     one_time = foreign(world.root / "one-time", "# 1,2\n 5,3,9\n")
     loaded = loader.load_knockd(path, None, False, served=lambda: ())
@@ -319,6 +323,6 @@ def test_files_of_one_time_sequences(world: World, monkeypatch: pytest.MonkeyPat
     assert loaded.warnings == ()
     foreign(one_time, "#5,3,9\nnine\n", 0o644)
     assert loader.load_knockd(path, None, False, served=lambda: ()).warnings == (
-        "one-time: others may use this file (mode 0644), and it holds a secret: chmod 600 one-time",
+        "one-time: permissions 0644 are too open, the file holds a secret: chmod 600 one-time",
         "one-time: no one-time sequence is left, so door once stays closed; write new ones",
     )

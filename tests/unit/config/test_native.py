@@ -114,7 +114,7 @@ def test_every_setting_has_exactly_one_key() -> None:
         ),
         pytest.param(
             "ports_to_controls = [22]\n\nopening_sequence = [1, 2, 3, 4]",
-            "F:3: opening_sequence: it has 4 ports, expected 5 to 20",
+            "F:3: opening_sequence: the list has 4 ports, expected 5 to 20",
             id="four ports",
         ),
         pytest.param(
@@ -135,7 +135,7 @@ def test_every_setting_has_exactly_one_key() -> None:
         pytest.param(
             REQUIRED + "zone.name = 'a'",
             "F:3: zone: a table is not a zone's name, expected a firewalld zone's name of at most 17 letters, digits, "
-            "- and _, or an empty text",
+            "- and _, or an empty string",
             id="a table for a value",
         ),
         pytest.param(
@@ -150,7 +150,7 @@ def test_every_setting_has_exactly_one_key() -> None:
         ),
         pytest.param(
             SEQUENCE,
-            'F: the key ports_to_controls is missing, expected a list of 1 to 64 ports, such as 22 or "1194/udp"',
+            'F: the key ports_to_controls is missing, expected a list of 1 to 64 ports, such as [22, "1194/udp"]',
             id="no guarded ports",
         ),
         pytest.param(
@@ -181,7 +181,7 @@ def test_a_wrong_file_is_refused_in_these_words(text: str, message: str) -> None
         pytest.param(
             "tcp:21951",
             "tcp:21951:i",
-            "F:5: steps: position 3: i (any flags) is none of the flags here, expected letters of f s r p a u, "
+            "F:5: steps: position 3: the flag i (any flags) is not allowed here, expected letters of f s r p a u, "
             "or x (all) or n (none) alone",
             id="any flags",
         ),
@@ -204,7 +204,7 @@ def test_a_wrong_file_is_refused_in_these_words(text: str, message: str) -> None
             id="no steps",
         ),
         pytest.param(
-            '"one"', '"main"', "F:4: name: main is the opening sequence's name, expected another one", id="main"
+            '"one"', '"main"', "F:4: name: main is the name of the opening sequence, expected another name", id="main"
         ),
         pytest.param(
             "open = [22]",
@@ -212,7 +212,7 @@ def test_a_wrong_file_is_refused_in_these_words(text: str, message: str) -> None
             "F:3: sequence one neither opens nor runs anything, expected open or start_command",
             id="nothing to do",
         ),
-        pytest.param("[22]", "[]", "F:6: open: it has 0 ports, expected 1 to 64", id="opens nothing"),
+        pytest.param("[22]", "[]", "F:6: open: the list has 0 ports, expected 1 to 64", id="opens nothing"),
         pytest.param(
             "[22]\n",
             "[22]\ntraps = 4097",
@@ -222,25 +222,25 @@ def test_a_wrong_file_is_refused_in_these_words(text: str, message: str) -> None
         pytest.param(
             "open = [22]\n",
             "start_command = 'true'\nduration = 30",
-            "F:7: the key duration means nothing without open, expected that one, too",
+            "F:7: the key duration has no effect without open, expected open as well",
             id="duration of no door",
         ),
         pytest.param(
             "[22]\n",
             "[22]\n\nstop_command = 'true'",
-            "F:8: the key stop_command means nothing without start_command, expected that one, too",
+            "F:8: the key stop_command has no effect without start_command, expected start_command as well",
             id="a stop without a start",
         ),
         pytest.param(
             "[22]\n",
             "[22]\nstart_command = 'true'\ncommand_delay = 30",
-            "F:8: the key command_delay means nothing without stop_command, expected that one, too",
+            "F:8: the key command_delay has no effect without stop_command, expected stop_command as well",
             id="a delay of nothing",
         ),
         pytest.param(
             "[[sequence]]",
             "[sequence]",
-            "F:3: sequence: this is a single table, expected [[sequence]] in double brackets above each",
+            "F:3: sequence: the value is a single table, expected [[sequence]] above each table",
             id="single brackets",
         ),
         pytest.param(
@@ -280,7 +280,7 @@ def test_the_doors_of_a_sequence_count_as_rules() -> None:
 @pytest.mark.parametrize("sequences", ["17321", "[17321]", "[[]]", '"udp:17321"'])
 def test_what_is_no_list_of_tables_is_refused(sequences: str) -> None:
     assert complaint(f"{REQUIRED}sequence = {sequences}") == (
-        f"F:3: sequence: this is not a list of tables, expected {Tables('sequence').expects}"
+        f"F:3: sequence: the value is not a list of tables, expected {Tables('sequence').expects}"
     )
 
 
@@ -299,8 +299,8 @@ def test_what_is_no_list_of_tables_is_refused(sequences: str) -> None:
 def test_traps_need_room_between_neighbouring_steps(steps: str, traps: int, fits: bool) -> None:
     said = complaint(f"{REQUIRED}[[sequence]]\nname='a'\n\nsteps={steps.split()}\ntraps={traps}\nopen=[22]")
     no_room = (
-        "F:6: between the neighbouring steps of sequence a no trap has room, so a scan could open its door, "
-        "expected a gap between them, or traps = 0"
+        "F:6: the steps of sequence a are neighbouring ports, so no trap fits between them and a port scan could open "
+        "the door, expected a gap between the ports, or traps = 0"
     )
     assert said == ("" if fits else no_room)
 
@@ -315,13 +315,13 @@ def test_traps_need_room_between_neighbouring_steps(steps: str, traps: int, fits
         pytest.param(
             "udp:23817 tcp:26173",
             "udp:23817 tcp:26173:s tcp:21951",
-            "sequence second begins with the whole of sequence first",
+            "sequence second begins with all steps of sequence first",
             id="the earlier begins the later",
         ),
         pytest.param(
             "udp:23817 tcp:26173 tcp:21951",
             "udp:23817 tcp:26173",
-            "sequence first begins with the whole of sequence second",
+            "sequence first begins with all steps of sequence second",
             id="the later begins the earlier",
         ),
         pytest.param(
@@ -335,7 +335,7 @@ def test_no_sequence_begins_another(first: str, second: str, message: str) -> No
         for name, steps in {"first": first, "between": "udp:21951 udp:23817", "second": second}.items()
     )
     said = complaint(text)
-    assert said == (f"F:13: {message}, expected none that begins another" if message else "")
+    assert said == (f"F:13: {message}, expected none to be the start of another" if message else "")
 
 
 MAIN = tomli.loads(REQUIRED)["opening_sequence"]
@@ -348,10 +348,10 @@ def spelled(ports: list[int], protocol: str = "udp") -> list[str]:
 @pytest.mark.parametrize(
     ("steps", "message"),
     [
-        pytest.param(spelled(MAIN[:3]), "sequence main begins with the whole of sequence a", id="its beginning"),
+        pytest.param(spelled(MAIN[:3]), "sequence main begins with all steps of sequence a", id="its beginning"),
         pytest.param(spelled(MAIN), "the sequences main and a are the same", id="the same"),
         pytest.param(
-            [*spelled(MAIN), "tcp:21951"], "sequence a begins with the whole of sequence main", id="it and one more"
+            [*spelled(MAIN), "tcp:21951"], "sequence a begins with all steps of sequence main", id="it and one more"
         ),
         pytest.param(spelled(MAIN[:3], "tcp"), "", id="another protocol"),
         pytest.param(spelled(MAIN[1:]), "", id="its end"),
@@ -361,33 +361,33 @@ def spelled(ports: list[int], protocol: str = "udp") -> list[str]:
 )
 def test_no_sequence_begins_the_opening_sequence_or_is_begun_by_it(steps: list[str], message: str) -> None:
     said = complaint(f"{REQUIRED}[[sequence]]\nname = 'a'\nsteps = {steps}\ntraps = 0\nopen = [22]\n")
-    assert said == (f"F:5: {message}, expected none that begins another" if message else "")
+    assert said == (f"F:5: {message}, expected none to be the start of another" if message else "")
 
 
 def test_two_sequences_of_one_name_are_refused() -> None:
     twice = SNIFFED + "[[sequence]]\nsteps = ['udp:5', 'udp:7']\nopen = [22]\nname = 'one'\n"
-    assert complaint(twice) == "F:10: an earlier sequence is called one, too, expected each name once"
+    assert complaint(twice) == "F:10: an earlier sequence has the name one, expected each name once"
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
         pytest.param(
-            "format = 'knockd'", "F:3: the key path is missing, expected a file's path, absolute", id="no path"
+            "format = 'knockd'", "F:3: the key path is missing, expected the path of a file: absolute", id="no path"
         ),
         pytest.param(
             "path = '/x'", 'F:3: the key format is missing, expected "knockd" or "tportknockd"', id="no format"
         ),
         pytest.param(
             "format = 'native'\npath = '/x'",
-            'F:4: format: "native" is no format of a file that can be imported, expected "knockd" or "tportknockd"',
+            'F:4: format: "native" is not a format that can be imported, expected "knockd" or "tportknockd"',
             id="our own",
         ),
         pytest.param(
-            "format = ['knockd']\npath = '/x'", "F:4: format: a list is no format of a file that can be", id="a list"
+            "format = ['knockd']\npath = '/x'", "F:4: format: a list is not a format that can be", id="a list"
         ),
-        pytest.param("format = 'knockd'\npath = ''", "F:5: path: an empty text is not a path", id="an empty path"),
-        pytest.param("format = 'knockd'\npath = \"/x\\u0000\"", "F:5: path: a text is not a path", id="a zero byte"),
+        pytest.param("format = 'knockd'\npath = ''", "F:5: path: an empty string is not a path", id="an empty path"),
+        pytest.param("format = 'knockd'\npath = \"/x\\u0000\"", "F:5: path: a string is not a path", id="a zero byte"),
         pytest.param(
             "format = 'knockd'\npath = '/x'\ntraps = 4097",
             "F:6: traps: number 4097 is out of range, expected 0 to 4096",

@@ -196,108 +196,111 @@ NAME = "expected a word of at most 32 letters, digits, -, . and _, a letter firs
 STEP = "expected udp:PORT, tcp:PORT or tcp:PORT:FLAGS in small letters"
 FLAGS = "expected letters of f s r p a u, or x (all), n (none) or i (any) alone"
 PORT = "expected a whole number from 1 to 65535"
-SECONDS = "expected seconds, from 0.1 to 86400"
+SECONDS = "expected a number of seconds from 0.1 to 86400"
 LINE = "expected a line of 1 to 4096 characters for a shell"
 FEW = "expected frames with spaces between them, such as tcp:PORT:FLAGS or udp:PORT"
-NO_LINE = "this line means nothing, expected KEY = VALUE, <NAME> or </NAME>"
-NO_TAG = "this is neither the beginning of a block nor its end, expected <NAME> or </NAME>"
+NO_LINE = "the line is neither a key nor a tag, expected KEY = VALUE, <NAME> or </NAME>"
+NO_TAG = "the tag is incomplete, expected <NAME> or </NAME>"
 
 WRONG = {
     # blocks
-    "an empty file": ("", ["F:1: no block is there, expected <NAME> … </NAME>"]),
-    "only comments": ("# one\n\n", ["F:1: no block is there, expected <NAME> … </NAME>"]),
+    "an empty file": ("", ["F:1: the file has no block, expected <NAME> … </NAME>"]),
+    "only comments": ("# one\n\n", ["F:1: the file has no block, expected <NAME> … </NAME>"]),
     "unclosed": (block().replace("</A>", ""), ["F:1: block A of line 1 has no end, expected </A>"]),
-    "unopened": ("</A>\n", ["F:1: a block ends here and none is open, expected <NAME> before it"]),
-    "closed twice": (block() + "</A>", ["F:6: a block ends here and none is open, expected <NAME> before it"]),
+    "unopened": ("</A>\n", ["F:1: a block ends and none is open, expected <NAME> before it"]),
+    "closed twice": (block() + "</A>", ["F:6: a block ends and none is open, expected <NAME> before it"]),
     "nested": (
         block().replace("</A>", block(name="B") + "</A>"),
-        ["F:5: a block begins inside block A of line 1, expected the end of that one first"],
+        ["F:5: a block begins inside block A of line 1, expected its end first"],
     ),
     "unclosed before another": (
         block().replace("</A>\n", "") + block(name="B"),
-        ["F:5: a block begins inside block A of line 1, expected the end of that one first"],
+        ["F:5: a block begins inside block A of line 1, expected its end first"],
     ),
     "nested and unclosed": (
         block().replace("</A>", block(name="B").replace("</B>", "") + "</A>"),
         [
-            "F:5: a block begins inside block A of line 1, expected the end of that one first",
-            "F:10: the name is another one than that of block B of line 5, expected </B>",
+            "F:5: a block begins inside block A of line 1, expected its end first",
+            "F:10: the name is not that of block B of line 5, expected </B>",
         ],
     ),
     "all of them unclosed": (
         (block() + block(name="B")).replace("</A>\n", "").replace("</B>", ""),
         [
-            "F:5: a block begins inside block A of line 1, expected the end of that one first",
+            "F:5: a block begins inside block A of line 1, expected its end first",
             "F:5: block B of line 5 has no end, expected </B>",
         ],
     ),
     "mismatched": (
         block().replace("</A>", "</B>"),
-        ["F:5: the name is another one than that of block A of line 1, expected </A>"],
+        ["F:5: the name is not that of block A of line 1, expected </A>"],
     ),
     "mismatched case": (
         block().replace("</A>", "</a>"),
-        ["F:5: the name is another one than that of block A of line 1, expected </A>"],
+        ["F:5: the name is not that of block A of line 1, expected </A>"],
     ),
-    "repeated": (block() + block(), ["F:6: there is a block A in line 1 already, expected each name once"]),
-    "no name": (block(name=""), [f"F:1: an empty text is not a sequence's name, {NAME}"]),
+    "repeated": (block() + block(), ["F:6: block A is in line 1 already, expected each name once"]),
+    "no name": (block(name=""), [f"F:1: an empty string is not a sequence's name, {NAME}"]),
     "a name of two words": (block(name="A B"), [f'F:1: "A B" is not a sequence\'s name, {NAME}']),
-    "a name of digits": (block(name="7001"), [f"F:1: a text is not a sequence's name, {NAME}"]),
+    "a name of digits": (block(name="7001"), [f"F:1: a string is not a sequence's name, {NAME}"]),
     "a long name": (block(name="A" * 33), [f'F:1: "{"A" * 33}" is not a sequence\'s name, {NAME}']),
     "the daemon's name": (
         block(name="main"),
-        ["F:1: main is the opening sequence's name, expected another one"],
+        ["F:1: main is the name of the opening sequence, expected another name"],
     ),
     "half a tag": (block().replace("<A>", "<A"), [f"F:1: {NO_TAG}"]),
     "two tags": (block().replace("<A>", "<A> <B>"), [f"F:1: {NO_TAG}"]),
     # lines
     "no equals sign": (block("timeout 10"), [f"F:5: {NO_LINE}"]),
-    "outside": ("timeout = 10\n" + block(), ["F:1: timeout stands outside of any block, expected <NAME> before it"]),
+    "outside": ("timeout = 10\n" + block(), ["F:1: timeout is outside of any block, expected <NAME> before it"]),
     "an unknown key": (block("sequense = 1"), ['F:5: "sequense" is unknown, the nearest known key is sequence']),
     "a key of other case": (block("Timeout = 1"), ['F:5: "Timeout" is unknown, the nearest known key is timeout']),
     "a secret for a key": (block("tcp:7001 = 1"), ["F:5: a key is unknown, the nearest known key is stop_command"]),
-    "a key twice": (block("timeout = 10"), ["F:5: timeout stands in line 3 already, expected it once in a block"]),
+    "a key twice": (block("timeout = 10"), ["F:5: timeout is in line 3 already, expected once in a block"]),
     # keys
     "no sequence": (block(sequence=None), [f"F:1: block A of line 1 has no sequence, {FEW}"]),
     "no timeout": (block(timeout=None), [f"F:1: block A of line 1 has no timeout, {SECONDS}"]),
     "no command": (block(start_command=None), [f"F:1: block A of line 1 has no start_command, {LINE}"]),
     "a lonely delay": (
         block("command_delay = 3"),
-        ["F:5: command_delay means nothing without stop_command, expected that one, too"],
+        ["F:5: command_delay has no effect without stop_command, expected stop_command as well"],
     ),
-    "an empty command": (block(start_command=""), [f"F:4: start_command: an empty text is not a command, {LINE}"]),
-    "all comment": (block(start_command=" # no"), [f"F:4: start_command: an empty text is not a command, {LINE}"]),
+    "an empty command": (block(start_command=""), [f"F:4: start_command: an empty string is not a command, {LINE}"]),
+    "all comment": (block(start_command=" # no"), [f"F:4: start_command: an empty string is not a command, {LINE}"]),
     "an unprintable command": (
         block(start_command="tr\x07ue"),
-        [f"F:4: start_command: a command has a character that cannot be printed, {LINE}"],
+        [f"F:4: start_command: a command has an unprintable character, {LINE}"],
     ),
     "bytes that are no UTF-8": (
         block(start_command="echo \udcfc"),
-        [f"F:4: start_command: a command has a character that cannot be printed, {LINE}"],
+        [f"F:4: start_command: a command has an unprintable character, {LINE}"],
     ),
     "a timeout of letters": (
         block(timeout="soon"),
-        [f'F:3: timeout: "soon" is not a number of seconds, {SECONDS}'],
+        [f'F:3: timeout: "soon" is not a number, {SECONDS}, without quotes or unit'],
     ),
-    "a timeout with its unit": (block(timeout="10s"), [f"F:3: timeout: a text is not a number of seconds, {SECONDS}"]),
-    "no number": (block(timeout="nan"), [f'F:3: timeout: "nan" is not a number of seconds, {SECONDS}']),
+    "a timeout with its unit": (
+        block(timeout="10s"),
+        [f'F:3: timeout: "10s" is not a number, {SECONDS}, without quotes or unit'],
+    ),
+    "no number": (block(timeout="nan"), [f'F:3: timeout: "nan" is not a number, {SECONDS}, without quotes or unit']),
     "a timeout of 0": (block(timeout="0"), [f"F:3: timeout: 0 is out of range, {SECONDS}"]),
     "a negative timeout": (block(timeout="-5"), [f"F:3: timeout: -5 is out of range, {SECONDS}"]),
     "a long timeout": (block(timeout="86400.5"), [f"F:3: timeout: 86400.5 is out of range, {SECONDS}"]),
     "a negative delay": (
         block("stop_command = true", "command_delay = -1"),
-        ["F:6: command_delay: -1 is out of range, expected seconds, from 0 to 86400"],
+        ["F:6: command_delay: -1 is out of range, expected a number of seconds from 0 to 86400"],
     ),
     # frames
-    "an empty sequence": (block(sequence=""), ["F:2: sequence: it has 0 steps, expected 1 to 64"]),
-    "65 frames": (block(sequence="udp:7 " * 65), ["F:2: sequence: it has 65 steps, expected 1 to 64"]),
+    "an empty sequence": (block(sequence=""), ["F:2: sequence: the list has 0 steps, expected 1 to 64"]),
+    "65 frames": (block(sequence="udp:7 " * 65), ["F:2: sequence: the list has 65 steps, expected 1 to 64"]),
     "flags on UDP": (
         block(sequence="tcp:7001 udp:7003:x"),
-        ["F:2: sequence: position 2: flags follow a UDP port, expected them behind a TCP port only"],
+        ["F:2: sequence: position 2: a UDP port has flags, expected flags after a TCP port only"],
     ),
     "no flags on UDP, but a colon": (
         block(sequence="udp:7003:"),
-        ["F:2: sequence: position 1: flags follow a UDP port, expected them behind a TCP port only"],
+        ["F:2: sequence: position 1: a UDP port has flags, expected flags after a TCP port only"],
     ),
     "port 0": (block(sequence="tcp:0"), ["F:2: sequence: position 1: port 0 is out of range, expected 1 to 65535"]),
     "port 65536": (
@@ -306,26 +309,26 @@ WRONG = {
     ),
     "no port": (
         block(sequence="tcp::x"),
-        [f"F:2: sequence: position 1: an empty text is not a port, {PORT}"],
+        [f"F:2: sequence: position 1: an empty string is not a port, {PORT}"],
     ),
     "another protocol": (
         block(sequence="sctp:7001"),
         [f"F:2: sequence: position 1: the protocol is unknown, {STEP}"],
     ),
     "capitals": (block(sequence="TCP:7001"), [f"F:2: sequence: position 1: the protocol is unknown, {STEP}"]),
-    "commas": (block(sequence="tcp:7001,tcp:7002"), [f"F:2: sequence: position 1: a text is not a port, {PORT}"]),
+    "commas": (block(sequence="tcp:7001,tcp:7002"), [f"F:2: sequence: position 1: a string is not a port, {PORT}"]),
     "an unknown flag": (
         block(sequence="tcp:7001:fz"),
         [f"F:2: sequence: position 1: a flag is unknown, {FLAGS}"],
     ),
     "a flag twice": (
         block(sequence="tcp:7001:ff"),
-        ["F:2: sequence: position 1: a flag stands twice, expected each once"],
+        ["F:2: sequence: position 1: a flag is given twice, expected each once"],
     ),
     **{
         f"{some}: one that stands alone, with others": (
             block(sequence=f"tcp:7001:{some}"),
-            [f"F:2: sequence: position 1: x, n or i stands with other flags, {FLAGS}"],
+            [f"F:2: sequence: position 1: x, n or i is combined with other flags, {FLAGS}"],
         )
         for some in ("xf", "fx", "ns", "ai", "xn", "in", "xi")
     },
@@ -356,10 +359,10 @@ def test_every_error_of_a_file_at_once_and_every_sequence_that_can_be_read() -> 
 def test_every_wrong_frame_of_a_line_is_told_with_its_position() -> None:
     found = errors(block(sequence="tcp:7001:xf udp:7002 ip:7003 udp:70000 tcp:7005:s udp:7006:s"))
     assert found == [
-        f"F:2: sequence: position 1: x, n or i stands with other flags, {FLAGS}",
+        f"F:2: sequence: position 1: x, n or i is combined with other flags, {FLAGS}",
         f"F:2: sequence: position 3: the protocol is unknown, {STEP}",
         "F:2: sequence: position 4: port 70000 is out of range, expected 1 to 65535",
-        "F:2: sequence: position 6: flags follow a UDP port, expected them behind a TCP port only",
+        "F:2: sequence: position 6: a UDP port has flags, expected flags after a TCP port only",
     ]
 
 
@@ -374,7 +377,7 @@ def test_another_kind_of_file_is_not_read_to_its_end() -> None:
     found, wrong = tportknockd.read(block(name="first") + "<A>\n" + "Nov 21 12:00:00 a log\n" * 10000, "F")
     assert [sequence.name for sequence in found] == ["first"]
     assert len(wrong) == tportknockd.MOST_PROBLEMS + 1
-    assert str(wrong[-1]) == "F:1007: 1000 problems were found before this line, expected a file of tportknockd's"
+    assert str(wrong[-1]) == "F:1007: 1000 problems precede this line, expected a configuration file of tportknockd"
 
 
 # --- in words
@@ -382,7 +385,7 @@ def test_another_kind_of_file_is_not_read_to_its_end() -> None:
 
 def test_in_words() -> None:
     assert in_words(sequences(PAGE)[0]).splitlines() == [
-        "Sequence SSH, as tportknockd hears it, within 10 s:",
+        "Sequence SSH (rules of tportknockd), within 10 s:",
         "  1. UDP 1234",
         "  2. TCP 543 with no flags",
         "  3. TCP 543 with any flags",
@@ -397,7 +400,7 @@ def test_in_words() -> None:
 
 def test_a_single_flag_and_no_stop_command_in_words() -> None:
     assert in_words(only(block(sequence="tcp:7001:s", timeout="0.5"))).splitlines() == [
-        "Sequence A, as tportknockd hears it, within 0.5 s:",
+        "Sequence A (rules of tportknockd), within 0.5 s:",
         "  1. TCP 7001 with SYN",
         "  runs: true",
         "  no traps",
