@@ -66,7 +66,7 @@ def _connect(priority: int) -> socket.socket:
         connection.close()
     if forbidden is not None:
         raise NoDaemonError(f"permission denied: {forbidden} (run as root: sudo port-knocking-doors …)", forbidden=True)
-    others = _others()
+    others = running_marks()
     running = " or ".join(map(str, others))
     what = f"name one that runs: --priority {running}" if others else "name another mark: --priority N"
     raise NoDaemonError(
@@ -75,7 +75,7 @@ def _connect(priority: int) -> socket.socket:
     )
 
 
-def _others() -> list[int]:
+def running_marks() -> list[int]:
     """The marks of the daemons that answer."""
     found = set()
     for place in instance.known_directories():

@@ -1,42 +1,53 @@
-"""The running daemon, by its own status."""
+"""The daemon: whether it runs, and what its own status shows."""
 
 from collections.abc import Iterator
 
 from port_knocking_doors.config.loader import Loaded
+from port_knocking_doors.control import client
 from port_knocking_doors.control.status import Snapshot
-from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
+from port_knocking_doors.doctor.finding import Finding, ok, problem, shortened, warning
 from port_knocking_doors.model import FirewalldState
 
 
+def no_daemon(mark: int) -> Finding:
+    """No daemon with this mark answers."""
+    others = " or ".join(map(str, client.running_marks()))
+    if others:
+        return problem(f"no daemon is running with rule_priority = {mark}; ask the one that is: --priority {others}")
+    return problem("no daemon is running; start it: systemctl start port-knocking-doors")
+
+
 def about_daemon(snapshot: Snapshot, loaded: Loaded) -> Iterator[Finding]:
+    """The running daemon, by its own status."""
     if snapshot.configuration != str(loaded.path or ""):
         theirs = snapshot.configuration or "its built-in defaults"
-        yield warning(f"daemon: process {snapshot.pid} runs with {theirs}, and not with what was read here")
+        yield warning(f"daemon: process {snapshot.pid} runs with {theirs}, not with the configuration read here")
     else:
         yield ok(f"daemon: process {snapshot.pid} runs")
     wanted = len(set(loaded.settings.opening_sequence))
     if snapshot.listeners != wanted:
         yield warning(
-            f"daemon: it listens on {snapshot.listeners} UDP ports, the configuration has {wanted}: "
-            "`port-knocking-doors reload` lets it read the configuration again"
+            f"daemon: it listens on {snapshot.listeners} UDP ports, but the configuration has {wanted}: "
+            "run `port-knocking-doors reload`"
         )
     if snapshot.firewalld is FirewalldState.HUNG:
-        yield problem("daemon: it gets no answer from firewalld: systemctl restart firewalld")
+        yield problem("daemon: firewalld does not answer it: systemctl restart firewalld")
     if snapshot.firewalld is FirewalldState.REFUSING:
         yield problem(
-            "daemon: firewalld does not let it do anything: its log says why; mostly the polkit rule is missing that "
-            "allows the daemon's user the action org.fedoraproject.FirewallD1.config"
+            "daemon: firewalld denies it every change: see its log; most often the polkit rule is missing that allows "
+            "the daemon's user the action org.fedoraproject.FirewallD1.config"
         )
     if snapshot.rules_refused:
-        yield problem(f"daemon: firewalld refused {snapshot.rules_refused} of its rules: its log says why")
+        yield problem(f"daemon: firewalld refused {snapshot.rules_refused} of its rules: see its log")
     if snapshot.doors_open >= snapshot.doors_limit:
-        yield problem("daemon: as many doors are open as may be: raise max_open_doors, or `port-knocking-doors close`")
+        yield problem(
+            f"daemon: max_open_doors reached ({snapshot.doors_limit}): raise it, or run `port-knocking-doors close`"
+        )
     if snapshot.sniffer_dropped:
-        yield warning(f"daemon: the kernel dropped {snapshot.sniffer_dropped} packets that might have been knocks")
+        yield warning(f"daemon: the kernel dropped {snapshot.sniffer_dropped} packets that may have been knocks")
     ignored = [knocker.address for knocker in snapshot.knockers if knocker.ignored_seconds > 0]
     if ignored:
-        shown = ", ".join(ignored[:5]) + (" …" if len(ignored) > 5 else "")
         yield warning(
-            f"daemon: {snapshot.knockers_ignored} knockers are ignored for a wrong knock now ({shown}): they wait, or "
+            f"daemon: {snapshot.knockers_ignored} ignored after a wrong knock ({shortened(ignored, 5)}): wait, or run "
             "`port-knocking-doors forget ADDRESS`"
         )

@@ -1,29 +1,28 @@
-"""Why nothing happens when somebody knocks: everything that can stand in the way, looked at one after the other.
+"""The whole examination: everything that can keep a knock from opening a door, one check after the other.
 
-Nothing is changed by looking. Each finding is one line that says what to do next; ports of a sequence are never in it.
+No check changes anything. No finding shows a port of a sequence.
 """
 
+import sys
 from collections.abc import Callable, Iterator
 
 from port_knocking_doors.config.loader import Loaded
 from port_knocking_doors.control import client
 from port_knocking_doors.control.status import Snapshot
-from port_knocking_doors.doctor.daemon import about_daemon
-from port_knocking_doors.doctor.finding import Finding, Grade, ok, problem, warning
+from port_knocking_doors.doctor.daemon import about_daemon, no_daemon
+from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
 from port_knocking_doors.doctor.firewall import about_firewalld
 from port_knocking_doors.doctor.guarded import about_redirections, about_services
 from port_knocking_doors.doctor.host import about_capability, about_knock_ports, about_links
 from port_knocking_doors.doctor.listen import listened
+from port_knocking_doors.doctor.report import print_report
 from port_knocking_doors.errors import DoorsError, NoDaemonError
 from port_knocking_doors.system.clock import run
 
 
 def examine(load: Callable[[], Loaded], priority: int | None, listen: float | None) -> int:
-    """Print every finding, then listen for so many seconds; the exit status: 1 where there is a problem."""
-    problems = 0
-    for finding in _findings(load, priority):
-        print(finding, flush=True)
-        problems += finding.grade is Grade.PROBLEM
+    """Print every finding, then each knock for `listen` seconds; returns the exit status, 1 if there is a problem."""
+    problems = print_report(_findings(load, priority), sys.stdout)
     if listen is not None:
         mark = priority if priority is not None else load().settings.rule_priority
         for line in listened(mark, listen):
@@ -36,18 +35,18 @@ def _findings(load: Callable[[], Loaded], priority: int | None) -> Iterator[Find
         loaded = load()
     except DoorsError as error:
         yield problem(f"configuration: {error}")
-        yield warning("nothing else was looked at: set the configuration right, then ask again")
+        yield warning("nothing else was checked: correct the configuration, then run doctor again")
         return
     settings = loaded.settings
     mark = priority if priority is not None else settings.rule_priority
-    yield ok(f"configuration: {loaded.path or 'none found, built-in defaults'}")
+    yield ok(f"configuration: {loaded.path or 'no file found, built-in defaults'}")
     yield from (warning(f"configuration: {text}") for text in loaded.warnings)
     snapshot: Snapshot | None = None
     try:
         snapshot = client.snapshot(mark)
     except NoDaemonError as error:
-        # Who may not ask cannot know whether it runs.
-        yield (warning if error.forbidden else problem)(f"daemon: {error}")
+        # Without permission to ask, it is not known whether a daemon runs.
+        yield warning(f"daemon: {error}") if error.forbidden else no_daemon(mark)
     except DoorsError as error:
         yield problem(f"daemon: {error}")
     else:

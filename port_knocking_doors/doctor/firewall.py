@@ -1,32 +1,43 @@
-"""firewalld: whether it answers and obeys, its zones, and what it lets through."""
+"""firewalld: whether it runs and accepts changes, its zones, and the knock ports."""
 
 from collections.abc import AsyncIterator, Iterable, Iterator
 
 from port_knocking_doors.control.status import Snapshot
-from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
+from port_knocking_doors.doctor.finding import Finding, ok, problem, shortened, warning
 from port_knocking_doors.doctor.guarded import about_guarded
+from port_knocking_doors.doctor.host import used_interfaces
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import error_codes, exposure, firewalld
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Port, Protocol, Settings
+from port_knocking_doors.system import firewalld_service
 
 
 async def about_firewalld(settings: Settings, mark: int, snapshot: Snapshot | None) -> list[Finding]:
+    """firewalld as a whole, over D-Bus."""
     findings: list[Finding] = []
     try:
         async with firewalld.connected() as client:
             zones = await client.zones()
-            findings.append(ok("firewalld: it answers"))
+            findings.append(ok("firewalld: running"))
             findings += [finding async for finding in _about_firewall(client, zones, settings, mark, snapshot)]
     except FirewallError as error:
-        remedy = {
-            error_codes.UNREACHABLE: "systemctl enable --now firewalld",
-            error_codes.UNANSWERED: "systemctl restart firewalld",
-            error_codes.NOT_AUTHORIZED: "ask as root, with sudo",
-        }.get(error.code, "see its log: journalctl -u firewalld")
-        findings.append(problem(f"firewalld: {error}: {remedy}"))
+        findings.append(_failure(error))
     return findings
+
+
+def _failure(error: FirewallError) -> Finding:
+    if error.code == error_codes.UNREACHABLE and not firewalld_service.is_installed():
+        return problem(f"firewalld is not installed: {firewalld_service.remedy()}")
+    if error.code == error_codes.NOT_AUTHORIZED:
+        return problem(f"firewalld: permission denied ({error}): run as root: sudo port-knocking-doors doctor")
+    remedy = {
+        error_codes.UNREACHABLE: "systemctl enable --now firewalld",
+        error_codes.UNANSWERED: "systemctl restart firewalld",
+    }.get(error.code, "see its log: journalctl -u firewalld")
+    text = str(error)
+    return problem(f"{text if text.startswith('firewalld') else f'firewalld: {text}'}: {remedy}")
 
 
 async def _about_firewall(
@@ -40,12 +51,12 @@ async def _about_firewall(
             raise
         grade = warning if snapshot is not None and snapshot.rules else problem
         yield grade(
-            "firewalld: this user may not change it: run as root, or allow the daemon's user the polkit action "
+            "firewalld: permission denied to change it: run as root, or allow the daemon's user the polkit action "
             "org.fedoraproject.FirewallD1.config"
         )
     if await client.panic_mode():
         yield problem("firewalld: panic mode is on, every packet is dropped: firewall-cmd --panic-off")
-    for finding in about_zones(settings, zones):
+    for finding in about_zones(settings, zones, used_interfaces()):
         yield finding
     own = [settings.zone] if settings.zone in zones.known else []
     looked_at = dict.fromkeys((*own, *zones.active()))
@@ -56,24 +67,26 @@ async def _about_firewall(
         yield finding
 
 
-def about_zones(settings: Settings, zones: Zones) -> Iterator[Finding]:
-    """The zones that packets fall into, and the configured one."""
+def about_zones(settings: Settings, zones: Zones, interfaces: Iterable[str]) -> Iterator[Finding]:
+    """The active zones, with their interfaces and sources, and the configured zone."""
+    rest = shortened(sorted(name for name in interfaces if name not in zones.interfaces), 8)
     for zone in zones.active():
         links = [name for name, of in zones.interfaces.items() if of == zone]
         sources = [source for source, of in zones.sources.items() if of == zone]
         what = [f"interfaces {', '.join(sorted(links))}"] if links else []
         what += [f"sources {', '.join(sorted(sources))}"] if sources else []
-        what += ["whatever is in no other zone"] if zone == zones.default else []
+        if zone == zones.default:
+            what.append(f"the default zone{f' ({rest})' if rest else ''}")
         yield ok(f"zone {zone}: {'; '.join(what)}")
     if not settings.zone:
         return
     if settings.zone not in zones.known:
         known = ", ".join(sorted(zones.known))
-        yield problem(f"zone {settings.zone}: firewalld does not know it; set zone to one of: {known}")
+        yield problem(f"zone {settings.zone}: not found in firewalld; set zone to one of: {known}")
     elif settings.zone not in zones.active():
         yield problem(
-            f"zone {settings.zone}: the doors are made there, and no packet falls into it: give it an interface "
-            f"(firewall-cmd --zone={settings.zone} --change-interface=NAME), or take zone out of the configuration"
+            f"zone {settings.zone}: doors open in this zone, but no packet reaches it: give it an interface "
+            f"(firewall-cmd --zone={settings.zone} --change-interface=NAME), or remove zone from the configuration"
         )
 
 
@@ -84,13 +97,13 @@ def about_knocks_let_through(
     services: dict[str, ServiceSettings],
     snapshot: Snapshot | None,
 ) -> Iterator[Finding]:
-    """Whether the UDP knocks of the opening sequence reach their sockets."""
+    """Whether the firewall lets the UDP knocks of the opening sequence through."""
     ports = [Port(port, Protocol.UDP) for port in dict.fromkeys(settings.opening_sequence)]
     if settings.open_knock_ports and snapshot is None:
-        yield ok("knock ports: the daemon lets them through while it runs (open_knock_ports)")
+        yield ok("knock ports: the daemon opens them while it runs (open_knock_ports)")
         return
     all_rules = list(rules)
-    # Our own rules count here: what they let through is what is asked.
+    # The daemon's own rules count here.
     policies = [one for one in all_rules if one.is_policy]
     for one in all_rules:
         if one.is_policy or (one.name not in zones.external() and one.name != settings.zone):
@@ -107,13 +120,13 @@ def about_knocks_let_through(
             )
         ]
         if len(through) == len(ports):
-            yield ok(f"zone {one.name}: the {len(ports)} knock ports are let through")
+            yield ok(f"zone {one.name}: the {len(ports)} knock ports are open")
             continue
-        missing = f"zone {one.name}: {len(ports) - len(through)} of {len(ports)} knock ports are not let through"
+        missing = f"zone {one.name}: {len(ports) - len(through)} of {len(ports)} knock ports are not open"
         if settings.open_knock_ports:
-            yield problem(f"{missing}, though the daemon should see to it: see its log, and rich rules that deny them")
+            yield problem(f"{missing}, though open_knock_ports is set: see the daemon's log and the zone's rich rules")
         else:
             yield problem(
-                f"{missing}: set open_knock_ports = true, or add them yourself "
-                f"(firewall-cmd --zone={one.name} --add-port=PORT/udp)"
+                f"{missing}: set open_knock_ports = true, or open them: "
+                f"firewall-cmd --zone={one.name} --add-port=PORT/udp"
             )

@@ -1,4 +1,4 @@
-"""The guarded ports: closed without a knock, not redirected past the firewall, and served."""
+"""The guarded ports: closed without a knock, not redirected past the firewall, with a service behind them."""
 
 import shutil
 import subprocess
@@ -21,7 +21,7 @@ _MAIN = "the opening sequence"
 
 
 def _opened_by(settings: Settings) -> dict[Port, str]:
-    """The guarded ports, with whose they are."""
+    """The guarded ports, each with the sequence that opens it."""
     guarded = dict.fromkeys(settings.guarded_ports, _MAIN)
     for sequence in settings.sequences:
         for port in sequence.access.ports:
@@ -36,7 +36,7 @@ def about_guarded(
     rules: Iterable[ZoneSettings],
     services: dict[str, ServiceSettings],
 ) -> Iterator[Finding]:
-    """Whether guarded ports are closed to those who have not knocked, and can be opened for those who have."""
+    """Whether guarded ports are closed without a knock, and can be opened by one."""
     loud = {*zones.external(), settings.zone}
     guarded = _opened_by(settings)
     found = False
@@ -46,42 +46,39 @@ def about_guarded(
             for way in seen.exposures:
                 found = True
                 if way.limited:
-                    yield warning(f"{one}: port {port} is open to some without a knock: {way.what}")
+                    yield warning(f"{one}: port {port} is open to some addresses without a knock: {way.what}")
                 elif one.is_policy or one.name in loud:
                     yield problem(exposure.warning_line(port, one, way))
                 else:
                     yield warning(exposure.warning_line(port, one, way))
             for way in seen.denials:
-                yield problem(
-                    f"{one}: port {port} is denied to everybody ahead of any door: {way.what}; "
-                    f"{exposure.remedy(one, way)}"
-                )
+                yield problem(f"{one}: port {port} is denied before any door: {way.what}; {exposure.remedy(one, way)}")
     if guarded and not found:
         yield ok(f"guarded ports: closed without a knock ({', '.join(map(str, guarded))})")
 
 
 def about_redirections(settings: Settings) -> Iterator[Finding]:
-    """Guarded ports whose packets go elsewhere before any zone sees them, as with containers' published ports."""
+    """Guarded ports whose packets are redirected before any zone sees them, such as a container's published port."""
     guarded = _opened_by(settings)
     proxied = sorted(set(_proxied(PROC)) & guarded.keys())
     for port in proxied:
         yield problem(
             f"port {port}: a container publishes it (docker-proxy), past the firewall: publish it on 127.0.0.1 only, "
-            f"and not as -p {port.number}:…"
+            f"not with -p {port.number}:…"
         )
     try:
         ruleset = _nft()
     except (OSError, subprocess.SubprocessError):
-        yield warning("redirections: `nft list ruleset` cannot be read here (as root, with nftables, it can)")
+        yield warning("redirections: cannot run `nft list ruleset` (needs root and nftables)")
         return
     redirected = [port for port in exposure.redirected(ruleset, guarded) if port not in proxied]
     for port in redirected:
         yield problem(
-            f"port {port}: a rule sends its packets elsewhere, past the zone: a container publishes it, or the "
-            "firewall forwards it (`nft list ruleset` shows the rule with dnat or redirect); no door is asked there"
+            f"port {port}: a rule redirects its packets past the zone, where a door has no effect: a container "
+            "publishes it, or the firewall forwards it (`nft list ruleset` shows the rule with dnat or redirect)"
         )
     if not redirected and not proxied:
-        yield ok("redirections: no container and no rule takes a guarded port past the firewall")
+        yield ok("redirections: no container and no rule redirects a guarded port past the firewall")
 
 
 def _nft() -> str:
@@ -93,27 +90,27 @@ def _nft() -> str:
 
 
 def _proxied(proc: Path) -> Iterator[Port]:
-    """What docker's helper processes, one for each published port, were told."""
+    """The ports of docker's helper processes, of which each published port has one."""
     for comm in proc.glob("[0-9]*/comm"):
         try:
             if comm.read_text().strip() != "docker-proxy":
                 continue
             words = comm.with_name("cmdline").read_bytes().decode(errors="replace").split("\0")
-            said = dict(pairwise(words))
-            if not said.get("-host-ip", "").startswith(("127.", "::1")):
-                yield Port(int(said["-host-port"]), Protocol(said["-proto"]))
-        except (OSError, KeyError, ValueError):  # it ended, or it is something else
+            options = dict(pairwise(words))
+            if not options.get("-host-ip", "").startswith(("127.", "::1")):
+                yield Port(int(options["-host-port"]), Protocol(options["-proto"]))
+        except (OSError, KeyError, ValueError):  # it ended, or is another program
             continue
 
 
 def about_services(settings: Settings) -> Iterator[Finding]:
-    """Whether anything is behind the doors."""
+    """Whether a service listens on each guarded port."""
     everywhere, outside = listening_ports(), listening_ports(from_outside=True)
-    silent = [(port, whose) for port, whose in _opened_by(settings).items() if port not in outside]
-    for port, whose in silent:
+    missing = [(port, whose) for port, whose in _opened_by(settings).items() if port not in outside]
+    for port, whose in missing:
         if port in everywhere:
-            yield warning(f"port {port} ({whose}): what listens there listens on loopback only: no door leads to it")
+            yield warning(f"port {port} ({whose}): its service listens on loopback only, where a door has no effect")
         else:
-            yield warning(f"port {port} ({whose}): nothing listens there: start the service behind it")
-    if not silent:
-        yield ok("services: something listens on every guarded port")
+            yield warning(f"port {port} ({whose}): nothing listens there: start its service")
+    if not missing:
+        yield ok("services: a service listens on every guarded port")

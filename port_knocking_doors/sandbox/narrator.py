@@ -1,6 +1,5 @@
 """How the demo's story is shown: line by line, as it happens; in colour on a terminal."""
 
-import os
 import shutil
 import textwrap
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from port_knocking_doors.errors import DoorsError, SandboxError
 from port_knocking_doors.sandbox.host import Host
 from port_knocking_doors.sandbox.process import Output
 from port_knocking_doors.system.clock import now
+from port_knocking_doors.system.terminal import BOLD, CYAN, DIM, GREEN, RED, has_colour, painted
 
 PATIENCE = 20.0
 """Seconds, on a slow machine, for what takes a moment on others."""
@@ -36,11 +36,10 @@ class Narrator:
     """Tells the story line by line, as it happens; in colour on a terminal."""
 
     _INDENT = "   "
-    _BOLD, _DIM, _RED, _GREEN, _CYAN = 1, 2, 31, 32, 36  # of ECMA-48, "select graphic rendition"
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
-        self._colour = stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+        self._colour = has_colour(stream)
         self._width = min(max(shutil.get_terminal_size().columns, 40), 100)
         self._chapters = 0
         self._began = now()
@@ -49,19 +48,19 @@ class Narrator:
     def chapter(self, title: str) -> None:
         self._chapters += 1
         self._print("")
-        self._print(f"{self._chapters}. {title}", self._BOLD)
+        self._print(f"{self._chapters}. {title}", BOLD)
 
     def say(self, text: str) -> None:
         self._wrapped("", text)
 
     def command(self, host: Host, line: str) -> None:
         """What is typed on a host."""
-        self._wrapped(f"{host.name}# ", line, self._CYAN)
+        self._wrapped(f"{host.name}# ", line, CYAN)
 
     def output(self, text: str) -> None:
         """What a program says."""
         for line in text.splitlines():
-            self._wrapped("| ", line, self._DIM)
+            self._wrapped("| ", line, DIM)
 
     @contextmanager
     def step(self, claim: str, *, summary: str = "", timed: bool = True) -> Iterator[StoryStep]:
@@ -71,16 +70,16 @@ class Narrator:
         try:
             yield step
         except DoorsError:
-            self._wrapped("NO  ", f"not seen: {step.claim}", self._RED)
+            self._wrapped("NO  ", f"not seen: {step.claim}", RED)
             raise
         seconds = now() - began if step.seconds is None else step.seconds
-        self._wrapped("ok  ", step.claim, self._GREEN, f"{seconds:9.3f} s" if timed else "")
+        self._wrapped("ok  ", step.claim, GREEN, f"{seconds:9.3f} s" if timed else "")
         if summary:
             self._times.append((summary, seconds))
 
     def summary(self) -> None:
         self._print("")
-        self._print("How long it took", self._BOLD)
+        self._print("How long it took", BOLD)
         for name, seconds in [*self._times, ("the whole story", now() - self._began)]:
             self._print(f"{self._INDENT}{name:30}{seconds:9.3f} s")
 
@@ -103,7 +102,7 @@ class Narrator:
         print(self._painted(line, colour), file=self._stream, flush=True)
 
     def _painted(self, text: str, colour: int) -> str:
-        return f"\x1b[{colour}m{text}\x1b[0m" if self._colour and colour else text
+        return painted(text, colour) if self._colour and colour else text
 
 
 class DaemonLog:

@@ -189,13 +189,15 @@ def test_other_user_may_not_change_firewall_and_log_says_why(users: Sandbox, tmp
     found = asked(users, "doctor", "--conf", CONF)
     assert found.returncode == 1
     assert re.search(
-        "^PROBLEM  daemon: firewalld does not let it do anything: .*the polkit rule", found.stdout, re.MULTILINE
+        "^PROBLEM  daemon: firewalld denies it every change: .*the polkit rule", found.stdout, re.MULTILINE
     )
     assert re.search("^ok +firewalld: this user may change it", found.stdout, re.MULTILINE)
     own = installed.begin_as(USER, *PROGRAM, "doctor", "--conf", CONF)
     assert own.wait(60) == 1
     assert re.search(
-        "^PROBLEM +firewalld: .*org.fedoraproject.FirewallD1.*: ask as root", own.stdout.text, re.MULTILINE
+        "^PROBLEM +firewalld: permission denied .*org.fedoraproject.FirewallD1.*: run as root",
+        own.stdout.text,
+        re.MULTILINE,
     )
 
     # As soon as the rule is there it works: nothing needs to be started again.

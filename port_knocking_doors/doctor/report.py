@@ -1,0 +1,37 @@
+"""The examination's output: a line for each finding, coloured on a terminal, and their sum."""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import TextIO
+
+from port_knocking_doors.doctor.finding import Finding, Grade
+from port_knocking_doors.system.terminal import RED, YELLOW, has_colour, painted
+
+_COLOURS = {Grade.PROBLEM: RED, Grade.WARNING: YELLOW}
+_WIDTH = max(len(grade.value) for grade in Grade)
+
+
+def print_report(findings: Iterable[Finding], stream: TextIO) -> int:
+    """Print each finding as it is made, and the sum after the last; returns the number of problems."""
+    colour = has_colour(stream)
+    counts: Counter[Grade] = Counter()
+    for finding in findings:
+        counts[finding.grade] += 1
+        print(_line(finding, colour), file=stream, flush=True)
+    print(_sum(counts), file=stream, flush=True)
+    return counts[Grade.PROBLEM]
+
+
+def _line(finding: Finding, colour: bool) -> str:
+    grade = f"{finding.grade.value:{_WIDTH}}"
+    if colour and finding.grade in _COLOURS:
+        grade = painted(grade, _COLOURS[finding.grade])
+    return f"{grade}  {finding.text}"
+
+
+def _sum(counts: Counter[Grade]) -> str:
+    return f"{_number(counts[Grade.PROBLEM], 'problem')}, {_number(counts[Grade.WARNING], 'warning')}"
+
+
+def _number(count: int, what: str) -> str:
+    return f"{count or 'no'} {what}{'' if count == 1 else 's'}"

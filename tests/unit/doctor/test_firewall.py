@@ -1,0 +1,99 @@
+"""What the examination says of firewalld where it does not run, and of its zones."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from port_knocking_doors.doctor import firewall
+from port_knocking_doors.doctor.finding import Finding, ok, problem
+from port_knocking_doors.errors import FirewallError
+from port_knocking_doors.firewall import error_codes
+from port_knocking_doors.firewall.zones import Zones
+from port_knocking_doors.model import Settings
+from port_knocking_doors.system import firewalld_service
+
+UNREACHABLE, UNANSWERED = error_codes.UNREACHABLE, error_codes.UNANSWERED
+FAILURES = {
+    "not installed, no bus": (
+        FirewallError("there is no D-Bus system bus", UNREACHABLE),
+        False,
+        "firewalld is not installed: apt install firewalld",
+    ),
+    "no bus": (
+        FirewallError("there is no D-Bus system bus", UNREACHABLE),
+        True,
+        "firewalld: there is no D-Bus system bus: systemctl enable --now firewalld",
+    ),
+    "not running": (
+        FirewallError("firewalld is not running", UNREACHABLE),
+        True,
+        "firewalld is not running: systemctl enable --now firewalld",
+    ),
+    "hung": (
+        FirewallError("firewalld has not answered for 5 s", UNANSWERED),
+        True,
+        "firewalld has not answered for 5 s: systemctl restart firewalld",
+    ),
+    "denied": (
+        FirewallError("Not Authorized", error_codes.NOT_AUTHORIZED),
+        True,
+        "firewalld: permission denied (Not Authorized): run as root: sudo port-knocking-doors doctor",
+    ),
+    "another error": (FirewallError("odd", "ODD"), True, "firewalld: odd: see its log: journalctl -u firewalld"),
+}
+
+
+@pytest.mark.parametrize(("error", "installed", "text"), FAILURES.values(), ids=FAILURES)
+def test_unreachable_firewalld_is_a_problem_with_a_remedy(
+    error: FirewallError, installed: bool, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @asynccontextmanager
+    async def fail() -> AsyncIterator[None]:
+        raise error
+        yield
+
+    monkeypatch.setattr("port_knocking_doors.firewall.firewalld.connected", fail)
+    monkeypatch.setattr(firewalld_service, "is_installed", lambda: installed)
+    monkeypatch.setattr(firewalld_service, "_program", lambda name: name == "apt")
+    assert asyncio.run(firewall.about_firewalld(Settings(), 31313, None)) == [problem(text)]
+
+
+KNOWN = frozenset({"public", "home", "work"})
+ZONES: dict[str, tuple[Zones, str, list[Finding]]] = {
+    "default zone without interfaces of its own": (
+        Zones(default="public", known=KNOWN),
+        "",
+        [ok("zone public: the default zone (eth0, eth1)")],
+    ),
+    "one interface in another zone": (
+        Zones(default="public", interfaces={"eth1": "home"}, known=KNOWN),
+        "",
+        [ok("zone home: interfaces eth1"), ok("zone public: the default zone (eth0)")],
+    ),
+    "every interface in a zone": (
+        Zones(default="public", interfaces={"eth0": "public", "eth1": "public"}, known=KNOWN),
+        "",
+        [ok("zone public: interfaces eth0, eth1; the default zone")],
+    ),
+    "a source": (
+        Zones(default="public", sources={"10.0.0.0/8": "work"}, known=KNOWN),
+        "work",
+        [ok("zone public: the default zone (eth0, eth1)"), ok("zone work: sources 10.0.0.0/8")],
+    ),
+    "unknown zone": (
+        Zones(default="public", known=KNOWN),
+        "pubic",
+        [
+            ok("zone public: the default zone (eth0, eth1)"),
+            problem("zone pubic: not found in firewalld; set zone to one of: home, public, work"),
+        ],
+    ),
+}
+
+
+@pytest.mark.parametrize(("zones", "zone", "findings"), ZONES.values(), ids=ZONES)
+def test_zone_is_shown_with_its_interfaces_and_sources(zones: Zones, zone: str, findings: list[Finding]) -> None:
+    found = firewall.about_zones(Settings(zone=zone), zones, ["eth0", "eth1"])
+    assert sorted(found, key=lambda finding: finding.text) == sorted(findings, key=lambda finding: finding.text)
