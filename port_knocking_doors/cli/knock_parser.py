@@ -15,7 +15,7 @@ from port_knocking_doors.cli import PROGRAM, usage
 from port_knocking_doors.errors import ConfigError, DoorsError
 
 if TYPE_CHECKING:
-    from port_knocking_doors.client.knock import Tell, Visit
+    from port_knocking_doors.client.knock import KnockPlan, Report
     from port_knocking_doors.config.loader import Loaded
     from port_knocking_doors.model import Settings, Step
 
@@ -171,18 +171,18 @@ def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = Fa
         steps = steps_of(settings, options.sequence)
         pause = settings.ignoring_period + MARGIN
 
-    places = knock.find(host, 4 if options.ipv4 else 6 if options.ipv6 else None)
-    detail = _say if options.verbose else knock.nothing
+    targets = knock.resolve(host, 4 if options.ipv4 else 6 if options.ipv6 else None)
+    detail = _say if options.verbose else knock.no_report
     if port is None:
-        knock.knock(places[0], steps, delay, detail)
+        knock.knock(targets[0], steps, delay, detail)
         return
-    visit = knock.Visit(host, places, steps, delay, port, tries, pause)
+    plan = knock.KnockPlan(host, targets, steps, delay, port, tries, pause)
     if options.connect is None:
-        connection, place = visit.enter(first_look=False, tell=_say, detail=detail)
+        connection, target = plan.connect(try_first=False, report=_say, detail=detail)
         connection.close()
-        print(f"{knock.called(host, place)}: port {port} is open")
+        print(f"{knock.with_addresses(host, target)}: port {port} is open")
     else:
-        _join(visit, detail)
+        _join(plan, detail)
 
 
 def in_force(loaded: "Loaded") -> "Settings":
@@ -210,21 +210,21 @@ def steps_of(settings: "Settings", name: str | None) -> "tuple[Step, ...]":
     raise ConfigError(f"--sequence: the configuration has no sequence of this name, expected {known}")
 
 
-def _join(visit: "Visit", detail: "Tell") -> None:
+def _join(plan: "KnockPlan", detail: "Report") -> None:
     from port_knocking_doors.client.relay import relay
 
     # Whatever of the three standard streams is closed gets a descriptor here: else a socket would get its number.
     while (unused := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(unused)
-    connection, _ = visit.enter(first_look=True, tell=_say, detail=detail)
+    connection, _ = plan.connect(try_first=True, report=_say, detail=detail)
     with connection:
         try:
             relay(connection)
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise DoorsError(f"{visit.host}: the connection broke ({error.strerror})") from None
+            raise DoorsError(f"{plan.host}: the connection broke ({error.strerror})") from None
 
 
 def _say(text: str) -> None:

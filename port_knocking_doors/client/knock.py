@@ -1,4 +1,4 @@
-"""The client: knocks at a host, looks whether its door opened, and brings back the connection that proved it."""
+"""The client: knocks at a host, tries the guarded port, and returns the connection that it accepted."""
 
 import errno
 import os
@@ -11,17 +11,17 @@ from dataclasses import dataclass
 from ipaddress import IPv6Address, ip_address
 from typing import Any
 
-from port_knocking_doors.client.packets import SendMethod, means, segment
+from port_knocking_doors.client.packets import SendMethod, segment, send_method
 from port_knocking_doors.errors import DoorClosedError, DoorsError, NotPermittedError, UnknownHostError
 from port_knocking_doors.model import PAYLOAD, Address, Step
 
 FIRST_TRY = 0.25
-"""Seconds for a port to answer that may be open already. Longer would delay all knocks where a firewall is silent."""
+"""Seconds for a port that may be open already. More would delay every knock where a firewall drops packets."""
 OPENING = 0.05
-"""Seconds between the knocks and the first try: a door takes a moment, and a try that came too early costs more."""
+"""Seconds between the last knock and the first try: opening takes a moment, and a try that is too early costs more."""
 PATIENCE = 0.2, 1.0
-"""Seconds that a try of the port gets, at first and at most. A far host needs more than a near one. At most as long as
-the kernel itself waits before it repeats a try."""
+"""Seconds that a try of the port gets, at first and at most. A far host needs more than a near one. The kernel repeats
+a SYN after one second."""
 REST = 0.05, 0.25
 """Seconds from a refusal to the next try, at first and at most."""
 GROWTH = 1.5
@@ -29,26 +29,26 @@ GROWTH = 1.5
 _UNDER_WAY = (0, errno.EINPROGRESS)
 _NO_ROUTE = (errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EADDRNOTAVAIL)
 _FORBIDDEN = (errno.EPERM, errno.EACCES)
-_ANYWHERE = 9  # discard: a UDP socket that is connected asks for a route, and sends nothing
+_DISCARD = 9  # any port will do: connecting a UDP socket looks up the route and sends nothing
 _NUMBER = 4  # bytes of a sequence number
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
-def nothing(_: str) -> None:
-    """Tell nobody."""
+def no_report(_: str) -> None:
+    """Report nothing."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """One address of a host, and the address of ours that leads there."""
+    """One address of a host, and the source address of this machine for it."""
 
     family: socket.AddressFamily
     socket_address: tuple[Any, ...]
     source: tuple[Any, ...]
 
     def at(self, port: int) -> tuple[Any, ...]:
-        """What a socket of the family needs to know to get to the port."""
+        """The socket address of a port of the host."""
         return (self.socket_address[0], port, *self.socket_address[2:])
 
     @property
@@ -67,58 +67,58 @@ def _address(socket_address: tuple[Any, ...]) -> Address:
     return ip_address(str(socket_address[0]).partition("%")[0])
 
 
-def find(host: str, version: int | None = None) -> tuple[Target, ...]:
-    """The addresses of a host that there is a way to, the best first (RFC 6724); with `version`, of IPv4 or IPv6 only.
+def resolve(host: str, version: int | None = None) -> tuple[Target, ...]:
+    """The addresses of a host that have a route, the best first (RFC 6724); with `version`, of IPv4 or IPv6 only.
 
-    Raises `UnknownHostError`, and `DoorsError` if there is a way to none of them.
+    Raises `UnknownHostError`, and `DoorsError` if none has a route.
     """
     families = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
     try:
-        found = socket.getaddrinfo(host, _ANYWHERE, families[version], socket.SOCK_DGRAM)
+        found = socket.getaddrinfo(host, _DISCARD, families[version], socket.SOCK_DGRAM)
     except (socket.gaierror, UnicodeError) as error:
         if isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN:
-            raise UnknownHostError(f"{host}: the name cannot be looked up now") from None
+            raise UnknownHostError(f"{host}: name resolution failed, try again") from None
         which = f" or has no IPv{version} address" if version else ""
-        raise UnknownHostError(f"{host}: the host is unknown{which}") from None
-    places = []
+        raise UnknownHostError(f"{host}: host not found{which}") from None
+    targets = []
     for family, _, _, _, socket_address in found:
-        place = _routed(family, socket_address)
-        if place is not None:
-            places.append(place)
-    if not places:
-        raise DoorsError(f"{host}: there is no route to it from here")
-    return tuple(dict.fromkeys(places))
+        target = _routed(family, socket_address)
+        if target is not None:
+            targets.append(target)
+    if not targets:
+        raise DoorsError(f"{host}: no route to host")
+    return tuple(dict.fromkeys(targets))
 
 
 def _routed(family: socket.AddressFamily, socket_address: tuple[Any, ...]) -> Target | None:
     mapped = IPv6Address(socket_address[0].partition("%")[0]).ipv4_mapped if family == socket.AF_INET6 else None
     if mapped is not None:
         family, socket_address = socket.AF_INET, (str(mapped), socket_address[1])
-    with socket.socket(family, socket.SOCK_DGRAM) as asker:
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
         try:
-            asker.connect(socket_address)
-        except PermissionError:  # a broadcast address: sending will say what is wrong
+            probe.connect(socket_address)
+        except PermissionError:  # a broadcast address: sending reports the error
             return Target(family, socket_address, socket_address)
         except OSError:
             return None
-        return Target(family, socket_address, asker.getsockname())
+        return Target(family, socket_address, probe.getsockname())
 
 
 class Sender:
-    """Sends steps to one place: a context manager, and whoever entered it may send all of `steps`.
+    """Sends steps to one target, as a context manager.
 
-    Entering raises `NotPermittedError` if one of them needs a privilege that this user lacks, before anything is sent.
+    Entering raises `NotPermittedError` if one of `steps` needs a privilege that this user lacks: nothing is sent then.
     """
 
-    def __init__(self, place: Target, steps: Iterable[Step]) -> None:
-        self._place = place
-        self._needs = {means(step) for step in steps}
+    def __init__(self, target: Target, steps: Iterable[Step]) -> None:
+        self._target = target
+        self._needs = {send_method(step) for step in steps}
         self._sockets = ExitStack()
 
     def __enter__(self) -> "Sender":
         with ExitStack() as opened:
-            # All datagrams leave by one port: a router that translates addresses then has one sender to translate.
-            self._udp = opened.enter_context(socket.socket(self._place.family, socket.SOCK_DGRAM))
+            # All datagrams leave from one port, so that a router with NAT has one mapping for them.
+            self._udp = opened.enter_context(socket.socket(self._target.family, socket.SOCK_DGRAM))
             if SendMethod.RAW in self._needs:
                 self._raw = opened.enter_context(self._raw_socket())
             self._sockets = opened.pop_all()
@@ -128,49 +128,49 @@ class Sender:
         self._sockets.close()
 
     def send(self, step: Step) -> None:
-        """Send one step, once. Raises `NotPermittedError`, and `DoorsError` if there is no way."""
+        """Send one step, once. Raises `NotPermittedError`, and `DoorsError` if sending fails."""
         try:
-            _SEND[means(step)](self, step)
+            _SEND[send_method(step)](self, step)
         except OSError as error:
             raise self._failure(error) from None
 
     def _datagram(self, step: Step) -> None:
-        self._udp.sendto(PAYLOAD, self._place.at(step.port))
+        self._udp.sendto(PAYLOAD, self._target.at(step.port))
 
     def _connect(self, step: Step) -> None:
         """The SYN leaves before `connect_ex` returns; a socket that is closed then neither repeats it nor resets."""
-        with socket.socket(self._place.family, socket.SOCK_STREAM) as attempt:
+        with socket.socket(self._target.family, socket.SOCK_STREAM) as attempt:
             attempt.setblocking(False)
-            result = attempt.connect_ex(self._place.at(step.port))
+            result = attempt.connect_ex(self._target.at(step.port))
         if result not in (*_UNDER_WAY, errno.ECONNREFUSED):
             raise OSError(result, os.strerror(result))
 
     def _segment(self, step: Step) -> None:
-        place = self._place
+        target = self._target
         number, answers = (int.from_bytes(os.urandom(_NUMBER), "big") for _ in range(2))
-        with socket.socket(place.family, socket.SOCK_STREAM) as holder:  # a port that nobody else here uses meanwhile
-            holder.bind((place.source[0], 0, *place.source[2:]))
+        with socket.socket(target.family, socket.SOCK_STREAM) as holder:  # reserves the port
+            holder.bind((target.source[0], 0, *target.source[2:]))
             port = holder.getsockname()[1]
-            packet = segment(place.own_address, place.address, port, step, number, answers)
-            self._raw.sendto(packet, place.at(0))
+            packet = segment(target.own_address, target.address, port, step, number, answers)
+            self._raw.sendto(packet, target.at(0))
 
     def _raw_socket(self) -> socket.socket:
         try:
-            raw = socket.socket(self._place.family, socket.SOCK_RAW, socket.IPPROTO_TCP)
+            raw = socket.socket(self._target.family, socket.SOCK_RAW, socket.IPPROTO_TCP)
         except PermissionError:
             raise NotPermittedError(
-                "steps with TCP flags need a raw socket, which this user may not open: run it as root, or with the "
-                "capability CAP_NET_RAW"
+                "permission denied: steps with TCP flags need a raw socket (run as root, or with the capability "
+                "CAP_NET_RAW)"
             ) from None
-        raw.bind((self._place.source[0], 0, *self._place.source[2:]))
+        raw.bind((self._target.source[0], 0, *self._target.source[2:]))
         return raw
 
     def _failure(self, error: OSError) -> DoorsError:
         if error.errno in _FORBIDDEN:
-            return NotPermittedError(f"{self._place}: this machine does not let the knock out ({error.strerror})")
+            return NotPermittedError(f"{self._target}: this machine does not permit the knock ({error.strerror})")
         if error.errno in _NO_ROUTE:
-            return DoorsError(f"{self._place}: there is no route to it from here")
-        return DoorsError(f"{self._place}: a knock could not be sent ({error.strerror})")
+            return DoorsError(f"{self._target}: no route to host")
+        return DoorsError(f"{self._target}: sending a knock failed ({error.strerror})")
 
 
 _SEND: dict[SendMethod, Callable[[Sender, Step], None]] = {
@@ -180,23 +180,23 @@ _SEND: dict[SendMethod, Callable[[Sender, Step], None]] = {
 }
 
 
-def knock(place: Target, steps: tuple[Step, ...], delay: float, detail: Tell = nothing) -> None:
+def knock(target: Target, steps: tuple[Step, ...], delay: float, detail: Report = no_report) -> None:
     """Send all steps, `delay` seconds apart. Raises as `Sender` does."""
-    with Sender(place, steps) as sender:
+    with Sender(target, steps) as sender:
         for position, step in enumerate(steps):
             if position:
                 time.sleep(delay)
             sender.send(step)
-            detail(f"{place}: knock {position + 1} of {len(steps)} sent")
+            detail(f"{target}: knock {position + 1} of {len(steps)} sent")
 
 
 @dataclass(frozen=True)
-class Visit:
-    """How to get through a door: what to knock, and how patiently."""
+class KnockPlan:
+    """How to open a door and connect through it."""
 
     host: str
-    """As the user calls it."""
-    places: tuple[Target, ...]
+    """As the user wrote it."""
+    targets: tuple[Target, ...]
     steps: tuple[Step, ...]
     delay: float
     """Seconds between two knocks."""
@@ -204,50 +204,51 @@ class Visit:
     """The guarded TCP port."""
     tries: int
     pause: float
-    """Seconds from the last knock of a try to the first of the next. Who knocked wrongly is not heard for a while, and
-    so long the port is tried."""
+    """Seconds from the last knock of a try to the first of the next: a server ignores an address for some seconds after
+    a wrong knock. The port is tried meanwhile."""
 
-    def enter(self, *, first_look: bool, tell: Tell, detail: Tell) -> tuple[socket.socket, Target]:
-        """Knock until the port answers; returns the connection that it answered, and where.
+    def connect(self, *, try_first: bool, report: Report, detail: Report) -> tuple[socket.socket, Target]:
+        """Knock until the port accepts a connection; returns it, and the target.
 
-        All knocks of a try go to one address. The tries take the host's addresses in turn, for a door may open in one
-        family only. With `first_look`, nothing is knocked if the port is open already.
+        All knocks of a try go to one address. The tries use the host's addresses in turn, because a door may open in
+        one family only. With `try_first`, no knock is sent if the port is open already.
 
-        Raises `DoorClosedError` if it did not answer, and what `knock` raises.
+        Raises `DoorClosedError` if the port stays closed, and what `knock` raises.
         """
         reason = errno.ETIMEDOUT
-        if first_look:
-            connection, reason = try_port(self.places[0], self.port, FIRST_TRY)
+        if try_first:
+            connection, reason = try_port(self.targets[0], self.port, FIRST_TRY)
             if connection is not None:
-                detail(f"{self.places[0]}: port {self.port} is open already")
-                return connection, self.places[0]
+                detail(f"{self.targets[0]}: port {self.port} is open already")
+                return connection, self.targets[0]
         for number in range(self.tries):
-            place = self.places[number % len(self.places)]
+            target = self.targets[number % len(self.targets)]
             if number:
-                tell(
+                report(
                     f"{self.host}: port {self.port} is not open yet, knocking again (try {number + 1} of {self.tries})"
                 )
-            knock(place, self.steps, self.delay, detail)
-            connection, reason = await_open(place, self.port, self.pause)
+            knock(target, self.steps, self.delay, detail)
+            connection, error = wait_for_port(target, self.port, self.pause)
             if connection is not None:
-                return connection, place
+                return connection, target
+            reason = _more_telling(reason, error)
         times = "once" if self.tries == 1 else f"{self.tries} times"
-        where = called(self.host, *self.places[: self.tries])
+        where = with_addresses(self.host, *self.targets[: self.tries])
         raise DoorClosedError(f"{where}: port {self.port} is not open, knocked {times}; {_reason_in_words(reason)}")
 
 
-def called(host: str, *places: Target) -> str:
-    """A host as the user calls it, with the addresses in question."""
-    addresses = ", ".join(map(str, places))
+def with_addresses(host: str, *targets: Target) -> str:
+    """A host as the user wrote it, with the addresses that were used."""
+    addresses = ", ".join(map(str, targets))
     return host if addresses == host else f"{host} ({addresses})"
 
 
-def try_port(place: Target, port: int, seconds: float) -> tuple[socket.socket | None, int]:
-    """A connection to the port, or None and the number of the error; `ETIMEDOUT` where nothing answered in time."""
-    attempt = socket.socket(place.family, socket.SOCK_STREAM)
+def try_port(target: Target, port: int, seconds: float) -> tuple[socket.socket | None, int]:
+    """A connection to the port, or None and the error's number: `ETIMEDOUT` without an answer in time."""
+    attempt = socket.socket(target.family, socket.SOCK_STREAM)
     try:
         attempt.setblocking(False)
-        result = attempt.connect_ex(place.at(port))
+        result = attempt.connect_ex(target.at(port))
         if result == errno.EINPROGRESS:
             result = _await_answer(attempt, seconds)
     except BaseException:
@@ -267,18 +268,20 @@ def _await_answer(attempt: socket.socket, seconds: float) -> int:
     return attempt.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
 
-def await_open(place: Target, port: int, seconds: float) -> tuple[socket.socket | None, int]:
-    """Try the port again and again for so long: its connection, or None and the last error."""
+def wait_for_port(target: Target, port: int, seconds: float) -> tuple[socket.socket | None, int]:
+    """Try the port for so long: its connection, or None and the most telling error (see `_more_telling`)."""
     deadline = time.monotonic() + seconds
     time.sleep(min(OPENING, seconds))
     patience, most = PATIENCE
     rest, most_rest = REST
+    reason = errno.ETIMEDOUT
     while True:
         left = deadline - time.monotonic()
-        connection, result = try_port(place, port, max(0.0, min(patience, left)))
+        connection, result = try_port(target, port, max(0.0, min(patience, left)))
+        reason = _more_telling(reason, result)
         left = deadline - time.monotonic()
         if connection is not None or left <= 0:
-            return connection, result
+            return connection, reason
         if result == errno.ETIMEDOUT:
             patience = min(patience * GROWTH, most)
         else:
@@ -286,11 +289,17 @@ def await_open(place: Target, port: int, seconds: float) -> tuple[socket.socket 
             rest = min(rest * GROWTH, most_rest)
 
 
+def _more_telling(before: int, after: int) -> int:
+    """The later of two errors, unless it is a timeout: a firewall limits the rate of its rejections (ICMP), so a
+    timeout may follow them and says less."""
+    return before if after == errno.ETIMEDOUT else after
+
+
 def _reason_in_words(result: int) -> str:
     if result == errno.ECONNREFUSED:
-        return "the connection was refused, so either no service listens there or the firewall refuses it"
+        return "the connection was refused: no service listens there, or the firewall rejects it"
     if result in (errno.EHOSTUNREACH, errno.EACCES):
-        return "a firewall turned the connection away"
+        return "a firewall rejected the connection"
     if result == errno.ETIMEDOUT:
-        return "nothing answered"
+        return "the connection timed out"
     return os.strerror(result)

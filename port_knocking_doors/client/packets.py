@@ -24,7 +24,7 @@ class SendMethod(Enum):
     RAW = auto()  # needs CAP_NET_RAW
 
 
-def means(step: Step) -> SendMethod:
+def send_method(step: Step) -> SendMethod:
     """What it takes to send this step."""
     if step.protocol is Protocol.UDP:
         return SendMethod.DATAGRAM

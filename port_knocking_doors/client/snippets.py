@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from port_knocking_doors.client.packets import SendMethod, flags, means
+from port_knocking_doors.client.packets import SendMethod, flags, send_method
 from port_knocking_doors.config.readers import knock_step
 from port_knocking_doors.model import PAYLOAD, Flags, Step
 
@@ -75,7 +75,7 @@ class Recipe:
         return f"for p in {ports}; do printf 'knock\\n' >/dev/udp/{self._quoted}/$p; sleep {PAUSE}; done"
 
     def _shell_knock(self, step: Step) -> str:
-        how = means(step)
+        how = send_method(step)
         if how is SendMethod.DATAGRAM:
             return _shell_datagram(self._quoted, str(step.port))
         if how is SendMethod.CONNECT:
@@ -86,14 +86,14 @@ class Recipe:
     def powershell(self) -> str:
         """For Windows PowerShell 5.1 and PowerShell 7."""
         lines = ["$knockHost = '" + self.host.replace("'", "''") + "'"]
-        if any(means(step) is SendMethod.DATAGRAM for step in self.steps):
+        if any(send_method(step) is SendMethod.DATAGRAM for step in self.steps):
             lines.append('$knock = [Text.Encoding]::ASCII.GetBytes("knock`n")')
         lines += [line for step in self.steps for line in self._powershell_knock(step)]
         return "\n".join(lines)
 
     def _powershell_knock(self, step: Step) -> Iterator[str]:
         pause = f"Start-Sleep -Milliseconds {PAUSE * 1000:g}"
-        how = means(step)
+        how = send_method(step)
         if how is SendMethod.RAW:
             yield f"# {_in_words(step)}: PowerShell has no way to send it"
         elif how is SendMethod.DATAGRAM:
@@ -108,7 +108,7 @@ class Recipe:
         """What to enter by hand."""
         lines = [f"Host {self.host}, {PAUSE * 1000:g} ms between the packets:"]
         lines += [f"{position}. {_in_words(step)}" for position, step in enumerate(self.steps, start=1)]
-        if any(means(step) is SendMethod.DATAGRAM for step in self.steps):
+        if any(send_method(step) is SendMethod.DATAGRAM for step in self.steps):
             code = base64.b64encode(PAYLOAD).decode()
             lines.append(
                 f'Content of each UDP packet: the word "knock" and a newline, {len(PAYLOAD)} bytes; '
@@ -117,12 +117,12 @@ class Recipe:
         return "\n".join(lines)
 
     def _needs(self) -> str:
-        raw = any(means(step) is SendMethod.RAW for step in self.steps)
+        raw = any(send_method(step) is SendMethod.RAW for step in self.steps)
         return "; hping3 needs root, and knows IPv4 only" if raw else ""
 
     @property
     def _all_datagrams(self) -> bool:
-        return all(means(step) is SendMethod.DATAGRAM for step in self.steps)
+        return all(send_method(step) is SendMethod.DATAGRAM for step in self.steps)
 
     @property
     def _quoted(self) -> str:
@@ -146,13 +146,13 @@ def _shell_datagram(host: str, port: str) -> str:
 
 
 def _as_sent(step: Step) -> Step:
-    return Step(step.protocol, step.port, flags(step)) if means(step) is not SendMethod.DATAGRAM else step
+    return Step(step.protocol, step.port, flags(step)) if send_method(step) is not SendMethod.DATAGRAM else step
 
 
 def _in_words(step: Step) -> str:
-    if means(step) is SendMethod.DATAGRAM:
+    if send_method(step) is SendMethod.DATAGRAM:
         return f"UDP {step.port}"
-    if means(step) is SendMethod.CONNECT:
+    if send_method(step) is SendMethod.CONNECT:
         return f"TCP {step.port}"
     names = " ".join(str(flag.name) for flag in Flags if flag & flags(step)) or "no flag"
     return f"TCP {step.port} with {names} alone"

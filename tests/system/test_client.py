@@ -238,7 +238,7 @@ def test_connect_without_door_fails_and_writes_nothing(box: Sandbox, client: Cli
     conf = write_configuration(tmp_path, ignoring_period_after_knock_error=0.1)
     done = knock(client, "-c", conf, client.server4, "--connect", PORT, "--tries", 1)
     assert (done.returncode, done.stdout) == (3, "")
-    assert "not open, knocked once; a firewall turned the connection away" in last_line(done)
+    assert "not open, knocked once; a firewall rejected the connection" in last_line(done)
 
 
 # --- without this program

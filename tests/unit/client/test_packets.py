@@ -1,4 +1,4 @@
-"""What leaves for a step: by what means, with which flags, and a TCP header that is right to the last bit."""
+"""What leaves for a step: by what send_method, with which flags, and a TCP header that is right to the last bit."""
 
 import struct
 from ipaddress import ip_address
@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 
 from port_knocking_doors.capture.packet import parse
-from port_knocking_doors.client.packets import SendMethod, checksum, flags, means, segment
+from port_knocking_doors.client.packets import SendMethod, checksum, flags, segment, send_method
 from port_knocking_doors.knocks.code import code_of
 from port_knocking_doors.model import ALL_FLAGS, Address, Flags, Protocol, Step
 from tests.helpers.frames import CLIENT4, CLIENT6, SERVER4, SERVER6
@@ -39,7 +39,7 @@ SENT = {
 
 @pytest.mark.parametrize(("step", "how", "sent"), SENT.values(), ids=SENT)
 def test_what_is_sent_for_a_step(step: Step, how: SendMethod, sent: int) -> None:
-    assert means(step) is how
+    assert send_method(step) is how
     if step.protocol is Protocol.TCP:
         assert flags(step) == sent
 

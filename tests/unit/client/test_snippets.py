@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from port_knocking_doors.client.packets import SendMethod, means
+from port_knocking_doors.client.packets import SendMethod, send_method
 from port_knocking_doors.client.snippets import Recipe, shell_line
 from port_knocking_doors.config import step_syntax
 from port_knocking_doors.model import ALL_FLAGS, PAYLOAD, Flags, Protocol, Step
@@ -53,7 +53,7 @@ def test_what_the_client_is_given_reads_as_what_would_be_sent() -> None:
     assert (program, command, host) == ("port-knocking-doors", "knock", "my.host")
     assert words[-2:] == ["--wait", "2222"]
     read = step_syntax.read(words[:-2])
-    assert [(step.port, means(step)) for step in read] == [(step.port, means(step)) for step in MIXED]
+    assert [(step.port, send_method(step)) for step in read] == [(step.port, send_method(step)) for step in MIXED]
     assert read[-1].flags == Flags.FIN
 
 
@@ -71,8 +71,8 @@ def test_the_powershell_piece_has_every_knock_that_it_can_send_and_names_the_oth
     knocks = [line for line in lines if re.search(r"\d{4}", line)]
     assert [int(port) for line in knocks for port in re.findall(r"\b70\d\d\b", line)] == [s.port for s in MIXED]
     for line, step in zip(knocks, MIXED, strict=True):
-        how = {SendMethod.DATAGRAM: "UdpClient", SendMethod.CONNECT: "ConnectAsync", SendMethod.RAW: "# "}[means(step)]
-        assert how in line
+        words = {SendMethod.DATAGRAM: "UdpClient", SendMethod.CONNECT: "ConnectAsync", SendMethod.RAW: "# "}
+        assert words[send_method(step)] in line
 
 
 def test_the_phone_piece_numbers_the_knocks() -> None:
