@@ -1,5 +1,5 @@
-"""The story of an installed package: its daemon, as its own user, lets in whoever knocks with this machine's sequence,
-and whatever its end was, no door stays open.
+"""The story of an installed package: its daemon, as its own user, opens a door to a client that knocks with this
+machine's sequence, and after its end or a kill no door stays open.
 
 Runs as root where the package is installed, on throw-away hosts with a real firewalld and a real polkitd, whose only
 rule is the one that the package brings. Everything is what was installed: this file imports nothing from beside it.
@@ -92,7 +92,7 @@ def main() -> None:
             box.server.run(command("ExecStopPost"))
             until(lambda: client.connect(client.server4, 22) == "prohibited", "the client is out for good")
         said = "".join(one.stdout.text + one.stderr.text for one in (daemon, killed))
-        if re.search("Traceback|ERROR|may not", said):
+        if re.search("Traceback|ERROR|may not|denies", said):
             sys.exit(f"trouble: {said}")
         if [port for port in sequence if str(port) in said]:
             sys.exit("the log shows the sequence")

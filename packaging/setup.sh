@@ -73,7 +73,7 @@ install_missing() { # install_missing demo|test
     bash "${install[@]}" 8<&- || exit $?
   elif have sudo; then
     say "installing system packages needs root; sudo may ask for your password"
-    # In CI nobody answers: fail at once rather than wait.
+    # In CI no one can answer: fail at once rather than wait.
     sudo ${CI:+-n} -- bash "${install[@]}" || die "the system packages were not installed (see above)"
   else
     die "only root can install them and there is no sudo here; as root, run: ${install[*]}"
@@ -151,7 +151,7 @@ make_environment() { # make_environment demo|test
   # What an environment for tests holds, it keeps when the demo is run after a change of pyproject.toml.
   [[ "$(standing)" != "test "* ]] || want='test'
   [ -e "$venv/.unfinished" ] || python=$(venv_python)
-  # One made for another place or by another release of Python is made anew; one that was made by hand is completed.
+  # One for another folder or another release of Python is made again; one that was made by hand is completed.
   [ ! -e "$venv/.set-up" ] || [[ "$(standing)" == *" $venv $python" ]] || python=''
 
   log=$(mktemp "${TMPDIR:-/tmp}/port-knocking-doors-setup.XXXXXX")
@@ -192,7 +192,7 @@ make_environment() { # make_environment demo|test
 set_up() { # set_up demo|test
   [ "$(uname -s)" = Linux ] || die "this needs Linux, with firewalld and nftables"
   choose_place "$1"
-  # One at a time, whoever calls; the lock is on the folder itself, so it leaves no file, and it ends with this process.
+  # One at a time; the lock is on the folder itself, so it leaves no file, and it ends with this process.
   if [ "$venv" = "$project/.venv" ]; then exec 8<"$project"; else exec 8<"$caches"; fi
   flock --nonblock 8 || {
     say "waiting for another set-up of this project to end …"

@@ -87,7 +87,7 @@ def page(name: str, section: int, date: str, source: str, brief: str, parts: dic
     head = [
         ".\\\" Made by packaging/generate from packaging/man and the program's own declarations.",
         f'.TH "{plain(name)}" {section} {date} "{plain(source)}"' + (' ""' if len(name) > _TITLE_WIDTH else ""),
-        # no hyphen that nobody typed, and no gaps to make the lines equal
+        # no hyphenation, and no gaps to make the lines equal
         ".nh",
         ".ad l",
         ".SH NAME",
