@@ -1,4 +1,4 @@
-"""`check`: what is in force, or what is wrong."""
+"""`check`: the configuration with its warnings, or its errors."""
 
 import sys
 from pathlib import Path
@@ -8,15 +8,15 @@ import typer
 
 from port_knocking_doors.cli.command import declare
 from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source
-from port_knocking_doors.config import knockd_to_toml, lint, loader, render
+from port_knocking_doors.config import knockd_to_toml, lint, loader, render, zone_files
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Sequence
 from port_knocking_doors.system.listening_ports import listening_ports
 
-_KNOCKD = typer.Option(None, "--knockd", metavar="FILE", readable=False, help="Check this file of knockd's instead.")
+_KNOCKD = typer.Option(None, "--knockd", metavar="FILE", readable=False, help="Check this file of knockd instead.")
 _TPORTKNOCKD = typer.Option(
-    None, "--tportknockd", metavar="FILE", readable=False, help="Check this file of tportknockd's instead."
+    None, "--tportknockd", metavar="FILE", readable=False, help="Check this file of tportknockd instead."
 )
 
 
@@ -34,9 +34,9 @@ def check(
         False, "--as-toml", help="With --knockd: print the same as [[sequence]] tables for the program's own file."
     ),
 ) -> None:
-    """Read the configuration as the daemon would, show what is in force, or say what is wrong.
+    """Read the configuration as the daemon does, show it with its warnings, or report what is wrong.
 
-    Shows the sequences: mind who looks over your shoulder. Nothing is opened.
+    Shows the sequences: mind who reads your screen. Opens nothing.
     """
     own = Source(conf, magic_seq, ports, zone, interfaces or None).over(context.obj)
     if as_toml and knockd is None:
@@ -59,7 +59,9 @@ def _check_own(source: Source) -> None:
     print(render.summary(loaded.settings))
     if loaded.settings.sequences:
         print(f"Sniffed on: {', '.join(loaded.settings.interfaces) or 'every interface'}")
-    _warn(loaded.warnings)
+    place = loaded.places.get("zone", "zone")
+    unknown = zone_files.unknown_zone_warning(loaded.settings.zone, place, zone_files.FOLDERS)
+    _conclude((*loaded.warnings, *unknown))
 
 
 def _check_knockd(path: Path, as_toml: bool) -> None:
@@ -75,14 +77,18 @@ def _check_knockd(path: Path, as_toml: bool) -> None:
     )
     print(f"Pid file: {options.pid_file or '-'}")
     _show(loaded.settings.sequences)
-    _warn(loaded.warnings)
+    _conclude(loaded.warnings)
 
 
 def _check_tportknockd(path: Path) -> None:
     found = loader.read_tportknockd(path)
     print(f"Configuration: {path} (of tportknockd)")
     _show(found.sequences)
-    _warn((*found.warnings, *lint.foreign_warnings(found.sequences, listening_ports())))
+    warnings = (*found.warnings, *lint.foreign_warnings(found.sequences, listening_ports()))
+    if not found.errors:
+        _conclude(warnings)
+        return
+    _warn(warnings)
     for error in found.errors[:-1]:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
     for error in found.errors[-1:]:
@@ -92,6 +98,13 @@ def _check_tportknockd(path: Path) -> None:
 def _show(sequences: tuple[Sequence, ...]) -> None:
     for sequence in sequences:
         print(in_words(sequence))
+
+
+def _conclude(warnings: tuple[str, ...]) -> None:
+    """The warnings of a valid configuration, and the verdict."""
+    _warn(warnings)
+    count = f", {len(warnings)} warning{'s' if len(warnings) > 1 else ''}" if warnings else ""
+    print(f"Configuration is valid{count}")
 
 
 def _warn(warnings: tuple[str, ...]) -> None:

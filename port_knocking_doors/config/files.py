@@ -59,9 +59,9 @@ def expand_home(conf: Path, home: Path | None) -> Path:
         raise ConfigError("user not found, expected a file", display(conf)) from None
 
 
-def first_existing(*candidates: Path) -> Path | None:
-    """The first candidate that exists in any form; None if none does."""
-    return next((path for path in candidates if _exists(path)), None)
+def existing(*candidates: Path) -> list[Path]:
+    """The candidates that exist in any form."""
+    return [path for path in candidates if _exists(path)]
 
 
 def _exists(path: Path) -> bool:

@@ -99,7 +99,8 @@ def load(
     if conf == files.EMPTY:
         raise ConfigError(f"{files.NO_NAME}, expected a file", "--conf")
     candidates = [home / files.HOME_NAME, system] if home else [system]
-    path = files.expand_home(conf, home) if conf is not None else files.first_existing(*candidates)
+    found = [files.expand_home(conf, home)] if conf is not None else files.existing(*candidates)
+    path = found[0] if found else None
     settings, places, warnings = _from_file(path, home) if path is not None else (Settings(), {}, [])
     file = "" if path is None else files.display(path)
     sources: dict[str, str] = {}
@@ -118,6 +119,9 @@ def load(
     with _placed(_INTERFACE):
         settings = replace(settings, interfaces=tuple(dict.fromkeys(map(readers.interface_name, interfaces))))
 
+    warnings += [
+        f"{file}: {files.display(other)} exists as well and is not read; remove one of them" for other in found[1:]
+    ]
     warnings += lint.opening_warnings(settings, sources.get(_SEQUENCE.field, file))
     if settings.sequences:
         warnings += lint.sniffed_warnings(settings, file, served())

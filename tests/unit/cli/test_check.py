@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from port_knocking_doors.cli.application import app
-from port_knocking_doors.config import native, render
+from port_knocking_doors.config import native, render, zone_files
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Port, Settings
 
@@ -50,6 +50,7 @@ def test_check_shows_every_sniffed_sequence_in_words(conf: Path) -> None:
         *words,
         "Sniffed on: every interface",
         f"Warning: {conf}: sequence vpn: 2 steps are soon found by chance; use 3 or more",
+        "Configuration is valid, 1 warning",
     ]
     assert words[-11:] == [
         "Sequence ssh, within 10 s:",
@@ -89,7 +90,23 @@ def test_check_of_a_file_without_sequences_is_as_it_was(conf: Path) -> None:
     assert check("check", "--conf", str(conf)) == [
         f"Configuration: {conf}",
         *render.summary(settings).splitlines(),
+        "Configuration is valid",
     ]
+
+
+def test_check_counts_warnings_and_names_an_unknown_zone(
+    conf: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "public.xml").touch()
+    monkeypatch.setattr(zone_files, "FOLDERS", (tmp_path,))
+    conf.write_text('zone = "pubic"\n' + FILE)
+    conf.chmod(0o644)
+    *_, mode, steps, zone, verdict = check("check", "--conf", str(conf))
+    assert mode.startswith(f"Warning: {conf}: permissions 0644 are too open")
+    assert steps.startswith(f"Warning: {conf}: sequence vpn: ")
+    assert zone == f"Warning: {conf}:1: zone pubic is unknown to firewalld, the nearest known zone is public"
+    assert verdict == "Configuration is valid, 3 warnings"
+    assert "Warning: --zone: zone pubik is unknown" in "".join(check("check", "-c", str(conf), "--zone", "pubik"))
 
 
 # Other daemons' files
@@ -127,6 +144,7 @@ def test_check_shows_knockd_s_doors(tmp_path: Path) -> None:
         "  runs: iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
         "  10 s later: iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
         "  no traps",
+        "Configuration is valid",
     ]
 
 
@@ -156,6 +174,7 @@ def test_check_shows_all_of_tportknockd_s_file_and_all_that_is_wrong(tmp_path: P
         ["port-knocking-doors", f"{path}:6"],
         ["port-knocking-doors", f"{path}:7"],
     ]
+    assert "is valid" not in ended.stdout
     assert ended.stdout.splitlines()[:7] == [
         f"Configuration: {path} (of tportknockd)",
         "Sequence ssh (rules of tportknockd), within 10 s:",

@@ -34,6 +34,15 @@ def test_the_first_file_that_is_there_is_in_force(world: World, conf: bool, home
     assert loaded.settings.opening_sequence == expected
 
 
+def test_home_file_that_hides_the_system_file_is_warned_of(world: World) -> None:
+    write(world.home_file, 1)
+    assert world.load().warnings == ()
+    write(world.system_file, 2)
+    said = f"{world.home_file}: {world.system_file} exists as well and is not read; remove one of them"
+    assert world.load().warnings == (said,)
+    assert world.load(conf=world.home_file).warnings == ()
+
+
 def test_a_tilde_in_the_option_is_the_home(world: World) -> None:
     write(world.home / "sub" / "f.toml", 7)
     loaded = world.load(conf=Path("~/sub/f.toml"))
