@@ -2,6 +2,7 @@
 
 from ipaddress import ip_address
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -70,6 +71,18 @@ def test_prolonging_without_end_does_not_fill_the_memory() -> None:
     assert len(doors._queue) < 100  # the queue is the only thing in there that could grow
     assert doors.due(9_998) == []
     assert doors.due(9_999) == [door()]
+
+
+@pytest.mark.parametrize("turns", range(20, 60))
+def test_next_deadline_is_the_nearest_however_often_doors_are_prolonged(turns: int) -> None:
+    """Nothing asks meanwhile, so the queue is built again from the doors, of which the first has the last deadline."""
+    doors, until = DoorTable(10), dict[Door, float]()
+    for turn in range(turns):
+        prolonged = door(turn % 5)
+        until[prolonged] = 1000 + turn * (5 - turn % 5)
+        doors.open(prolonged, until[prolonged])
+    assert doors.next_deadline() == min(until.values())
+    assert doors.due(10_000) == sorted(until, key=until.__getitem__)
 
 
 @settings(max_examples=500, deadline=None)

@@ -12,6 +12,7 @@ ZONES = Zones(
     sources={
         "10.0.0.0/24": "work",
         "10.0.0.7": "home",
+        "172.16.0.7/24": "lab",
         "fd00::/64": "dmz",
         "ipset:friends": "trusted",
         "52:54:00:12:34:56": "block",
@@ -25,6 +26,7 @@ CASES = {
     "the interface's zone": ("192.0.2.9", "eth1", "external"),
     "a source beats the interface": ("10.0.0.2", "eth1", "work"),
     "of several sources' zones, the first by name": ("10.0.0.7", "eth1", "home"),
+    "a network written with an address of a host in it": ("172.16.0.9", "eth1", "lab"),
     "an IPv6 network": ("fd00::5", "eth0", "dmz"),
     "an address of a set": ("192.0.2.1", "eth0", "trusted"),
     "a network of a set": ("198.51.100.77", "eth2", "trusted"),
@@ -38,7 +40,7 @@ def test_the_zone_of_a_packet(address: str, interface: str, zone: str) -> None:
 
 
 def test_the_active_zones_are_those_that_packets_can_fall_into() -> None:
-    assert ZONES.active() == ("block", "dmz", "external", "home", "internal", "public", "trusted", "work")
+    assert ZONES.active() == ("block", "dmz", "external", "home", "internal", "lab", "public", "trusted", "work")
     assert Zones(default="public").active() == ("public",)
 
 
