@@ -1,5 +1,6 @@
 """`knockd`: its options and its own file, for whoever used that daemon before."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Optional
@@ -87,7 +88,7 @@ def run(
         file = options.log_file if log_file is None else log_file
         return str(here / file) if file else ""
 
-    herald = KnockdLog(
+    knockd_log = KnockdLog(
         log_path(loaded.options),
         config=str(path),
         syslog=loaded.options.use_syslog,
@@ -97,18 +98,21 @@ def run(
 
     def read_again() -> loader.Loaded:
         again = _load(path, interface, here, ipv4_only=ipv4_only)
-        herald.path = log_path(again.options)
-        herald.uses_syslog = again.options.use_syslog
         # Of another Interface it keeps the mark of the first: that one is held, and names what is pending.
         return replace(again, settings=replace(again.settings, rule_priority=loaded.settings.rule_priority))
+
+    def verify_log(again: loader.Loaded) -> Callable[[], None]:
+        assert isinstance(again, loader.LoadedKnockd)
+        options = again.options
+        return lambda: knockd_log.use(log_path(options), syslog=options.use_syslog)
 
     def serve() -> None:
         from port_knocking_doors.daemon.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
 
         if background:
             log.to_syslog(COMMAND)
-        with herald:
-            clock.run(Daemon(loaded, read_again, herald).run())
+        with knockd_log:
+            clock.run(Daemon(loaded, read_again, [knockd_log], [verify_log]).run())
 
     if not background:
         serve()

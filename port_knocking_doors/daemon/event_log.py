@@ -1,153 +1,190 @@
-"""What the log says of knocks and doors: of what strangers can cause at will so much in a period, and then a sum."""
+"""The log's lines for events. What strangers can cause at will has a limit of lines in each period, and then a sum."""
 
 import ipaddress
 import logging
 from collections.abc import Callable, Iterable
 
-from port_knocking_doors.knocks.authenticator import Outcome, Verdict
+from port_knocking_doors import events
 from port_knocking_doors.model import Door, Port, Settings
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
 from port_knocking_doors.system.rate_limit import RateLimit
 
 PERIOD = 10.0
-"""Seconds that a bound holds for, and after which the rest is summed up."""
+"""Seconds that a limit holds for, and after which the rest is summed up."""
 
 
-class _Bounded:
-    """One kind of line, so many of it in each period."""
+class _LimitedLines:
+    """One kind of line, at most so many of it in each period."""
 
-    def __init__(self, lines: int, level: int, event: LogEvent, rest: str, more: Callable[[], None]) -> None:
-        self.throttle = RateLimit(lines, PERIOD)
+    def __init__(self, lines: int, level: int, event: LogEvent, rest: str, on_rest: Callable[[], None]) -> None:
+        self.limit = RateLimit(lines, PERIOD)
         self._level = level
         self._event = event
         self._rest = rest
-        self._more = more
+        self._on_rest = on_rest
 
     def admits(self, when: float) -> bool:
-        admitted = self.throttle.admits(when)
-        if self.throttle.withheld == 1:
-            self._more()
+        admitted = self.limit.admits(when)
+        if self.limit.withheld == 1:
+            self._on_rest()
         return admitted
 
-    def say(self, text: str, *arguments: object, extra: dict[str, object]) -> None:
+    def write(self, text: str, *arguments: object, extra: dict[str, object]) -> None:
         logger.log(self._level, text, *arguments, extra=extra)
 
     def sum_up(self, when: float) -> None:
-        if more := self.throttle.summary(when):
+        if more := self.limit.summary(when):
             extra = event_fields(LogEvent.MORE, of=self._event.value, count=more)
             logger.log(self._level, self._rest, more, extra=extra)
 
 
 class EventLog:
-    """All times are `clock.now`'s; `more` is called when `next_deadline` is no longer what it was."""
+    """An observer of the event stream. `changed` is called once `next_deadline` has changed."""
 
-    def __init__(self, more: Callable[[], None]) -> None:
-        self._knocks = _Bounded(200, logging.DEBUG, LogEvent.KNOCK, "%d more knocks", more)
-        self._stages = _Bounded(1000, logging.WARNING, LogEvent.KNOCK, "%d more steps of sequences", more)
-        self._wrong = _Bounded(
-            20, logging.WARNING, LogEvent.WRONG_KNOCK, f"%d more wrong knocks in the last {PERIOD:g} s", more
+    def __init__(self, changed: Callable[[], None]) -> None:
+        wrong = f"%d more wrong knocks in the last {PERIOD:g} s"
+        self._knocks = _LimitedLines(200, logging.DEBUG, LogEvent.KNOCK, "%d more knocks", changed)
+        self._wrong = _LimitedLines(20, logging.WARNING, LogEvent.WRONG_KNOCK, wrong, changed)
+        self._refused = _LimitedLines(
+            5, logging.ERROR, LogEvent.REFUSED, "%d more doors not opened (max_open_doors)", changed
         )
-        self._refused = _Bounded(5, logging.ERROR, LogEvent.REFUSED, "%d more doors not opened (max_open_doors)", more)
-        self._prolonged = _Bounded(20, logging.INFO, LogEvent.PROLONGED, "%d more doors prolonged", more)
-        self._all = (self._stages, self._wrong, self._refused, self._knocks, self._prolonged)
+        self._prolonged = _LimitedLines(20, logging.INFO, LogEvent.PROLONGED, "%d more doors prolonged", changed)
+        self._all = (self._wrong, self._refused, self._knocks, self._prolonged)
+
+    def handlers(self) -> events.Handlers:
+        """Every kind of event that has a line."""
+        return {
+            events.Ready: self._on_ready,
+            events.Knocked: self._on_knocked,
+            events.WrongKnock: self._on_wrong_knock,
+            events.StepsSuppressed: self._on_steps_suppressed,
+            events.SequenceDisabled: self._on_sequence_disabled,
+            events.LineNotMarked: self._on_line_not_marked,
+            events.DoorPending: self._on_door_pending,
+            events.DoorOpened: self._on_door_opened,
+            events.DoorProlonged: self._on_door_prolonged,
+            events.DoorRefused: self._on_door_refused,
+            events.DoorClosed: self._on_door_closed,
+            events.DoorNeverOpened: self._on_door_never_opened,
+            events.PortExposed: self._on_port_exposed,
+            events.Reloaded: self._on_reloaded,
+            events.ReloadFailed: self._on_reload_failed,
+            events.Stopped: self._on_stopped,
+        }
 
     def next_deadline(self) -> float | None:
-        """When the next summary is due."""
-        return min(
-            (due for bounded in self._all if (due := bounded.throttle.next_deadline()) is not None), default=None
-        )
+        """When the next sum is due."""
+        return min((due for lines in self._all if (due := lines.limit.next_deadline()) is not None), default=None)
 
     def sum_up(self, when: float) -> None:
-        """Say what is due by now."""
-        for bounded in self._all:
-            bounded.sum_up(when)
+        """Write the sums that are due."""
+        for lines in self._all:
+            lines.sum_up(when)
+
+    # The daemon. -----------------------------------------------------------------------------------------------------
+
+    def _on_ready(self, event: events.Ready) -> None:
+        logger.info("%s", ready_line(event.settings), extra=event_fields(LogEvent.READY))
+
+    def _on_port_exposed(self, event: events.PortExposed) -> None:
+        extra = event_fields(LogEvent.OPEN_WITHOUT_KNOCK, port=event.port, zone=event.zone, reason=event.reason)
+        logger.warning("%s", event.text, extra=extra)
+
+    def _on_reloaded(self, _: events.Reloaded) -> None:
+        logger.info("configuration reloaded", extra=event_fields(LogEvent.RELOADED))
+
+    def _on_reload_failed(self, event: events.ReloadFailed) -> None:
+        extra = event_fields(LogEvent.RELOAD_FAILED, reason=event.reason)
+        logger.error("configuration reload failed, keeping the running one: %s", event.reason, extra=extra)
+
+    def _on_stopped(self, event: events.Stopped) -> None:
+        doors = "1 door" if event.doors == 1 else f"{event.doors} doors"
+        logger.info("stopped: %s closed", doors, extra=event_fields(LogEvent.STOPPED, count=event.doors))
 
     # Knocks. ---------------------------------------------------------------------------------------------------------
 
-    def on_knock(self, source: bytes, outcome: Outcome, when: float) -> None:
-        """A knock, whatever it was judged: for those who watch."""
-        if self._knocks.admits(when):
-            judged = outcome.verdict.name.lower()
-            self._knocks.say(
-                "%s: knock %s%s",
-                _text(source),
-                judged,
-                f" to step {outcome.stage}" if outcome.verdict is Verdict.ADVANCED else "",
-                extra=event_fields(
-                    LogEvent.KNOCK,
-                    address=_text(source),
-                    sequence=", ".join(sequence.name for sequence in outcome.sequences) or None,
-                    stage=outcome.stage or None,
-                    reason=judged,
-                ),
+    def _on_knocked(self, event: events.Knocked) -> None:
+        if self._knocks.admits(event.when):
+            step = f" to step {event.stage}" if event.verdict == "advanced" else ""
+            extra = event_fields(
+                LogEvent.KNOCK,
+                address=_text(event.source),
+                sequence=", ".join(event.sequences) or None,
+                stage=event.stage or None,
+                reason=event.verdict,
             )
+            self._knocks.write("%s: knock %s%s", _text(event.source), event.verdict, step, extra=extra)
 
-    def on_wrong_knock(self, source: bytes, period: float, when: float) -> None:
-        """A knock was wrong, and its source is ignored for so many seconds."""
-        if self._wrong.admits(when):
-            extra = event_fields(LogEvent.WRONG_KNOCK, address=_text(source), seconds=period)
-            self._wrong.say("%s: wrong knock, address ignored for %g s", _text(source), period, extra=extra)
+    def _on_wrong_knock(self, event: events.WrongKnock) -> None:
+        if self._wrong.admits(event.when):
+            extra = event_fields(LogEvent.WRONG_KNOCK, address=_text(event.source), seconds=event.ignored_for)
+            text = "%s: wrong knock, address ignored for %g s"
+            self._wrong.write(text, _text(event.source), event.ignored_for, extra=extra)
 
-    def admits_stage(self, when: float) -> bool:
-        """Whether a step of one of knockd's sequences gets a line in knockd's log."""
-        return self._stages.admits(when)
+    def _on_steps_suppressed(self, event: events.StepsSuppressed) -> None:
+        extra = event_fields(LogEvent.MORE, of=LogEvent.KNOCK.value, count=event.number)
+        logger.warning("%d more steps of sequences", event.number, extra=extra)
+
+    def _on_sequence_disabled(self, event: events.SequenceDisabled) -> None:
+        logger.error("%s: %s: door disabled", event.sequence.name, event.reason)
+
+    def _on_line_not_marked(self, event: events.LineNotMarked) -> None:
+        logger.error("%s: %s: door disabled until the configuration is reloaded", event.sequence.name, event.reason)
 
     # Doors. ----------------------------------------------------------------------------------------------------------
 
-    def on_waiting(self, door: Door) -> None:
-        """Its sequence is complete, and firewalld is not there."""
-        extra = _about(LogEvent.COMPLETE, door, reason="firewalld is not there")
-        text = "%s: sequence complete; its door opens when firewalld is back"
-        logger.warning(text, door.address, extra=extra)
+    def _on_door_pending(self, event: events.DoorPending) -> None:
+        extra = _fields(LogEvent.COMPLETE, event.door, reason="firewalld is not there")
+        text = "%s: sequence complete; door pending until firewalld runs"
+        logger.warning(text, event.door.address, extra=extra)
 
-    def on_opened(self, door: Door, zones: tuple[str, ...], left: float) -> None:
-        """firewalld has its rules in these zones, for so many seconds."""
-        where = ", ".join(zones)
-        extra = _about(LogEvent.OPENED, door, zone=where, seconds=round(left, 3))
-        text = "%s: opened %s in zone %s for %.3g s"
-        logger.info(text, door.address, door, where, left, extra=extra)
+    def _on_door_opened(self, event: events.DoorOpened) -> None:
+        if event.zones:  # commands have lines of their own
+            where = ", ".join(event.zones)
+            extra = _fields(LogEvent.OPENED, event.door, zone=where, seconds=round(event.seconds, 3))
+            text = "%s: opened %s in zone %s for %.3g s"
+            logger.info(text, event.door.address, event.door, where, event.seconds, extra=extra)
 
-    def on_prolonged(self, door: Door, duration: float | None, when: float) -> None:
-        """It is open already, and stays so for so many seconds (None: nobody knows yet)."""
-        if self._prolonged.admits(when):
-            extra = _about(LogEvent.PROLONGED, door, seconds=None if duration is None else round(duration, 3))
-            self._prolonged.say("%s: prolonged %s", door.address, door, extra=extra)
+    def _on_door_prolonged(self, event: events.DoorProlonged) -> None:
+        if self._prolonged.admits(event.when):
+            seconds = None if event.seconds is None else round(event.seconds, 3)
+            extra = _fields(LogEvent.PROLONGED, event.door, seconds=seconds)
+            self._prolonged.write("%s: prolonged %s", event.door.address, event.door, extra=extra)
 
-    def on_refused(self, door: Door, doors: int, when: float) -> None:
-        """It is not opened, as so many are open."""
-        if self._refused.admits(when):
-            extra = _about(LogEvent.REFUSED, door, reason="max_open_doors")
-            text = "%s: not opened, %d doors are open already (max_open_doors)"
-            self._refused.say(text, door.address, doors, extra=extra)
+    def _on_door_refused(self, event: events.DoorRefused) -> None:
+        if self._refused.admits(event.when):
+            extra = _fields(LogEvent.REFUSED, event.door, reason="max_open_doors")
+            text = "%s: not opened, limit of %d open doors reached (max_open_doors)"
+            self._refused.write(text, event.door.address, event.limit, extra=extra)
 
-    def on_closed(self, door: Door) -> None:
-        """firewalld has removed its rules."""
-        logger.info("%s: closed %s", door.address, door, extra=_about(LogEvent.CLOSED, door))
+    def _on_door_closed(self, event: events.DoorClosed) -> None:
+        if event.door.opening.opened_ports():
+            extra = _fields(LogEvent.CLOSED, event.door)
+            logger.info("%s: closed %s", event.door.address, event.door, extra=extra)
 
-    def on_never_opened(self, door: Door) -> None:
-        """Its time is over, and firewalld never had its rules."""
-        extra = _about(LogEvent.NEVER_OPENED, door, reason="firewalld had not answered")
-        text = "%s: never opened: its time ran out before firewalld had answered"
-        logger.warning(text, door.address, extra=extra)
+    def _on_door_never_opened(self, event: events.DoorNeverOpened) -> None:
+        extra = _fields(LogEvent.NEVER_OPENED, event.door, reason="firewalld had not answered")
+        text = "%s: never opened: its time ran out before firewalld answered"
+        logger.warning(text, event.door.address, extra=extra)
 
 
 def ready_line(settings: Settings) -> str:
-    """What is heard from now on, and what it opens."""
-    ears = []
+    """The line that says what is received from now on, and what it opens."""
+    receiving = []
     if settings.opening_sequence:
-        ears.append(f"listening on {len(set(settings.opening_sequence))} UDP ports")
+        receiving.append(f"listening on {len(set(settings.opening_sequence))} UDP ports")
     if settings.sequences:
-        ears.append(f"sniffing for {', '.join(sequence.name for sequence in settings.sequences)}")
+        receiving.append(f"sniffing for {', '.join(sequence.name for sequence in settings.sequences)}")
     if not settings.opening_sequence:
-        return f"ready: {', '.join(ears) or 'no sequence is to be heard'}"
-    where = f"zone {settings.zone}" if settings.zone else "the zone that each knock came by"
+        return f"ready: {', '.join(receiving) or 'no sequence is configured'}"
+    where = f"zone {settings.zone}" if settings.zone else "the zone of each knock"
     return (
-        f"ready: {', '.join(ears)}; the opening sequence opens {ports_text(settings.guarded_ports)} "
+        f"ready: {', '.join(receiving)}; the opening sequence opens {_ports_text(settings.guarded_ports)} "
         f"for {settings.door_duration:g} s in {where}"
     )
 
 
-def ports_text(ports: Iterable[Port]) -> str:
+def _ports_text(ports: Iterable[Port]) -> str:
     return ", ".join(map(str, ports))
 
 
@@ -155,6 +192,6 @@ def _text(source: bytes) -> str:
     return str(ipaddress.ip_address(source))
 
 
-def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
+def _fields(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
     ports = tuple(map(str, door.opening.opened_ports())) or None
     return event_fields(event, address=door.address, sequence=door.access, ports=ports, **more)

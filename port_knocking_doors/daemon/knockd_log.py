@@ -12,8 +12,9 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 
-from port_knocking_doors.daemon.observer import Observer
+from port_knocking_doors import events
 from port_knocking_doors.model import Address
 from port_knocking_doors.system.log import LOG_NOTICE, LOG_USER, Syslog, logger
 
@@ -26,16 +27,14 @@ FAREWELL = 2.0
 """Seconds that the last lines wait for their names."""
 
 
-class KnockdLog(Observer):
+class KnockdLog:
     """A context manager. `file`: the log file's path, empty for none. `config`: that of the configuration."""
 
     def __init__(
         self, file: str = "", *, config: str = "", syslog: bool = False, verbose: bool = False, lookup: bool = False
     ) -> None:
-        self.path = file
-        """Of the log file that is opened next: at the start, and when the configuration is read again."""
-        self.uses_syslog = syslog
-        """Whether syslog gets the next line, too."""
+        self._path = file
+        self._uses_syslog = syslog
         self._config = config
         self._file = -1
         self._syslog = Syslog("knockd", LOG_USER)
@@ -58,58 +57,86 @@ class KnockdLog(Observer):
             self._file = -1
 
     def _open(self) -> None:
-        if not self.path:
+        if not self._path:
             return
         try:
             # Owner and group alone, as for everything that tells who knocked; knockd leaves it to the umask.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            self._file = os.open(self.path, flags, 0o640)
+            self._file = os.open(self._path, flags, 0o640)
         except OSError as error:
             why = f"({error.strerror}): it is tried again at SIGHUP"
-            logger.warning("%s: the log file cannot be opened %s", self.path, why)
+            logger.warning("%s: the log file cannot be opened %s", self._path, why)
 
-    # What is told. ---------------------------------------------------------------------------------------------------
+    def use(self, file: str, *, syslog: bool) -> None:
+        """Write to this file, empty for none, once it is opened again; and to syslog, too, or not."""
+        self._path = file
+        self._uses_syslog = syslog
 
-    def on_ready(self, interface: str) -> None:
-        self._say(
-            None, f"starting up, listening on {interface or 'any'}", shown=f"listening on {interface or 'any'}..."
-        )
+    # Events. ---------------------------------------------------------------------------------------------------------
 
-    def on_stage(self, address: Address, door: str, stage: int) -> None:
-        self._say(address, f"{door}: Stage {stage}")
+    def handlers(self) -> events.Handlers:
+        """Every kind of event that knockd's log has a line for."""
+        return {
+            events.Ready: self._on_ready,
+            events.SequenceAdvanced: self._on_advanced,
+            events.SequenceCompleted: self._on_completed,
+            events.SequenceTimedOut: self._on_timed_out,
+            events.SequenceDisabled: self._on_disabled,
+            events.LineNotMarked: self._on_not_marked,
+            events.CommandStarted: self._on_command_started,
+            events.CommandEnded: self._on_command_ended,
+            events.DoorClosed: self._on_door_closed,
+            events.Reloaded: self._on_reload,
+            events.ReloadFailed: self._on_reload,
+            events.Stopped: self._on_stopped,
+        }
 
-    def on_complete(self, address: Address, door: str) -> None:
-        self._say(address, f"{door}: OPEN SESAME")
+    def _on_ready(self, event: events.Ready) -> None:
+        where = f"listening on {', '.join(event.interfaces) or 'any'}"
+        self._write_event(None, f"starting up, {where}", shown=f"{where}...")
 
-    def on_command(self, door: str, command: str) -> None:
-        self._say(None, f"{door}: running command: {command}")
+    def _on_advanced(self, event: events.SequenceAdvanced) -> None:
+        self._write_event(ip_address(event.source), f"{event.sequence.name}: Stage {event.stage}")
 
-    def on_status(self, door: str, status: int) -> None:
-        self._say(None, f"{door}: command returned non-zero status code ({status})")
+    def _on_completed(self, event: events.SequenceCompleted) -> None:
+        self._write_event(ip_address(event.source), f"{event.sequence.name}: OPEN SESAME")
 
-    def on_stop(self, address: Address, door: str) -> None:
-        self._say(address, f"{door}: command timeout")
+    def _on_timed_out(self, event: events.SequenceTimedOut) -> None:
+        text = f"{event.sequence.name}: sequence timeout (stage {event.stage})"
+        self._write_event(ip_address(event.source), text)
 
-    def on_timeout(self, address: Address, door: str, stage: int) -> None:
-        self._say(address, f"{door}: sequence timeout (stage {stage})")
+    def _on_disabled(self, event: events.SequenceDisabled) -> None:
+        door = event.sequence.name
+        text = f"no more sequences left in the one time sequences file for door {door} --> disabling the door"
+        self._write_event(None, text)
 
-    def on_disabled(self, door: str) -> None:
-        self._say(None, f"no more sequences left in the one time sequences file for door {door} --> disabling the door")
+    def _on_not_marked(self, event: events.LineNotMarked) -> None:
+        door = event.sequence.name
+        text = f"error while disabling used one time sequence for door {door} --> disabling the door"
+        self._write_event(None, text)
 
-    def on_unmarked(self, door: str) -> None:
-        self._say(None, f"error while disabling used one time sequence for door {door} --> disabling the door")
+    def _on_command_started(self, event: events.CommandStarted) -> None:
+        self._write_event(None, f"{event.door.access}: running command: {event.line}")
 
-    def on_reload(self) -> None:
-        self._say(None, f"re-reading config file: {self._config}" if self._config else "re-reading config file")
+    def _on_command_ended(self, event: events.CommandEnded) -> None:
+        if event.status:
+            self._write_event(None, f"{event.door.access}: command returned non-zero status code ({event.status})")
+
+    def _on_door_closed(self, event: events.DoorClosed) -> None:
+        self._write_event(event.door.address, f"{event.door.access}: command timeout")
+
+    def _on_reload(self, _: object) -> None:
+        config = f": {self._config}" if self._config else ""
+        self._write_event(None, f"re-reading config file{config}")
         self._close()
         self._open()
 
-    def on_end(self) -> None:
-        self._say(None, "shutting down", shown="")
+    def _on_stopped(self, _: events.Stopped) -> None:
+        self._write_event(None, "shutting down", shown="")
 
     # Where it goes. --------------------------------------------------------------------------------------------------
 
-    def _say(self, address: Address | None, text: str, shown: str | None = None) -> None:
+    def _write_event(self, address: Address | None, text: str, shown: str | None = None) -> None:
         """`shown`: what standard output gets in place of the text."""
         when = time.localtime()
         if self._lookup is not None:
@@ -122,7 +149,7 @@ class KnockdLog(Observer):
         if self._file >= 0:
             with suppress(OSError):  # a full disk
                 os.write(self._file, f"[{time.strftime('%Y-%m-%d %H:%M', when)}] {text}\n".encode(errors=_ODD))
-        if self.uses_syslog:
+        if self._uses_syslog:
             self._syslog.send(LOG_NOTICE, text)
         if self._verbose and shown != "":
             try:

@@ -1,80 +1,63 @@
-"""What the daemon is doing at this moment, gathered into a value (`status`): nothing is changed by looking."""
+"""What the daemon is doing at this moment, as a value (`control.status`): collecting it changes nothing."""
 
-import math
 import os
-from collections import Counter
-from collections.abc import Mapping
 from ipaddress import ip_address
 
 from port_knocking_doors import __version__
-from port_knocking_doors.capture.receiver import KnockReceiver
-from port_knocking_doors.config.loader import Loaded
 from port_knocking_doors.control.status import (
     DOORS_SHOWN,
     KNOCKERS_SHOWN,
-    Counts,
     DoorStatus,
     KnockerStatus,
     Snapshot,
     Standing,
 )
 from port_knocking_doors.daemon.active import sequences_of
-from port_knocking_doors.doors.table import DoorTable
-from port_knocking_doors.firewall.reconciler import RuleReconciler
-from port_knocking_doors.knocks.table import KnockerTable
-from port_knocking_doors.model import Door, FirewalldState, PortOpening
+from port_knocking_doors.daemon.counters import Counters
+from port_knocking_doors.daemon.running_config import RunningConfig
+from port_knocking_doors.doors.manager import DoorManager
+from port_knocking_doors.firewall.rule_opener import RuleOpener
+from port_knocking_doors.model import Door
 from port_knocking_doors.system.clock import now
-from port_knocking_doors.system.instance import has_rules
 
 
 class StatusCollector:
-    """A look into those rooms of a daemon that stay the same for its life.
+    """Reads the parts of a running daemon."""
 
-    `confirmed`: the zones of each door that firewalld confirmed. `counts`: by the names that `Counts` has.
-    """
-
-    def __init__(
-        self,
-        ears: KnockReceiver,
-        doors: DoorTable,
-        keeper: RuleReconciler,
-        confirmed: Mapping[Door, tuple[str, ...]],
-        counts: Counter[str],
-    ) -> None:
-        self._ears = ears
+    def __init__(self, config: RunningConfig, doors: DoorManager, rules: RuleOpener, counters: Counters) -> None:
+        self._config = config
         self._doors = doors
-        self._keeper = keeper
-        self._confirmed = confirmed
-        self._counts = counts
+        self._rules = rules
+        self._counters = counters
         self._started = now()
 
-    def snapshot(self, loaded: Loaded, knockers: KnockerTable) -> Snapshot:
-        """Everything, with the configuration and the table of knockers that are in force."""
+    def snapshot(self) -> Snapshot:
+        """Everything at this moment."""
         when = now()
-        sniffed = self._ears.sniffed
-        counts = knockers.counts(when)
-        doors = sorted(self._doors, key=lambda door: self._doors.until(door) or 0.0)
+        settings, knockers, receiver = self._config.settings, self._config.knockers, self._config.receiver
+        counts, sniffed = knockers.counts(when), receiver.sniffed
+        doors = self._doors.doors()
         return Snapshot(
             version=__version__,
             pid=os.getpid(),
             uptime=when - self._started,
-            configuration=str(loaded.path or ""),
-            rule_priority=loaded.settings.rule_priority,
-            sequences=tuple(sequence.name for sequence in sequences_of(loaded.settings)),
-            listeners=self._ears.listening,
+            configuration=str(self._config.loaded.path or ""),
+            rule_priority=settings.rule_priority,
+            sequences=tuple(sequence.name for sequence in sequences_of(settings)),
+            listeners=receiver.listening,
             sniffing=sniffed is not None,
             sniffer_seen=sniffed[0] if sniffed else 0,
             sniffer_dropped=sniffed[1] if sniffed else 0,
-            firewalld=self._keeper.state if has_rules(loaded.settings.rule_priority) else FirewalldState.UNUSED,
-            rules=self._keeper.active_rules,
-            rules_refused=self._keeper.refused_rules,
+            firewalld=self._rules.state,
+            rules=self._rules.reconciler.active_rules,
+            rules_refused=self._rules.reconciler.refused_rules,
             doors_open=len(doors),
-            doors_waiting=sum(not self._is_open(door) for door in doors),
+            doors_waiting=sum(not self._doors.is_open(door) for door in doors),
             doors_limit=self._doors.limit,
             doors=tuple(map(self.of_door, doors[:DOORS_SHOWN])),
             knockers_known=counts.known,
             knockers_ignored=counts.ignored,
-            knockers_limit=loaded.settings.max_knockers,
+            knockers_limit=settings.max_knockers,
             knockers=tuple(
                 KnockerStatus(
                     str(ip_address(seen.source)),
@@ -84,23 +67,18 @@ class StatusCollector:
                 )
                 for seen in knockers.view(when, KNOCKERS_SHOWN)
             ),
-            counts=Counts(**self._counts),
+            counts=self._counters.counts(),
         )
 
     def of_door(self, door: Door) -> DoorStatus:
-        """How far a door is, and for how long it stays."""
-        when = now()
-        left = (self._doors.until(door) or when) - when
+        """How far a door is, and for how long it stays open."""
+        deadline = self._doors.deadline(door)
         return DoorStatus(
             address=str(door.address),
             sequence=door.access,
             opens=tuple(map(str, door.opening.opened_ports())),
             interface=door.interface,
-            zones=self._confirmed.get(door, ()),
-            standing=Standing.OPEN if self._is_open(door) else Standing.WAITING,
-            seconds_left=round(max(0.0, left), 3) if left < math.inf else None,
+            zones=self._doors.zones(door),
+            standing=Standing.OPEN if self._doors.is_open(door) else Standing.WAITING,
+            seconds_left=None if deadline is None else round(max(0.0, deadline - now()), 3),
         )
-
-    def _is_open(self, door: Door) -> bool:
-        """Whether firewalld confirmed it, or its start command has ended."""
-        return door in self._confirmed if isinstance(door.opening, PortOpening) else self._doors.until(door) != math.inf

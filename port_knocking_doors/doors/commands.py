@@ -19,9 +19,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
 
-from port_knocking_doors.model import Address, CommandOpening, Door
+from port_knocking_doors.doors.opener import DoorListener
+from port_knocking_doors.errors import DoorsError
+from port_knocking_doors.events import CommandEnded, CommandStarted, EventStream
+from port_knocking_doors.model import Access, Address, CommandOpening, Door
 from port_knocking_doors.system import instance
 from port_knocking_doors.system.clock import now, readable
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
@@ -37,6 +39,9 @@ QUEUE = 1024
 PATIENCE = 5.0
 """Seconds that a closer gives the start commands that outlived their daemon, and then its own stop commands."""
 
+FAREWELL = 10.0
+"""Seconds that the end of the daemon gives start and stop commands."""
+
 MOMENT = 1.0
 """Seconds that the end of the daemon gives start commands that no stop command follows."""
 
@@ -51,22 +56,6 @@ _RECORD, _DRAFT = ".json", ".draft"
 _PAUSE = 0.02
 # What is the daemon's own business, or its secret.
 _WITHHELD = frozenset({"KNOCKER_SEQ", "KNOCKER_PORTS", "NOTIFY_SOCKET", "JOURNAL_STREAM"})
-
-
-class CommandWitness(Protocol):
-    """Who is told what becomes of commands."""
-
-    def on_started(self, door: Door) -> None:
-        """The door's start command has ended; the log has its status."""
-
-    def on_refused(self, door: Door) -> None:
-        """The door's start command was not run; the log says why."""
-
-    def on_command(self, door: Door, line: str) -> None:
-        """A command of the door's begins to run."""
-
-    def on_status(self, door: Door, status: int) -> None:
-        """A command of the door's has ended."""
 
 
 def command_line(command: str, address: Address) -> str:
@@ -89,11 +78,17 @@ def _commands_of(door: Door) -> CommandOpening:
 
 
 class CommandRunner:
-    """Runs the commands of doors. `directory` is used by whoever holds the mark, and by nobody else."""
+    """Opens and closes doors by commands (`doors.opener`). `priority`: the mark, whose lock the caller holds."""
 
-    def __init__(self, directory: Path, witness: CommandWitness) -> None:
-        self._directory = directory
-        self._witness = witness
+    is_available = True
+    uses_interface = False
+    counts_from_open = True
+
+    def __init__(self, priority: int, events: EventStream) -> None:
+        self.listener: DoorListener
+        self._priority = priority
+        self._events = events
+        self._directory = Path()
         self._start_places = asyncio.Semaphore(PLACES)
         self._stop_places = asyncio.Semaphore(PLACES)
         self._waiting = 0
@@ -102,8 +97,26 @@ class CommandRunner:
         # One task for each door, from its start command to the end of its stop command, and what tells it to stop.
         self._lives: dict[Door, asyncio.Task[None]] = {}
         self._closing: dict[Door, asyncio.Event] = {}
+        self._started: set[Door] = set()
+        """The doors of `_closing` whose start command has ended."""
 
-    def start(self, door: Door) -> None:
+    def start(self) -> None:
+        """Run the stop commands that an earlier daemon left behind. Raises `DoorsError`."""
+        self._directory = pending_directory(self._priority)
+        run_pending(self._directory)
+
+    def stays_open(self, door: Door) -> bool:
+        """Whether it has a stop command. Without one, nothing is open afterwards: the start command runs each time."""
+        return _has_stop(door)
+
+    def seconds(self, door: Door, access: Access) -> float:  # noqa: ARG002 the commands have a delay of their own
+        """The delay from the end of the start command to the stop command."""
+        return _commands_of(door).delay
+
+    async def settled(self) -> None:
+        """Return at once: a command may take as long as it likes."""
+
+    def open(self, door: Door) -> None:
         """Run the door's start command, as soon as there is a place, and after all that ran for this door before."""
         if self._waiting >= QUEUE:
             if more := self._refused.summary(now()):
@@ -112,7 +125,7 @@ class CommandRunner:
                 extra = _about(LogEvent.COMMAND_REFUSED, door, reason="too many commands wait")
                 text = "%s: %s: not started, %d commands wait already"
                 logger.error(text, door.address, door.access, QUEUE, extra=extra)
-            self._witness.on_refused(door)
+            self.listener.on_failed(door)
             return
         self._waiting += 1
         closing = asyncio.Event()
@@ -121,24 +134,30 @@ class CommandRunner:
         self._closing[door] = closing
         life.add_done_callback(lambda _: self._forget(door, life, closing))
 
-    def stop(self, door: Door) -> None:
+    def close(self, door: Door) -> None:
         """Run the door's stop command, once its start command has ended."""
         if closing := self._closing.pop(door, None):
             closing.set()
+        if door in self._started:
+            self._started.discard(door)
+            self.listener.on_closed(door)
 
     def _forget(self, door: Door, life: "asyncio.Task[None]", closing: asyncio.Event) -> None:
         if self._lives.get(door) is life:
             del self._lives[door]
         if self._closing.get(door) is closing:
             del self._closing[door]
+            self._started.discard(door)
 
-    async def close(self, timeout: float) -> int:
-        """Stop every door; how many had not ended `timeout` seconds later. Those are remembered.
+    async def close_all(self, timeout: float = FAREWELL) -> None:
+        """Run every door's stop command. Raises `DoorsError` if some have not ended `timeout` seconds later: what is to
+        run then stays on record.
 
         A start command that nothing is to follow gets a moment, and then runs on by itself.
         """
+        self._started.clear()  # the end of the daemon is no event of a single door
         for door in list(self._closing):
-            self.stop(door)
+            self.close(door)
         lives = set(self._lives.values())
         to_stop = {life for door, life in self._lives.items() if _has_stop(door)}
         for those, moment in ((lives, min(timeout, MOMENT)), (to_stop, max(0.0, timeout - MOMENT))):
@@ -148,7 +167,8 @@ class CommandRunner:
         for life in unfinished:
             life.cancel()
         await asyncio.gather(*unfinished, return_exceptions=True)
-        return len(unfinished & to_stop)
+        if unstopped := len(unfinished & to_stop):
+            raise DoorsError(f"{unstopped} stop commands have not ended; a helper process runs them again")
 
     async def _live(self, door: Door, closing: asyncio.Event, before: "asyncio.Task[None] | None") -> None:
         commands = _commands_of(door)
@@ -170,17 +190,25 @@ class CommandRunner:
             logger.error("%s: %s: start command not run: %s", door.address, door.access, error, extra=extra)
             if record is not None:
                 record.unlink(missing_ok=True)
-            self._witness.on_refused(door)
+            self.listener.on_failed(door)
             return
         finally:
             self._waiting -= 1
         if record is None:
             return
-        self._witness.on_started(door)
+        self._report_open(door, closing)
         await closing.wait()
         async with self._stop_places:
             if await self._run_stop(door, stop):
                 record.unlink(missing_ok=True)
+
+    def _report_open(self, door: Door, closing: asyncio.Event) -> None:
+        if self._closing.get(door) is closing:
+            self._started.add(door)
+            self.listener.on_open(door, ())
+        elif door not in self._closing:  # it was closed before its start command had ended
+            self.listener.on_open(door, ())
+            self.listener.on_closed(door)
 
     def _tell_that_one_waits(self, door: Door) -> None:
         if now() - self._said_that_one_waits >= QUIET:
@@ -225,9 +253,9 @@ class CommandRunner:
                 os.close(lock)
         extra = _about(LogEvent.COMMAND_STARTED, door, command=which)
         logger.debug("%s: %s: running the %s command", door.address, door.access, which, extra=extra)
-        self._witness.on_command(door, line)
+        self._events.publish(CommandStarted(door, line))
         status = await _end_of(process)
-        self._witness.on_status(door, status)
+        self._events.publish(CommandEnded(door, status))
         report = logger.info if status == 0 else logger.warning
         extra = _about(LogEvent.COMMAND_ENDED, door, command=which, status=status)
         report("%s: %s: %s command ended with status %d", door.address, door.access, which, status, extra=extra)

@@ -1,6 +1,6 @@
 """Which doors are open, and until when: the second table, beside the knockers'.
 
-Knows no firewall, no clock and no log. Whoever asks is told what to do; deadlines are seconds of the clock that the
+Knows no firewall, no clock and no log. It answers what is to be done; deadlines are seconds of the clock that the
 knocks' times come from.
 """
 
@@ -12,20 +12,20 @@ from port_knocking_doors.model import Door
 
 
 class Answer(Enum):
-    """What a completed sequence means for its door."""
+    """What a granted access means for its door."""
 
     OPEN = auto()
     PROLONG = auto()  # it is open already: its deadline moved, no rule changes
-    REFUSE = auto()  # too many doors are open; nobody's is closed for this one
+    REFUSE = auto()  # the limit of open doors is reached; no other door is closed for this one
 
 
 class DoorTable:
-    """The open doors, `limit` of them at the most."""
+    """The open doors, at most `limit` of them."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._until: dict[Door, float] = {}
-        # Deadlines, nearest first. Prolonging leaves the old entry behind; one that `_until` does not confirm is stale.
+        self._until: dict[Door, float | None] = {}
+        # Deadlines, nearest first. Prolonging leaves the old entry behind: an entry is stale unless `_until` has it.
         self._queue: list[tuple[float, int, Door]] = []
         self._pushed = 0
 
@@ -38,18 +38,29 @@ class DoorTable:
     def __contains__(self, door: object) -> bool:
         return door in self._until
 
-    def open(self, door: Door, until: float) -> Answer:
-        """A sequence for this door was completed: it shall stay open up to `until`, or longer if it does already."""
-        before = self._until.get(door)
-        if before is None and len(self._until) >= self.limit:
+    def open(self, door: Door, until: float | None) -> Answer:
+        """Keep the door open up to `until`, or longer if it is open for longer already.
+
+        None: its time does not run yet, `run_until` says from when on. That changes no deadline of an open door.
+        """
+        if door in self._until:
+            self.run_until(door, until)
+            return Answer.PROLONG
+        if len(self._until) >= self.limit:
             return Answer.REFUSE
-        if before is None or until > before:
+        self._until[door] = None
+        self.run_until(door, until)
+        return Answer.OPEN
+
+    def run_until(self, door: Door, until: float | None) -> None:
+        """Let an open door's time run up to `until`, unless it has longer."""
+        before = self._until[door]
+        if until is not None and (before is None or until > before):
             self._until[door] = until
             self._push(until, door)
-        return Answer.OPEN if before is None else Answer.PROLONG
 
-    def until(self, door: Door) -> float | None:
-        """The door's deadline, or None where it is not open."""
+    def deadline(self, door: Door) -> float | None:
+        """When the door is to close; None where it is not open or its time does not run yet."""
         return self._until.get(door)
 
     def due(self, now: float) -> list[Door]:
@@ -63,10 +74,13 @@ class DoorTable:
 
     def close(self, door: Door) -> bool:
         """Take out one door ahead of its time; whether it was open."""
-        return self._until.pop(door, None) is not None
+        if door not in self._until:
+            return False
+        del self._until[door]
+        return True
 
     def next_deadline(self) -> float | None:
-        """When the next door has to close, or None while none is open."""
+        """When the next door has to close, or None while none has to."""
         while self._queue:
             until, _, door = self._queue[0]
             if self._until.get(door) == until:
@@ -77,9 +91,8 @@ class DoorTable:
     def _push(self, until: float, door: Door) -> None:
         # A door prolonged a thousand times a second would fill the queue with stale entries.
         if len(self._queue) > 2 * len(self._until) + 16:
-            self._queue = [
-                (deadline, order, open_door) for order, (open_door, deadline) in enumerate(self._until.items())
-            ]
+            running = ((deadline, door) for door, deadline in self._until.items() if deadline is not None)
+            self._queue = [(deadline, order, open_door) for order, (deadline, open_door) in enumerate(running)]
             heapq.heapify(self._queue)
             self._pushed = len(self._queue)
             return

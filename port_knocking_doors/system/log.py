@@ -33,6 +33,7 @@ class LogEvent(str, Enum):
     RELOADED = "reloaded"  # the configuration was read again
     RELOAD_FAILED = "reload_failed"
     FAILED = "failed"  # the daemon ends with an error
+    STOPPED = "stopped"  # the daemon has closed its doors and ends
     ASKED = "asked"  # by a command over the control socket
     OPEN_WITHOUT_KNOCK = "open_without_knock"  # firewalld accepts packets to a guarded port without a door
 

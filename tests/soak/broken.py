@@ -20,9 +20,12 @@ def deaf_to_reloads() -> None:
 
 def never_closes() -> None:
     """Doors whose time is over stay open."""
-    from port_knocking_doors.daemon.daemon import Daemon
+    from port_knocking_doors.doors.manager import DoorManager
 
-    Daemon._shut = lambda *_: None  # type: ignore[method-assign]
+    def forget(self: DoorManager, when: float) -> None:
+        self._table.due(when)
+
+    DoorManager.close_due = forget  # type: ignore[method-assign]
 
 
 def never_ignores() -> None:
@@ -43,7 +46,7 @@ def leaves_commands() -> None:
     """Stop commands do not run before the daemon's end."""
     from port_knocking_doors.doors.commands import CommandRunner
 
-    CommandRunner.stop = lambda *_: None  # type: ignore[method-assign]
+    CommandRunner.close = lambda *_: None  # type: ignore[method-assign]
 
 
 def no_guardian() -> None:
@@ -69,15 +72,15 @@ def leaks() -> None:
 
 def tells() -> None:
     """A sequence's port in the log."""
-    from port_knocking_doors.daemon.daemon import Daemon
+    from port_knocking_doors.daemon.knock_handler import KnockHandler
 
-    admit: Any = Daemon._admit
+    grant: Any = KnockHandler._grant
 
-    def tell(self: Daemon, door: Any, when: float, duration: float) -> Any:
-        logging.getLogger("port_knocking_doors").info("after %s", self._settings.opening_sequence[0])
-        return admit(self, door, when, duration)
+    def tell(self: KnockHandler, *arguments: Any) -> Any:
+        logging.getLogger("port_knocking_doors").info("after %s", self._config.settings.opening_sequence[0])
+        return grant(self, *arguments)
 
-    Daemon._admit = tell  # type: ignore[method-assign]
+    KnockHandler._grant = tell  # type: ignore[method-assign, assignment]
 
 
 def by_the_wall_clock() -> None:

@@ -21,6 +21,7 @@ TESTS = Path(__file__).parents[1]
 # circle.
 FLOORS = (
     "__init__ errors model",
+    "events",
     "system",
     "knocks",
     "config",
@@ -34,7 +35,7 @@ FLOORS = (
     "cli",
     "__main__",
 )
-PURE = ("__init__", "errors", "model", "knocks")
+PURE = ("__init__", "errors", "model", "events", "knocks")
 """Rooms of which every module is pure; `PURE_MODULES` are pure though others of their folder are not."""
 PURE_MODULES = (
     "system/rate_limit",
@@ -57,6 +58,7 @@ PURE_MODULES = (
     "capture/block",
     "capture/bpf",
     "doors/table",
+    "doors/opener",
     "firewall/error_codes",
     "firewall/plan",
     "firewall/rich_rule",
@@ -70,6 +72,7 @@ PURE_MODULES = (
     "client/packets",
     "client/snippets",
     "daemon/observer",
+    "daemon/counters",
 )
 WORLDLY = {
     *("asyncio", "ctypes", "datetime", "fcntl", "io", "locale", "logging", "multiprocessing", "os", "pathlib", "pwd"),

@@ -25,7 +25,7 @@ WITHOUT = Settings(guarded_ports=(), opening_sequence=(), open_knock_ports=False
 def test_what_cannot_be_opened_by_hand_is_told_with_what_can(settings: Settings, name: str, said: str) -> None:
     async def ask() -> None:
         loaded = Loaded(settings, None, ())
-        await Daemon(loaded, lambda: loaded).open(ip_address("::1"), name)
+        await Daemon(loaded, lambda: loaded).handler.open(ip_address("::1"), name)
 
     with pytest.raises(ConfigError) as refused:
         asyncio.run(ask())

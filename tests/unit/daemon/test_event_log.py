@@ -1,4 +1,4 @@
-"""What the log says under a flood: so many lines, and then one that sums up."""
+"""The log's lines, and their limits under a flood."""
 
 import logging
 from collections.abc import Callable
@@ -7,8 +7,24 @@ from ipaddress import IPv4Address
 import pytest
 
 from port_knocking_doors.daemon.event_log import PERIOD, EventLog
-from port_knocking_doors.knocks.authenticator import Outcome, Verdict
-from port_knocking_doors.model import CommandOpening, Door, Port, PortOpening
+from port_knocking_doors.events import (
+    DoorClosed,
+    DoorNeverOpened,
+    DoorOpened,
+    DoorPending,
+    DoorProlonged,
+    DoorRefused,
+    EventStream,
+    Knocked,
+    LineNotMarked,
+    Reloaded,
+    ReloadFailed,
+    SequenceDisabled,
+    StepsSuppressed,
+    Stopped,
+    WrongKnock,
+)
+from port_knocking_doors.model import CommandOpening, Door, Port, PortOpening, Sequence
 from port_knocking_doors.system.log import LogEvent, logger
 
 SOURCE = b"\x0a\x00\x00\x02"
@@ -16,40 +32,40 @@ DOOR = Door(IPv4Address("10.0.0.2"), "eth0", "ssh", PortOpening((Port(22),)))
 BY_COMMAND = Door(IPv4Address("10.0.0.2"), "", "web", CommandOpening("start", "stop"))
 START = 1000.0
 
-Say = Callable[[EventLog, float], object]
-BOUNDED: dict[str, tuple[Say, int, str, str, LogEvent]] = {
+MakeEvent = Callable[[float], object]
+LIMITED: dict[str, tuple[MakeEvent, int, str, str, LogEvent]] = {
     "knocks": (
-        lambda teller, when: teller.on_knock(SOURCE, Outcome(Verdict.ADVANCED, stage=2), when),
+        lambda when: Knocked(SOURCE, "advanced", 2, ("ssh",), when),
         200,
         "10.0.0.2: knock advanced to step 2",
         "%d more knocks",
         LogEvent.KNOCK,
     ),
     "wrong knocks": (
-        lambda teller, when: teller.on_wrong_knock(SOURCE, 60, when),
+        lambda when: WrongKnock(SOURCE, 60, when),
         20,
         "10.0.0.2: wrong knock, address ignored for 60 s",
         "%d more wrong knocks in the last 10 s",
         LogEvent.WRONG_KNOCK,
     ),
     "prolonged doors": (
-        lambda teller, when: teller.on_prolonged(DOOR, 30, when),
+        lambda when: DoorProlonged(DOOR, 30, when),
         20,
         "10.0.0.2: prolonged 22/tcp",
         "%d more doors prolonged",
         LogEvent.PROLONGED,
     ),
     "prolonged commands": (
-        lambda teller, when: teller.on_prolonged(BY_COMMAND, None, when),
+        lambda when: DoorProlonged(BY_COMMAND, None, when),
         20,
         "10.0.0.2: prolonged web's command",
         "%d more doors prolonged",
         LogEvent.PROLONGED,
     ),
     "refused doors": (
-        lambda teller, when: teller.on_refused(DOOR, 64, when),
+        lambda when: DoorRefused(DOOR, 64, when),
         5,
-        "10.0.0.2: not opened, 64 doors are open already (max_open_doors)",
+        "10.0.0.2: not opened, limit of 64 open doors reached (max_open_doors)",
         "%d more doors not opened (max_open_doors)",
         LogEvent.REFUSED,
     ),
@@ -66,66 +82,83 @@ def more_of(record: logging.LogRecord) -> tuple[LogEvent, dict[str, object]]:
     return about
 
 
-@pytest.mark.parametrize(("say", "lines", "line", "rest", "event"), BOUNDED.values(), ids=BOUNDED.keys())
-def test_so_many_lines_in_a_period_and_then_their_number(
-    caplog: pytest.LogCaptureFixture, say: Say, lines: int, line: str, rest: str, event: LogEvent
+def observed(changed: Callable[[], None] = lambda: None) -> tuple[EventLog, Callable[[object], None]]:
+    """An event log, and what publishes to it."""
+    log, events = EventLog(changed), EventStream()
+    events.add(log.handlers())
+    return log, events.publish
+
+
+@pytest.mark.parametrize(("event_at", "lines", "line", "rest", "event"), LIMITED.values(), ids=LIMITED.keys())
+def test_lines_of_one_kind_are_limited_in_a_period_and_then_summed_up(
+    caplog: pytest.LogCaptureFixture, event_at: MakeEvent, lines: int, line: str, rest: str, event: LogEvent
 ) -> None:
     alarms: list[float | None] = []
-    teller = EventLog(lambda: alarms.append(teller.next_deadline()))
+    log, publish = observed(lambda: alarms.append(log.next_deadline()))
     for _ in range(lines):
-        say(teller, START)
+        publish(event_at(START))
     assert caplog.messages == [line] * lines
-    assert teller.next_deadline() is None
+    assert log.next_deadline() is None
 
     for _ in range(3):
-        say(teller, START + 1)
+        publish(event_at(START + 1))
     assert alarms == [START + PERIOD], "once, at the first that is left out"
-    teller.sum_up(START + PERIOD - 0.001)
+    log.sum_up(START + PERIOD - 0.001)
     assert len(caplog.messages) == lines
-    teller.sum_up(START + PERIOD)
+    log.sum_up(START + PERIOD)
     assert caplog.messages[lines:] == [rest % 3]
     assert more_of(caplog.records[-1]) == (LogEvent.MORE, {"of": event.value, "count": 3})
     assert caplog.records[-1].levelno == caplog.records[0].levelno
 
-    say(teller, START + PERIOD)
+    publish(event_at(START + PERIOD))
     assert caplog.messages[-1] == line, "a new period has lines of its own"
 
 
-def test_each_kind_has_its_own_bound(caplog: pytest.LogCaptureFixture) -> None:
-    teller = EventLog(lambda: None)
+def test_each_kind_of_line_has_a_limit_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    _, publish = observed()
     for _ in range(1000):
-        teller.on_wrong_knock(SOURCE, 60, START)
-    teller.on_prolonged(DOOR, 30, START)
+        publish(WrongKnock(SOURCE, 60, START))
+    publish(DoorProlonged(DOOR, 30, START))
     assert caplog.messages[-1] == "10.0.0.2: prolonged 22/tcp"
 
 
-def test_the_steps_of_knockds_log_are_summed_up_here(caplog: pytest.LogCaptureFixture) -> None:
-    teller = EventLog(lambda: None)
-    assert sum(teller.admits_stage(START) for _ in range(1500)) == 1000
-    teller.sum_up(START + PERIOD)
-    assert caplog.messages == ["500 more steps of sequences"]
-
-
-def test_the_nearest_summary_is_due_first() -> None:
-    teller = EventLog(lambda: None)
+def test_nearest_sum_is_due_first() -> None:
+    log, publish = observed()
     for _ in range(100):
-        teller.on_refused(DOOR, 1, START)
+        publish(DoorRefused(DOOR, 1, START))
     for _ in range(100):
-        teller.on_wrong_knock(SOURCE, 60, START - 3)
-    assert teller.next_deadline() == START - 3 + PERIOD
+        publish(WrongKnock(SOURCE, 60, START - 3))
+    assert log.next_deadline() == START - 3 + PERIOD
 
 
-def test_what_a_door_comes_to_is_always_said(caplog: pytest.LogCaptureFixture) -> None:
-    teller = EventLog(lambda: None)
+LINES = (
+    (DoorPending(DOOR), "10.0.0.2: sequence complete; door pending until firewalld runs"),
+    (DoorOpened(DOOR, ("public", "dmz"), 29.98), "10.0.0.2: opened 22/tcp in zone public, dmz for 30 s"),
+    (DoorClosed(DOOR), "10.0.0.2: closed 22/tcp"),
+    (DoorNeverOpened(DOOR), "10.0.0.2: never opened: its time ran out before firewalld answered"),
+    (StepsSuppressed(500), "500 more steps of sequences"),
+    (SequenceDisabled(Sequence("ssh", ()), "empty"), "ssh: empty: door disabled"),
+    (
+        LineNotMarked(Sequence("ssh", ()), "F: cannot be written"),
+        "ssh: F: cannot be written: door disabled until the configuration is reloaded",
+    ),
+    (Reloaded(), "configuration reloaded"),
+    (ReloadFailed("F:2: no"), "configuration reload failed, keeping the running one: F:2: no"),
+    (Stopped(0), "stopped: 0 doors closed"),
+    (Stopped(1), "stopped: 1 door closed"),
+)
+
+
+@pytest.mark.parametrize(("event", "line"), LINES, ids=[type(event).__name__ for event, _ in LINES])
+def test_event_without_a_limit_has_a_line_each_time(caplog: pytest.LogCaptureFixture, event: object, line: str) -> None:
+    _, publish = observed()
     for _ in range(2000):
-        teller.on_waiting(DOOR)
-        teller.on_opened(DOOR, ("public", "dmz"), 29.98)
-        teller.on_closed(DOOR)
-        teller.on_never_opened(DOOR)
-    assert caplog.messages[-4:] == [
-        "10.0.0.2: sequence complete; its door opens when firewalld is back",
-        "10.0.0.2: opened 22/tcp in zone public, dmz for 30 s",
-        "10.0.0.2: closed 22/tcp",
-        "10.0.0.2: never opened: its time ran out before firewalld had answered",
-    ]
-    assert len(caplog.messages) == 8000
+        publish(event)
+    assert caplog.messages == [line] * 2000
+
+
+@pytest.mark.parametrize("event", [DoorOpened(BY_COMMAND, (), 3), DoorClosed(BY_COMMAND)], ids=["opened", "closed"])
+def test_door_of_commands_has_only_the_lines_of_its_commands(caplog: pytest.LogCaptureFixture, event: object) -> None:
+    _, publish = observed()
+    publish(event)
+    assert caplog.messages == []

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from port_knocking_doors import events
 from port_knocking_doors.daemon import knockd_log
 from port_knocking_doors.daemon.knockd_log import KnockdLog
+from port_knocking_doors.model import CommandOpening, Door, Sequence, Settings
 from port_knocking_doors.system import log
 
 ALICE = ip_address("10.0.0.2")
@@ -27,15 +29,35 @@ LINES = [
 ]
 
 
-def tell_all(told: KnockdLog) -> None:
-    told.on_ready("eth0")
-    told.on_stage(ALICE, "ssh", 1)
-    told.on_complete(ALICE, "ssh")
-    told.on_command("ssh", "iptables -A INPUT -s 10.0.0.2 -j ACCEPT")
-    told.on_status("ssh", 3)
-    told.on_stop(ALICE, "ssh")
-    told.on_timeout(ALICE, "ssh", 2)
-    told.on_end()
+SSH = Sequence("ssh", ())
+DOOR = Door(ALICE, "", "ssh", CommandOpening("start", "stop"))
+STARTED = events.CommandStarted(DOOR, "iptables -A INPUT -s 10.0.0.2 -j ACCEPT")
+
+
+def step(stage: int) -> events.SequenceAdvanced:
+    return events.SequenceAdvanced(ALICE.packed, SSH, stage)
+
+
+def publish(observer: KnockdLog, *published: object) -> None:
+    stream = events.EventStream()
+    stream.add(observer.handlers())
+    for event in published:
+        stream.publish(event)
+
+
+def publish_all(observer: KnockdLog) -> None:
+    publish(
+        observer,
+        events.Ready(Settings(), ("eth0",)),
+        step(1),
+        events.SequenceCompleted(ALICE.packed, SSH),
+        STARTED,
+        events.CommandEnded(DOOR, 0),
+        events.CommandEnded(DOOR, 3),
+        events.DoorClosed(DOOR),
+        events.SequenceTimedOut(ALICE.packed, SSH, 2),
+        events.Stopped(0),
+    )
 
 
 @pytest.fixture
@@ -46,7 +68,7 @@ def file(tmp_path: Path) -> Path:
 def test_the_file_has_each_line_with_date_and_minute(file: Path) -> None:
     file.write_text("earlier\n")
     with KnockdLog(str(file)) as told:
-        tell_all(told)
+        publish_all(told)
     earlier, *lines = file.read_text().splitlines()
     assert earlier == "earlier"
     assert all(re.fullmatch(r"\[\d{4}-\d\d-\d\d \d\d:\d\d\] .*", line) for line in lines)
@@ -55,48 +77,59 @@ def test_the_file_has_each_line_with_date_and_minute(file: Path) -> None:
 
 def test_standard_output_has_them_without_a_date(capsys: pytest.CaptureFixture[str]) -> None:
     with KnockdLog(verbose=True) as told:
-        tell_all(told)
+        publish_all(told)
     assert capsys.readouterr().out.splitlines() == ["listening on eth0...", *LINES[1:-1]]
 
 
 def test_without_anything_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with KnockdLog() as told:
-        tell_all(told)
+        publish_all(told)
     assert capsys.readouterr() == ("", "")
 
 
 def test_a_command_of_several_lines_is_one_line(file: Path) -> None:
     with KnockdLog(str(file)) as told:
-        told.on_command("ssh", "one\ntwo")
+        publish(told, events.CommandStarted(DOOR, "one\ntwo"))
     assert len(file.read_text().splitlines()) == 1
 
 
 def test_reading_the_configuration_again_opens_the_file_again(file: Path) -> None:
     with KnockdLog(str(file)) as told:
-        told.on_stage(ALICE, "ssh", 1)
+        publish(told, step(1))
         file.rename(file.with_suffix(".1"))
-        told.on_stage(ALICE, "ssh", 2)
-        told.on_reload()
-        told.on_stage(ALICE, "ssh", 3)
+        publish(told, step(2))
+        publish(told, events.Reloaded())
+        publish(told, step(3))
     assert "Stage 2" in file.with_suffix(".1").read_text()
     assert [line[-1] for line in file.read_text().splitlines()] == ["3"]
+
+
+def test_refused_reload_opens_the_same_file_again_and_another_file_waits(file: Path, tmp_path: Path) -> None:
+    with KnockdLog(str(file)) as observer:
+        publish(observer, step(1))
+        file.rename(file.with_suffix(".1"))
+        publish(observer, events.ReloadFailed("no"), step(2))
+        observer.use(str(tmp_path / "other.log"), syslog=False)
+        publish(observer, step(3), events.Reloaded(), step(4))
+    assert [line[-1] for line in file.read_text().splitlines()] == ["2", "3", "e"]
+    assert [line[-1] for line in (tmp_path / "other.log").read_text().splitlines()] == ["4"]
 
 
 def test_a_file_that_cannot_be_opened_is_told_and_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "log"
     with KnockdLog(str(folder / "knockd.log")) as told:
         assert "cannot be opened" in caplog.text
-        told.on_stage(ALICE, "ssh", 1)
+        publish(told, step(1))
         folder.mkdir()
-        told.on_reload()
-        told.on_stage(ALICE, "ssh", 2)
+        publish(told, events.Reloaded())
+        publish(told, step(2))
     assert "Stage 2" in (folder / "knockd.log").read_text()
 
 
 def test_a_full_disk_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
     with KnockdLog("/dev/full", verbose=True) as told:
-        tell_all(told)
-        told.on_reload()
+        publish_all(told)
+        publish(told, events.Reloaded())
     assert "OPEN SESAME" in capsys.readouterr().out
 
 
@@ -111,26 +144,26 @@ class TestSyslog:
 
     def test_it_gets_each_line_as_from_knockd(self, syslogd: socket.socket) -> None:
         with KnockdLog(syslog=True) as told:
-            tell_all(told)
+            publish_all(told)
         lines = [syslogd.recv(1000).decode() for _ in LINES]
         assert [line.removeprefix("<13>") for line in lines] == [f"knockd: {line}" for line in LINES]
 
     def test_one_that_reads_nothing_stops_nobody(self, syslogd: socket.socket) -> None:
         with KnockdLog(syslog=True) as told:
             for _ in range(10_000):
-                told.on_stage(ALICE, "ssh", 1)
+                publish(told, step(1))
         assert syslogd.recv(1000)
 
     def test_one_that_was_started_anew_gets_the_next_line(self, syslogd: socket.socket) -> None:
         path = syslogd.getsockname()
         with KnockdLog(syslog=True) as told:
-            told.on_stage(ALICE, "ssh", 1)
+            publish(told, step(1))
             syslogd.close()
             Path(path).unlink()
-            told.on_stage(ALICE, "ssh", 2)
+            publish(told, step(2))
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as anew:
                 anew.bind(path)
-                told.on_stage(ALICE, "ssh", 3)
+                publish(told, step(3))
                 assert anew.recv(1000).decode().endswith("Stage 3")
 
 
@@ -138,7 +171,7 @@ class TestLookup:
     def test_the_name_follows_the_address(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(socket, "gethostbyaddr", lambda _: ("some-host.example", [], []))
         with KnockdLog(str(file), lookup=True) as told:
-            tell_all(told)
+            publish_all(told)
         assert [line[19:] for line in file.read_text().splitlines()] == [
             line.replace("10.0.0.2:", "10.0.0.2 (some-host.example):") for line in LINES
         ]
@@ -147,7 +180,7 @@ class TestLookup:
     def test_a_name_that_is_none_is_left_out(self, file: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         monkeypatch.setattr(socket, "gethostbyaddr", lambda _: (name, [], []))
         with KnockdLog(str(file), lookup=True) as told:
-            told.on_stage(ALICE, "ssh", 1)
+            publish(told, step(1))
         assert file.read_text()[19:] == "10.0.0.2: ssh: Stage 1\n"
 
     def test_a_resolver_that_hangs_delays_the_log_alone(self, file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,8 +193,8 @@ class TestLookup:
         monkeypatch.setattr(socket, "gethostbyaddr", hang)
         monkeypatch.setattr(knockd_log, "FAREWELL", 0.01)
         with KnockdLog(str(file), lookup=True) as told:
-            told.on_stage(ALICE, "ssh", 1)
+            publish(told, step(1))
             for stage in range(2, 5):
-                told.on_stage(ALICE, "ssh", stage)
+                publish(told, step(stage))
         assert [line[-1] for line in file.read_text().splitlines()] == ["2", "3", "4"]
         answers.set()

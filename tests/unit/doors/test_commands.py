@@ -16,40 +16,52 @@ import pytest
 
 from port_knocking_doors.doors import commands
 from port_knocking_doors.doors.commands import CommandRunner, command_line, run_pending
+from port_knocking_doors.errors import DoorsError
+from port_knocking_doors.events import CommandEnded, CommandStarted, EventStream
 from port_knocking_doors.model import CommandOpening, Door
 from tests.helpers.waiting import wait_until
 
 SOON = 10.0
 
 
-class CommandWitness:
-    def __init__(self) -> None:
-        self.started: list[Door] = []
-        self.refused: list[Door] = []
+class Recorder:
+    """Listener and observer of a runner of commands."""
+
+    def __init__(self, events: EventStream) -> None:
+        self.opened: list[Door] = []
+        self.closed: list[Door] = []
+        self.failed: list[Door] = []
         self.ran: list[str] = []
         self.ended: list[int] = []
+        events.add(
+            {
+                CommandStarted: lambda event: self.ran.append(event.line),
+                CommandEnded: lambda event: self.ended.append(event.status),
+            }
+        )
 
-    def on_started(self, door: Door) -> None:
-        self.started.append(door)
+    def on_open(self, door: Door, _: tuple[str, ...]) -> None:
+        self.opened.append(door)
 
-    def on_refused(self, door: Door) -> None:
-        self.refused.append(door)
+    def on_closed(self, door: Door) -> None:
+        self.closed.append(door)
 
-    def on_command(self, _: Door, line: str) -> None:
-        self.ran.append(line)
-
-    def on_status(self, _: Door, status: int) -> None:
-        self.ended.append(status)
+    def on_failed(self, door: Door) -> None:
+        self.failed.append(door)
 
 
 def door(start: str, stop: str = "", address: str = "10.0.0.2") -> Door:
     return Door(ip_address(address), "", "ssh", CommandOpening(start, stop))
 
 
-def run(folder: Path, story: Callable[[CommandRunner, CommandWitness], Awaitable[None]]) -> None:
+def run(folder: Path, story: Callable[[CommandRunner, Recorder], Awaitable[None]]) -> None:
     async def main() -> None:
-        witness = CommandWitness()
-        await asyncio.wait_for(story(CommandRunner(folder / "pending", witness), witness), SOON)
+        events = EventStream()
+        recorder = Recorder(events)
+        runner = CommandRunner(0, events)
+        runner.listener = recorder
+        runner._directory = folder / "pending"
+        await asyncio.wait_for(story(runner, recorder), SOON)
 
     asyncio.run(main())
 
@@ -79,15 +91,15 @@ def test_the_address_takes_the_place_of_every_ip(command: str, address: str, lin
 def test_start_runs_at_once_and_stop_when_it_is_told(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
-    async def story(ran: CommandRunner, _: CommandWitness) -> None:
+    async def story(ran: CommandRunner, _: Recorder) -> None:
         it = door(f"echo start %IP% >>{log}", f"echo stop %IP% >>{log}")
-        ran.start(it)
+        ran.open(it)
         await until(lambda: log.exists() and log.read_text())
         assert len(records(tmp_path)) == 1
-        ran.stop(it)
+        ran.close(it)
         await until(lambda: not records(tmp_path))
         assert log.read_text() == "start 10.0.0.2\nstop 10.0.0.2\n"
-        assert await ran.close(SOON) == 0
+        await ran.close_all(SOON)
 
     run(tmp_path, story)
 
@@ -95,13 +107,13 @@ def test_start_runs_at_once_and_stop_when_it_is_told(tmp_path: Path) -> None:
 def test_a_stop_command_is_remembered_ahead_of_the_start_command_and_for_its_owner_only(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
 
-    async def story(ran: CommandRunner, _: CommandWitness) -> None:
-        ran.start(door(f"cat {tmp_path}/pending/*.json >{seen}.draft; mv {seen}.draft {seen}", "echo %IP%"))
+    async def story(ran: CommandRunner, _: Recorder) -> None:
+        ran.open(door(f"cat {tmp_path}/pending/*.json >{seen}.draft; mv {seen}.draft {seen}", "echo %IP%"))
         await until(seen.exists)
         assert '"stop": "echo 10.0.0.2"' in seen.read_text()
         (record,) = records(tmp_path)
         assert (record.stat().st_mode & 0o777, record.parent.stat().st_mode & 0o777) == (0o600, 0o700)
-        await ran.close(SOON)
+        await ran.close_all(SOON)
 
     run(tmp_path, story)
 
@@ -109,12 +121,12 @@ def test_a_stop_command_is_remembered_ahead_of_the_start_command_and_for_its_own
 def test_a_stop_waits_for_the_end_of_its_start_and_the_next_start_for_the_end_of_the_stop(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
-    async def story(ran: CommandRunner, _: CommandWitness) -> None:
+    async def story(ran: CommandRunner, _: Recorder) -> None:
         it = door(f"sleep 0.2; echo start >>{log}", f"sleep 0.2; echo stop >>{log}")
-        ran.start(it)
-        ran.stop(it)
-        ran.start(it)
-        assert await ran.close(SOON) == 0
+        ran.open(it)
+        ran.close(it)
+        ran.open(it)
+        await ran.close_all(SOON)
         assert log.read_text().split() == ["start", "stop", "start", "stop"]
 
     run(tmp_path, story)
@@ -123,12 +135,12 @@ def test_a_stop_waits_for_the_end_of_its_start_and_the_next_start_for_the_end_of
 def test_without_a_stop_command_nothing_is_remembered(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
-    async def story(ran: CommandRunner, _: CommandWitness) -> None:
+    async def story(ran: CommandRunner, _: Recorder) -> None:
         for _again in range(3):
-            ran.start(door(f"echo start >>{log}"))
+            ran.open(door(f"echo start >>{log}"))
         await until(lambda: log.exists() and log.read_text().count("start") == 3)
         assert records(tmp_path) == []
-        assert await ran.close(SOON) == 0
+        await ran.close_all(SOON)
         assert not ran._lives
         assert not ran._closing
 
@@ -140,11 +152,11 @@ def test_where_a_stop_command_cannot_be_remembered_the_start_command_does_not_ru
 ) -> None:
     (tmp_path / "pending").write_text("in the way")
 
-    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
         it = door(f"touch {tmp_path}/started", "true")
-        ran.start(it)
-        await until(lambda: witness.refused == [it])
-        assert await ran.close(SOON) == 0
+        ran.open(it)
+        await until(lambda: recorder.failed == [it])
+        await ran.close_all(SOON)
 
     run(tmp_path, story)
     assert not (tmp_path / "started").exists()
@@ -152,31 +164,31 @@ def test_where_a_stop_command_cannot_be_remembered_the_start_command_does_not_ru
 
 
 def test_so_many_run_at_once_and_more_wait(tmp_path: Path) -> None:
-    async def story(ran: CommandRunner, _: CommandWitness) -> None:
+    async def story(ran: CommandRunner, _: Recorder) -> None:
         for number in range(3 * commands.PLACES):
             address = f"10.0.1.{number}"
-            ran.start(door(f"touch {tmp_path}/%IP%; until [ -e {tmp_path}/go ]; do sleep 0.02; done", address=address))
+            ran.open(door(f"touch {tmp_path}/%IP%; until [ -e {tmp_path}/go ]; do sleep 0.02; done", address=address))
         await until(lambda: len(list(tmp_path.glob("10.*"))) == commands.PLACES)
         await asyncio.sleep(0.2)  # for others that must not come
         assert len(list(tmp_path.glob("10.*"))) == commands.PLACES
         (tmp_path / "go").touch()
         await until(lambda: len(list(tmp_path.glob("10.*"))) == 3 * commands.PLACES)
-        assert await ran.close(SOON) == 0
+        await ran.close_all(SOON)
 
     run(tmp_path, story)
 
 
 def test_start_commands_that_hang_keep_no_door_from_closing(tmp_path: Path) -> None:
-    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
         it = door("true", f"touch {tmp_path}/stopped")
-        ran.start(it)
-        await until(lambda: witness.started == [it])
+        ran.open(it)
+        await until(lambda: recorder.opened == [it])
         for number in range(2 * commands.PLACES):
-            ran.start(door(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done", address=f"10.0.1.{number}"))
-        ran.stop(it)
+            ran.open(door(f"until [ -e {tmp_path}/go ]; do sleep 0.05; done", address=f"10.0.1.{number}"))
+        ran.close(it)
         await until((tmp_path / "stopped").exists)
         (tmp_path / "go").touch()
-        assert await ran.close(SOON) == 0
+        await ran.close_all(SOON)
 
     run(tmp_path, story)
 
@@ -184,12 +196,12 @@ def test_start_commands_that_hang_keep_no_door_from_closing(tmp_path: Path) -> N
 def test_more_than_can_wait_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "QUEUE", 2)
 
-    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
         doors = [door("true", address=f"10.0.1.{number}") for number in range(4)]
         for it in doors:
-            ran.start(it)
-        assert witness.refused == doors[2:]
-        assert await ran.close(SOON) == 0
+            ran.open(it)
+        assert recorder.failed == doors[2:]
+        await ran.close_all(SOON)
 
     run(tmp_path, story)
 
@@ -203,13 +215,13 @@ def test_without_a_descriptor_of_the_process_its_end_is_noticed_all_the_same(
 
     monkeypatch.setattr(os, "pidfd_open", fail)
 
-    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
         it = door("exit 3", "exit 4")
-        ran.start(it)
-        await until(lambda: witness.started == [it])
-        ran.stop(it)
-        await until(lambda: witness.ended == [3, 4])
-        assert (witness.refused, records(tmp_path)) == ([], [])
+        ran.open(it)
+        await until(lambda: recorder.opened == [it])
+        ran.close(it)
+        await until(lambda: recorder.ended == [3, 4])
+        assert (recorder.failed, records(tmp_path)) == ([], [])
 
     run(tmp_path, story)
 
@@ -217,11 +229,11 @@ def test_without_a_descriptor_of_the_process_its_end_is_noticed_all_the_same(
 def test_a_stop_command_that_nobody_can_ever_run_is_told_of_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
         it = door("true", "a\0b")
-        ran.start(it)
-        await until(lambda: witness.started == [it])
-        assert await ran.close(SOON) == 0
+        ran.open(it)
+        await until(lambda: recorder.opened == [it])
+        await ran.close_all(SOON)
 
     run(tmp_path, story)
     assert caplog.text.count("stop command not run: ") == 1
@@ -230,10 +242,10 @@ def test_a_stop_command_that_nobody_can_ever_run_is_told_of_once(
 def test_the_status_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
-    async def story(ran: CommandRunner, _: CommandWitness) -> None:
-        ran.start(door("exit 3", "true"))
+    async def story(ran: CommandRunner, _: Recorder) -> None:
+        ran.open(door("exit 3", "true"))
         await until(lambda: "status 3" in caplog.text)
-        assert await ran.close(SOON) == 0
+        await ran.close_all(SOON)
 
     run(tmp_path, story)
     assert [(record.levelname, record.getMessage()) for record in caplog.records] == [
@@ -243,11 +255,12 @@ def test_the_status_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixtu
 
 
 def test_at_the_end_every_door_is_stopped_and_what_takes_too_long_stays_remembered(tmp_path: Path) -> None:
-    async def story(ran: CommandRunner, _: CommandWitness) -> None:
-        ran.start(door("true", f"touch {tmp_path}/quick", "10.0.0.2"))
-        ran.start(door("true", f"touch {tmp_path}/slow; sleep 2", "10.0.0.3"))
+    async def story(ran: CommandRunner, _: Recorder) -> None:
+        ran.open(door("true", f"touch {tmp_path}/quick", "10.0.0.2"))
+        ran.open(door("true", f"touch {tmp_path}/slow; sleep 2", "10.0.0.3"))
         await until(lambda: len(records(tmp_path)) == 2)
-        assert await ran.close(1.0) == 1
+        with pytest.raises(DoorsError, match="1 stop commands have not ended"):
+            await ran.close_all(1.0)
         assert (tmp_path / "quick").exists()
         assert len(records(tmp_path)) == 1
 
@@ -267,7 +280,10 @@ from port_knocking_doors.doors.commands import CommandRunner
 from port_knocking_doors.model import CommandOpening, Door
 async def main():
     command = CommandOpening("echo started; sleep 1; echo start >>{log}", "echo stop >>{log}")
-    CommandRunner(Path("{tmp_path}/pending"), Mock()).start(Door(ip_address("10.0.0.2"), "", "ssh", command))
+    runner = CommandRunner(0, Mock())
+    runner.listener = Mock()
+    runner._directory = Path("{tmp_path}/pending")
+    runner.open(Door(ip_address("10.0.0.2"), "", "ssh", command))
     await asyncio.sleep(60)
 asyncio.run(main())
 """
@@ -301,9 +317,9 @@ def test_the_daemons_secrets_do_not_reach_commands(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("KNOCKER_SEQ", "1,2,3,4,5")
     seen = tmp_path / "seen"
 
-    async def story(ran: CommandRunner, _: CommandWitness) -> None:
-        ran.start(door(f'echo "seq=$KNOCKER_SEQ" >{seen}'))
-        await ran.close(SOON)
+    async def story(ran: CommandRunner, _: Recorder) -> None:
+        ran.open(door(f'echo "seq=$KNOCKER_SEQ" >{seen}'))
+        await ran.close_all(SOON)
 
     run(tmp_path, story)
     wait_until(lambda: seen.exists() and seen.read_text() == "seq=\n", SOON, "the command's output")
@@ -320,15 +336,15 @@ def test_a_command_whose_end_cannot_be_watched_has_run_and_its_door_is_closed(
     monkeypatch.setattr(os, "pidfd_open", _no_descriptor)
     log = tmp_path / "log"
 
-    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
         it = door(f"echo start >>{log}; exit 3", f"echo stop >>{log}")
-        ran.start(it)
-        await until(lambda: witness.started == [it])
+        ran.open(it)
+        await until(lambda: recorder.opened == [it])
         assert len(records(tmp_path)) == 1
-        ran.stop(it)
+        ran.close(it)
         await until(lambda: not records(tmp_path))
         assert log.read_text() == "start\nstop\n"
-        assert (witness.refused, witness.ended) == ([], [3, 0])
+        assert (recorder.failed, recorder.ended) == ([], [3, 0])
 
     run(tmp_path, story)
     assert "not run" not in caplog.text
@@ -340,10 +356,11 @@ def test_a_command_whose_end_cannot_be_watched_works_on_where_nobody_waits_for_i
     monkeypatch.setattr(os, "pidfd_open", _no_descriptor)
     seen = tmp_path / "seen"
 
-    async def story(ran: CommandRunner, witness: CommandWitness) -> None:
-        ran.start(door(f"sleep 0.2; echo done >{seen}", "true"))
-        await until(lambda: witness.ran)
-        assert await ran.close(0) == 1
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        ran.open(door(f"sleep 0.2; echo done >{seen}", "true"))
+        await until(lambda: recorder.ran)
+        with pytest.raises(DoorsError, match="1 stop commands have not ended"):
+            await ran.close_all(0)
 
     run(tmp_path, story)
     wait_until(lambda: seen.exists() and seen.read_text() == "done\n", SOON, "the end of the command")
@@ -364,27 +381,27 @@ def test_the_daemons_secrets_do_not_reach_stop_commands_that_were_left_behind(
 
 
 def test_an_ipv6_knocker_has_commands_of_its_own(tmp_path: Path) -> None:
-    async def story(commands: CommandRunner, witness: CommandWitness) -> None:
+    async def story(commands: CommandRunner, recorder: Recorder) -> None:
         own = CommandOpening("exit 4", "exit 40", start6="exit 6", stop6="")
         for address in ("10.0.0.2", "2001:db8::2"):
             opened = Door(ip_address(address), "", "ssh", own)
-            begun = len(witness.ended)
-            commands.start(opened)
-            await until(lambda begun=begun: len(witness.ended) > begun)  # type: ignore[misc]
-            commands.stop(opened)
-            await commands.close(SOON)
-        assert witness.ended == [4, 40, 6]
+            begun = len(recorder.ended)
+            commands.open(opened)
+            await until(lambda begun=begun: len(recorder.ended) > begun)  # type: ignore[misc]
+            commands.close(opened)
+            await commands.close_all(SOON)
+        assert recorder.ended == [4, 40, 6]
 
     run(tmp_path, story)
 
 
 def test_an_empty_start_command_runs_nothing_and_the_stop_command_runs_all_the_same(tmp_path: Path) -> None:
-    async def story(commands: CommandRunner, witness: CommandWitness) -> None:
+    async def story(commands: CommandRunner, recorder: Recorder) -> None:
         opened = door("", "exit 5")
-        commands.start(opened)
-        await until(lambda: witness.started == [opened])
-        commands.stop(opened)
-        await commands.close(SOON)
-        assert witness.ran == ["exit 5"]
+        commands.open(opened)
+        await until(lambda: recorder.opened == [opened])
+        commands.close(opened)
+        await commands.close_all(SOON)
+        assert recorder.ran == ["exit 5"]
 
     run(tmp_path, story)

@@ -28,7 +28,7 @@ def test_a_shorter_time_never_shortens_an_open_door() -> None:
     doors = DoorTable(10)
     doors.open(door(), 100)
     assert doors.open(door(), 50) is Answer.PROLONG
-    assert doors.until(door()) == 100
+    assert doors.deadline(door()) == 100
 
 
 def test_doors_are_due_in_the_order_of_their_deadlines() -> None:

@@ -1,0 +1,27 @@
+"""Reports loudly which guarded ports firewalld lets through without a knock: the commonest mistake."""
+
+from contextlib import suppress
+
+from port_knocking_doors.daemon.active import sequences_of
+from port_knocking_doors.errors import FirewallError
+from port_knocking_doors.events import EventStream, PortExposed
+from port_knocking_doors.firewall import exposure
+from port_knocking_doors.firewall.reconciler import RuleReconciler
+from port_knocking_doors.model import Settings
+
+
+async def audit(settings: Settings, reconciler: RuleReconciler, events: EventStream) -> None:
+    """Look at the zones that strangers' packets are in. Before firewalld answered, nothing is known."""
+    zones = reconciler.zones
+    if zones is None:
+        return
+    guarded = dict.fromkeys(port for sequence in sequences_of(settings) for port in sequence.access.ports)
+    examined = dict.fromkeys((*([settings.zone] if settings.zone else []), *zones.external()))
+    with suppress(FirewallError):  # the reconciler reports what is wrong with firewalld
+        all_rules, services = await reconciler.firewalld.firewall(examined)
+        for rules in all_rules:
+            for port in guarded:
+                for found in exposure.find(port, rules, services, settings.rule_priority).exposures:
+                    if not found.limited:
+                        text = exposure.warning_line(port, rules, found)
+                        events.publish(PortExposed(port, rules.name, found.what, text))

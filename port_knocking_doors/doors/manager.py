@@ -1,0 +1,185 @@
+"""Access request to door, until its deadline: the table says what is to be done, an opener of the door's kind does it.
+
+Nothing is said to be open or closed before its opener has seen it.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from port_knocking_doors.doors.opener import Opener
+from port_knocking_doors.doors.table import Answer, DoorTable
+from port_knocking_doors.events import (
+    DoorClosed,
+    DoorNeverOpened,
+    DoorOpened,
+    DoorPending,
+    DoorProlonged,
+    DoorRefused,
+    DoorReopened,
+    EventStream,
+)
+from port_knocking_doors.model import Access, AccessRequest, Address, Door, Opening
+from port_knocking_doors.system.clock import now, wait_at_most
+
+
+class DoorManager:
+    """Grants access requests, and closes doors at their deadlines.
+
+    `openers`: one for each kind of opening. `changed` is called once a deadline is new or moved.
+    """
+
+    def __init__(
+        self,
+        limit: int,
+        openers: Mapping[type[Opening], Opener],
+        events: EventStream,
+        changed: Callable[[], None],
+    ) -> None:
+        self._table = DoorTable(limit)
+        self._openers = openers
+        self._events = events
+        self._changed = changed
+        self._open: dict[Door, tuple[str, ...]] = {}
+        """The doors that are confirmed open, with the zones of their rules."""
+        for opener in openers.values():
+            opener.listener = self
+
+    def start(self) -> None:
+        """Finish what an earlier process left undone. Raises `DoorsError`."""
+        for opener in self._openers.values():
+            opener.start()
+
+    # Requests. -------------------------------------------------------------------------------------------------------
+
+    def grant(self, request: AccessRequest) -> None:
+        """Open what the access opens, or prolong it."""
+        access = request.access
+        for opening in access.openings:
+            opener = self._openers[type(opening)]
+            interface = request.interface if opener.uses_interface else ""
+            door = Door(request.source, interface, access.name, opening)
+            if not opener.stays_open(door):
+                opener.open(door)
+            elif self._admit(door, opener, access, request.when):
+                self._start_opening(door, opener)
+        self._changed()
+
+    def _admit(self, door: Door, opener: Opener, access: Access, when: float) -> bool:
+        """Whether the door is to be opened now; where it is open already, its deadline moves."""
+        seconds: float | None = opener.seconds(door, access)
+        if opener.counts_from_open and door not in self._open:
+            seconds = None
+        answer = self._table.open(door, None if seconds is None else when + seconds)
+        if answer is Answer.PROLONG:
+            self._events.publish(DoorProlonged(door, seconds, when))
+        elif answer is Answer.REFUSE:
+            self._events.publish(DoorRefused(door, len(self._table), when))
+        return answer is Answer.OPEN
+
+    def _start_opening(self, door: Door, opener: Opener) -> None:
+        if self._open.pop(door, None) is not None:
+            self._events.publish(DoorReopened(door))
+        opener.open(door)
+        if not opener.is_available:
+            self._events.publish(DoorPending(door))
+
+    def close(self, address: Address | None) -> list[Door]:
+        """Close the doors of this address, or all, ahead of their time; which ones."""
+        doors = [door for door in self._table if address in (None, door.address)]
+        for door in doors:
+            self._table.close(door)
+            self._opener_of(door).close(door)
+        self._changed()
+        return doors
+
+    def close_due(self, when: float) -> None:
+        """Close the doors whose time is over."""
+        for door in self._table.due(when):
+            if door not in self._open:
+                self._events.publish(DoorNeverOpened(door))
+            self._opener_of(door).close(door)
+
+    async def close_all(self) -> int:
+        """Close every door; how many were open. Raises `DoorsError` if some are not confirmed closed in time."""
+        doors = len(self._open)
+        closings = (opener.close_all() for opener in self._openers.values())
+        for outcome in await asyncio.gather(*closings, return_exceptions=True):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return doors
+
+    async def unsettled(self, seconds: float) -> frozenset[type[Opening]]:
+        """The kinds of openings of which not everything that was asked for is confirmed after so many seconds."""
+        kinds = tuple(self._openers)
+        waits = (wait_at_most(seconds, self._openers[kind].settled()) for kind in kinds)
+        outcomes = await asyncio.gather(*waits, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.TimeoutError):
+                raise outcome
+        return frozenset(kind for kind, outcome in zip(kinds, outcomes, strict=True) if outcome is not None)
+
+    def _opener_of(self, door: Door) -> Opener:
+        return self._openers[type(door.opening)]
+
+    # What openers report. --------------------------------------------------------------------------------------------
+
+    def on_open(self, door: Door, zones: tuple[str, ...]) -> None:
+        """The door is open, or open again after firewalld lost its rules."""
+        if door in self._open:
+            return
+        self._open[door] = zones
+        opener = self._opener_of(door)
+        if opener.counts_from_open and door in self._table:
+            self._table.run_until(door, now() + opener.seconds(door, Access()))
+            self._changed()
+        left = (self._table.deadline(door) or now()) - now()
+        self._events.publish(DoorOpened(door, zones, left))
+
+    def on_closed(self, door: Door) -> None:
+        """The door is closed. Of one that was never open there is nothing to report."""
+        if self._open.pop(door, None) is not None:
+            self._events.publish(DoorClosed(door))
+
+    def on_failed(self, door: Door) -> None:
+        """The door cannot be opened: the next request may try again."""
+        self._table.close(door)
+
+    # A look at the doors. --------------------------------------------------------------------------------------------
+
+    @property
+    def limit(self) -> int:
+        """How many doors may be open at once. Lowering it closes none."""
+        return self._table.limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._table.limit = limit
+
+    def doors(self) -> list[Door]:
+        """Every door, the one that closes next first; last those whose time does not run yet."""
+        return sorted(self._table, key=lambda door: (self._table.deadline(door) is None, self._table.deadline(door)))
+
+    def doors_of(self, address: Address, access: str) -> list[Door]:
+        """The doors that an access opened for an address: one for each of its openings."""
+        return [door for door in self._table if (door.address, door.access) == (address, access)]
+
+    def is_open(self, door: Door) -> bool:
+        """Whether the door is confirmed open."""
+        return door in self._open
+
+    def zones(self, door: Door) -> tuple[str, ...]:
+        """Where the door's rules are confirmed; empty for none."""
+        return self._open.get(door, ())
+
+    def deadline(self, door: Door) -> float | None:
+        """When the door closes; None where its time does not run yet."""
+        return self._table.deadline(door)
+
+    def next_deadline(self) -> float | None:
+        """When the next door has to close."""
+        return self._table.next_deadline()
+
+
+def pending(doors: Iterable[Door], manager: DoorManager) -> int:
+    """How many of the doors are not confirmed open yet."""
+    return sum(not manager.is_open(door) for door in doors)

@@ -1,0 +1,202 @@
+"""What happened, as values: one stream from the daemon's parts to its observers (logs, counters, knockd's log).
+
+Results do not climb back through callbacks: whatever has something to report publishes an event, and an observer names
+the kinds that it handles. Named tuples, since one is made for each wrong knock of a flood: a frozen dataclass takes
+three times as long to make.
+
+`when` is in seconds of `clock.now`. No event shows a step: a sequence's representation has none.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from port_knocking_doors.model import Door, Port, Sequence, Settings
+
+
+class Ready(NamedTuple):
+    """The daemon receives knocks, and firewalld has answered."""
+
+    settings: Settings
+    interfaces: tuple[str, ...]
+    """Names and patterns that sniffed sequences are limited to; empty for every interface."""
+
+
+class Knocked(NamedTuple):
+    """A packet was judged; published only while single knocks are logged or watched."""
+
+    source: bytes
+    verdict: str
+    stage: int
+    """Steps done, 0 where the packet advanced nothing."""
+    sequences: tuple[str, ...]
+    when: float
+
+
+class WrongKnock(NamedTuple):
+    """A knock was wrong, and its source is ignored from now on."""
+
+    source: bytes
+    ignored_for: float
+    """Seconds."""
+    when: float
+
+
+class SequenceAdvanced(NamedTuple):
+    """A knock was the next step of one of knockd's sequences; many at once are counted in `StepsSuppressed`."""
+
+    source: bytes
+    sequence: Sequence
+    stage: int
+    """Steps done."""
+
+
+class StepsSuppressed(NamedTuple):
+    """So many `SequenceAdvanced` were not published, to keep logs bounded."""
+
+    number: int
+
+
+class SequenceCompleted(NamedTuple):
+    """A knock was the last step of a sequence."""
+
+    source: bytes
+    sequence: Sequence
+
+
+class SequenceTimedOut(NamedTuple):
+    """The time limit of one of knockd's sequences ran out after so many steps."""
+
+    source: bytes
+    sequence: Sequence
+    stage: int
+
+
+class SequenceDisabled(NamedTuple):
+    """No one-time sequence is left in the sequence's file, or the file cannot be read."""
+
+    sequence: Sequence
+    reason: str
+
+
+class LineNotMarked(NamedTuple):
+    """A used one-time sequence cannot be marked as used, so that it must not count."""
+
+    sequence: Sequence
+    reason: str
+
+
+class DoorPending(NamedTuple):
+    """An access was granted, and its door cannot be opened yet."""
+
+    door: Door
+
+
+class DoorOpened(NamedTuple):
+    """A door is confirmed open."""
+
+    door: Door
+    zones: tuple[str, ...]
+    """Where its rules are; empty for a door without rules."""
+    seconds: float
+    """Until it closes."""
+
+
+class DoorProlonged(NamedTuple):
+    """An open door stays open for longer."""
+
+    door: Door
+    seconds: float | None
+    """None where its time does not run yet."""
+    when: float
+
+
+class DoorReopened(NamedTuple):
+    """A door is opened again before its closing was confirmed."""
+
+    door: Door
+
+
+class DoorRefused(NamedTuple):
+    """A door was not opened: `limit` doors are open."""
+
+    door: Door
+    limit: int
+    when: float
+
+
+class DoorClosed(NamedTuple):
+    """An open door is confirmed closed, or its stop command is due."""
+
+    door: Door
+
+
+class DoorNeverOpened(NamedTuple):
+    """A door's time ran out before it was confirmed open."""
+
+    door: Door
+
+
+class CommandStarted(NamedTuple):
+    """A start or stop command begins to run."""
+
+    door: Door
+    line: str
+
+
+class CommandEnded(NamedTuple):
+    """A start or stop command has ended."""
+
+    door: Door
+    status: int
+
+
+class PortExposed(NamedTuple):
+    """A guarded port is open to everyone without a knock."""
+
+    port: Port
+    zone: str
+    reason: str
+    text: str
+
+
+class Reloaded(NamedTuple):
+    """The configuration was read again and is active."""
+
+
+class ReloadFailed(NamedTuple):
+    """The configuration was read again and refused."""
+
+    reason: str
+
+
+class Stopped(NamedTuple):
+    """The daemon ends, with all of its doors closed."""
+
+    doors: int
+    """How many were open."""
+
+
+Handler = Callable[[Any], None]
+Handlers = Mapping[type, Handler]
+"""For each kind of event that an observer handles, what handles it."""
+
+
+class EventStream:
+    """Hands each event to the observers that handle its kind, in the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._handlers: dict[type, list[Handler]] = defaultdict(list)
+
+    def add(self, handlers: Handlers) -> None:
+        """Let one more observer handle these kinds of events."""
+        for kind, handler in handlers.items():
+            self._handlers[kind].append(handler)
+
+    def publish(self, event: object) -> None:
+        """Hand the event to every observer of its kind."""
+        # `in` first: the default dictionary would keep a list for each kind that no observer handles.
+        kind = type(event)
+        if kind in self._handlers:
+            for handle in self._handlers[kind]:
+                handle(event)
