@@ -85,7 +85,7 @@ def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Option
     A wrong one changes nothing, and is told; the exit status is 2 then.
     """
     _ask(context, conf, priority, Request(Verb.RELOAD))
-    print("The configuration was read again and is in force")
+    print("Configuration reloaded")
 
 
 def _ask(context: typer.Context, conf: Path | None, priority: str | None, request: Request) -> Any:

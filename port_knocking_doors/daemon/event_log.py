@@ -154,7 +154,7 @@ class EventLog:
     def _on_door_refused(self, event: events.DoorRefused) -> None:
         if self._refused.admits(event.when):
             extra = _fields(LogEvent.REFUSED, event.door, reason="max_open_doors")
-            text = "%s: not opened, limit of %d open doors reached (max_open_doors)"
+            text = "%s: not opened: max_open_doors (%d) reached"
             self._refused.write(text, event.door.address, event.limit, extra=extra)
 
     def _on_door_closed(self, event: events.DoorClosed) -> None:

@@ -125,7 +125,7 @@ class Stage:
         write_configuration(self._folder, max_opened_door_duration=door_duration)
         before = len(self.daemon.stderr.lines)
         self.daemon.send_signal(signal.SIGHUP)
-        self.daemon.stderr.wait_for("is in force", _PATIENCE, start=before)
+        self.daemon.stderr.wait_for("configuration reloaded", _PATIENCE, start=before)
 
     @property
     def guardian(self) -> int:

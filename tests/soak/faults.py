@@ -239,7 +239,7 @@ class Faults:
                 stage.daemon.send_signal(signal.SIGHUP)
             else:
                 self._command("reload")
-            stage.await_log("read again and is in force", start)
+            stage.await_log("configuration reloaded", start)
             self._model.note(time.monotonic(), "orders_given", orders(number))
 
     @fault(weight=2)
@@ -250,7 +250,7 @@ class Faults:
         stage.put(bad + good if bad else good.replace("tcp:", "sctp:"))
         self.errors_expected += 1
         stage.daemon.send_signal(signal.SIGHUP)
-        stage.await_log("read again and nothing changed", start)
+        stage.await_log("configuration reload failed", start)
         stage.put(good)
 
     @fault(weight=2)

@@ -333,7 +333,7 @@ class Soak:
                 raise self._finding(f"log: a port of a sequence: {found[1]}")
             if " ERROR " in line:
                 self._errors += 1
-                if "nothing changed" not in line or self._errors > self._faults.errors_expected:
+                if "reload failed" not in line or self._errors > self._faults.errors_expected:
                     raise self._finding(f"log: an error that nothing was done for: {line}")
         self._read += len((whole + newline).encode())
 

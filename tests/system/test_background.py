@@ -350,5 +350,5 @@ def test_real_daemon_that_cannot_start_says_why(box: Sandbox, tmp_path: Path) ->
     conf = write_configuration(tmp_path, zone="nowhere")
     done = box.server.run([sys.executable, "-c", REAL, str(conf), str(tmp_path / "daemon.pid")], env=PATHS, check=False)
     assert done.returncode != 0
-    assert "zone 'nowhere' is not known to firewalld" in done.stderr.splitlines()[-1]
+    assert "zone 'nowhere' is unknown to firewalld" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "daemon.pid").exists()

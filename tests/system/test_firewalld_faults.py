@@ -106,7 +106,7 @@ def test_knock_while_firewalld_is_stopped_opens_once_it_is_back(box: Sandbox, tm
     daemon.wait_for("firewalld has stopped")
     knock(client, client.server4)
     deadline = time.monotonic() + duration
-    daemon.wait_for("its door opens when firewalld is back")
+    daemon.wait_for("door pending until firewalld runs")
     assert not said(daemon, "opened")
     with box.server.listen(GUARDED):
         box.firewalld.start()
@@ -145,7 +145,7 @@ def test_door_open_when_firewalld_stopped_is_pending_at_next_knock(box: Sandbox,
     daemon.wait_for("firewalld has stopped")
     past(deadline + 0.2)
     knock(client, client.server4)
-    daemon.wait_for("its door opens when firewalld is back")
+    daemon.wait_for("door pending until firewalld runs")
     (door,) = json.loads(box.server.run([*STATUS, "--json"]).stdout)["doors"]
     assert door["standing"] == "waiting"
     daemon.wait_for("never opened")

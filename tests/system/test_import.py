@@ -65,22 +65,22 @@ def test_imported_sequences_open_and_sighup_reads_changed_file(
 
     # A door of knockd's counts among the open ones, as far as something closes it.
     knock(client, client.server4, (7403, 7401, 7409))
-    daemon.wait_for(rf"ERROR {by}: not opened, 1 doors are open already \(max_open_doors\)")
+    daemon.wait_for(rf"ERROR {by}: not opened: max_open_doors \(1\) reached")
     send_tcp(client, client.server4, WEB, number=2000)
     await_run(log, f"tportknockd {by}", f"knockd {by}", f"tportknockd {by}")
 
     write(tmp_path / "knockd.conf", "[legacy]\nSequence = ssh\n")
     daemon.send_signal(signal.SIGHUP)
-    daemon.wait_for(rf'nothing changed: {tmp_path}/knockd.conf:2: Sequence: position 1: "ssh" is not a port')
+    daemon.wait_for(rf'keeping the running one: {tmp_path}/knockd.conf:2: Sequence: position 1: "ssh" is not a port')
     imported(tmp_path, SECOND)
     daemon.send_signal(signal.SIGHUP)
-    daemon.wait_for("was read again and is in force")
+    daemon.wait_for("configuration reloaded")
     stranger = box.hosts["stranger"]
     conf = tmp_path / "port_knocker.toml"
     write(conf, conf.read_text().replace("max_open_doors = 1\n", "max_open_doors = 9\n"))
     seen = len(daemon.stderr.lines)
     daemon.send_signal(signal.SIGHUP)
-    daemon.stderr.wait_for("was read again and is in force", 20, start=seen)
+    daemon.stderr.wait_for("configuration reloaded", 20, start=seen)
     before = log.read_text().splitlines()
     knock(stranger, stranger.server4, FIRST)
     knock(stranger, stranger.server4, SECOND)

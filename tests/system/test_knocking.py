@@ -615,7 +615,7 @@ def test_good_file_is_active_after_sighup_and_open_doors_stay(
         daemon.wait_for("opened")
         keys = {"opening_sequence": list(OTHER_SEQUENCE), "ports_to_controls": [GUARDED, GUARDED + 1]}
         write_configuration(tmp_path, max_opened_door_duration=60, **keys)
-        assert len(hang_up(daemon, "in force")) == 1
+        assert len(hang_up(daemon, "configuration reloaded")) == 1
         wait_until(
             lambda: set(box.rules()) == {*knock_port_rules(OTHER_SEQUENCE), door_rule(client.address4)},
             2,
@@ -634,7 +634,7 @@ def test_open_door_is_prolonged_by_new_sequence_after_reload(box: Sandbox, clien
     knock(client, client.server4)
     wait_open(client, client.server4)
     write_configuration(tmp_path, opening_sequence=list(OTHER_SEQUENCE))
-    hang_up(daemon, "in force")
+    hang_up(daemon, "configuration reloaded")
     wait_until(lambda: knock_port_rules(OTHER_SEQUENCE) <= set(box.rules()), 2, "the new knock ports are let through")
     knock(client, client.server4, OTHER_SEQUENCE)
     daemon.wait_for(f"{client.address4}: prolonged")
@@ -679,7 +679,7 @@ def test_bad_file_at_sighup_is_one_line_and_changes_nothing(
                 path.unlink()
             else:
                 path.write_text(content)
-            (line,) = hang_up(daemon, "nothing changed")
+            (line,) = hang_up(daemon, "reload failed")
             assert re.search(said, line), case
             assert str(path) in line, f"{case}: it says which file"
             assert set(box.rules()) == rules, case
@@ -717,9 +717,9 @@ def test_log_never_has_a_port_of_a_sequence(
     ):
         write_configuration(tmp_path, opening_sequence=ports, **keys)
         with box.server.listen(23456, "udp"):
-            hang_up(daemon, "nothing changed")
+            hang_up(daemon, "reload failed")
     write_configuration(tmp_path, opening_sequence=list(OTHER_SEQUENCE), max_open_doors=1)
-    hang_up(daemon, "in force")
+    hang_up(daemon, "configuration reloaded")
     box.firewall_cmd("--reload")
     daemon.wait_for("firewalld was reloaded")
     box.firewalld.restart()

@@ -128,7 +128,7 @@ def test_error_that_ends_daemon_is_an_event(box: Sandbox, tmp_path: Path) -> Non
     daemon.stderr.wait_for_end(10)
     last = [json.loads(line) for line in daemon.stderr.lines][-1]
     assert (last["event"], last["level"]) == ("failed", "critical")
-    assert "zone 'nosuch' is not known to firewalld" in last["message"]
+    assert "zone 'nosuch' is unknown to firewalld" in last["message"]
 
 
 def found_by_fail2ban(box: Sandbox, lines: list[str], folder: Path) -> dict[str, int]:

@@ -181,7 +181,7 @@ def test_full_disk_disables_door(box: Sandbox, client: ClientHost, tmp_path: Pat
         line = daemon.wait_for("disabled")
         assert line.endswith(
             f"ERROR d: {file}: cannot be written (No space left on device): "
-            "the door is disabled until the configuration is read again"
+            "door disabled until the configuration is reloaded"
         )
         assert told(tmp_path / "log").count(DISABLED) == 1
         assert daemon.stderr.text.count("disabled") == 1
@@ -205,14 +205,14 @@ def test_read_only_file_system_disables_door_until_reload(box: Sandbox, client: 
         knock(client, client.server4, LINES[0])
         await_run(log, "e")
         daemon.wait_for(
-            rf"ERROR d: {tmp_path}/disk/sequences: cannot be written \(Read-only file system\): the door is"
+            rf"ERROR d: {tmp_path}/disk/sequences: cannot be written \(Read-only file system\): door disabled"
         )
         knock(client, client.server4, LINES[0])
         knock(client, client.server4, LINES[1])
         await_run(log, "e", "e")
         box.server.run(["mount", "-o", "remount,rw", str(tmp_path / "disk")])
         daemon.send_signal(signal.SIGHUP)
-        daemon.wait_for("is in force")
+        daemon.wait_for("configuration reloaded")
         knock(client, client.server4, LINES[0])
         await_run(log, "e", "e", "d")
         for ports in (LINES[0], LINES[1]):
@@ -248,7 +248,7 @@ def test_line_shared_by_two_daemons_opens_at_one_alone(box: Sandbox, client: Cli
             assert ran(log) == list(expected)
 
         knock_until(stranger, 1, here, there)
-        other.wait_for("WARNING d: .*was changed while its line was active: not opened, its next sequence is in force")
+        other.wait_for("WARNING d: .*was changed while its line was active: not opened, its next sequence is active")
         knock_until(client, 2, here, there, here)
         knock_until(stranger, 3, here, there, here, there)
     assert used(file) == [True] * 4 + [False] * (len(LINES) - 4)

@@ -134,7 +134,7 @@ def test_service_user_with_one_capability_serves_reloads_and_ends(users: Sandbox
 
         said_so_far = len(systemd.stdout.lines)
         users.server.run(["setpriv", f"--reuid={USER}", "--clear-groups", "kill", "-HUP", str(daemon.inner_pid)])
-        daemon.wait_for("is in force")
+        daemon.wait_for("configuration reloaded")
         systemd.stdout.wait_for(r"RELOADING=1 MONOTONIC_USEC=\d+", NOTICE, start=said_so_far)
         wait_until(lambda: "READY=1" in systemd.stdout.lines[said_so_far:], NOTICE, "told of the reload's end")
         assert state(client) == "open"

@@ -211,7 +211,7 @@ def test_one_of_hundreds_of_sequences_opens_before_and_after_reload(
         wait_shut(client, client.server4)
         write_sniffing(tmp_path, *hundreds(13000))
         daemon.send_signal(signal.SIGHUP)
-        daemon.wait_for("read again and is in force", 20)
+        daemon.wait_for("configuration reloaded", 20)
         knock_the_last(13000)
         wait_open(client, client.server4)
     assert said(daemon, "WARN|ERROR|Traceback") == []

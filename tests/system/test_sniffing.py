@@ -205,7 +205,7 @@ def test_reload_whose_filter_kernel_rejects_changes_nothing(box: Sandbox, client
     other = UDP_STEP + 1
     write_sniffing(tmp_path, {"steps": [f"udp:{other}", *STEPS[1:]]}, opening_sequence=list(SEQUENCE[::-1]))
     daemon.send_signal(signal.SIGHUP)
-    daemon.wait_for("the configuration was read again and nothing changed: packets cannot be filtered")
+    daemon.wait_for("configuration reload failed, keeping the running one: packets cannot be filtered")
     stranger = box.hosts["stranger"]
     with box.server.listen(GUARDED):
         whole_sequence(client, client.server4)
@@ -297,19 +297,19 @@ def test_sequences_appear_change_and_vanish_at_sighup(box: Sandbox, client: Clie
     with box.server.listen(GUARDED):
         write_sniffing(tmp_path)
         daemon.send_signal(1)
-        daemon.wait_for("read again and is in force")
+        daemon.wait_for("configuration reloaded")
         whole_sequence(client, client.server4)
         wait_open(client, client.server4)
         wait_shut(client, client.server4)
         write_sniffing(tmp_path, {"steps": ["udp:21601", "udp:21603", "udp:21602"]})
         daemon.send_signal(1)
-        wait_until(lambda: daemon.stderr.text.count("is in force") == 2, 5, "the second configuration")
+        wait_until(lambda: daemon.stderr.text.count("configuration reloaded") == 2, 5, "the second configuration")
         for port in (21601, 21603, 21602):
             knock_udp(client, client.server4, port)
         wait_open(client, client.server4)
         write_configuration(tmp_path)
         daemon.send_signal(1)
-        wait_until(lambda: daemon.stderr.text.count("is in force") == 3, 5, "the third configuration")
+        wait_until(lambda: daemon.stderr.text.count("configuration reloaded") == 3, 5, "the third configuration")
         assert box.server.run(["cat", "/proc/net/packet"]).stdout.count("\n") == 1
 
 

@@ -65,7 +65,7 @@ LIMITED: dict[str, tuple[MakeEvent, int, str, str, LogEvent]] = {
     "refused doors": (
         lambda when: DoorRefused(DOOR, 64, when),
         5,
-        "10.0.0.2: not opened, limit of 64 open doors reached (max_open_doors)",
+        "10.0.0.2: not opened: max_open_doors (64) reached",
         "%d more doors not opened (max_open_doors)",
         LogEvent.REFUSED,
     ),
