@@ -1,16 +1,13 @@
 """`client-config`: how to knock, for other machines."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Optional
+from typing import Optional
 
 import typer
 
 from port_knocking_doors.cli.command import declare
-from port_knocking_doors.cli.knock_parser import in_force, steps_of
+from port_knocking_doors.cli.knock_parser import guarded_port, sequence_steps, settings_of
 from port_knocking_doors.cli.options import CONF, SEQUENCE, Source, reject_options_before
-
-if TYPE_CHECKING:
-    from port_knocking_doors.model import Settings
 
 
 @declare("client-config")
@@ -35,14 +32,6 @@ def client_config(
     from port_knocking_doors.client import snippets
     from port_knocking_doors.config import step_syntax
 
-    settings = in_force(Source(conf, magic_seq, None, None, None).over(context.obj).load(served=tuple))
+    settings = settings_of(Source(conf, magic_seq, None, None, None).over(context.obj).load(served=tuple))
     known = snippets.HOST if host is None else step_syntax.host(host)
-    print(snippets.Recipe(steps_of(settings, name), known, _port(settings, name)).text())
-
-
-def _port(settings: "Settings", name: Optional[str]) -> Optional[int]:
-    """The first TCP port that the sequence opens, if it opens any."""
-    from port_knocking_doors.model import Protocol
-
-    opened = [one.access.ports for one in settings.sequences if one.name == name] or [settings.guarded_ports]
-    return next((port.number for port in opened[0] if port.protocol is Protocol.TCP), None)
+    print(snippets.Snippets(sequence_steps(settings, name), known, guarded_port(settings, name)).text())

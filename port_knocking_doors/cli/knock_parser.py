@@ -1,6 +1,6 @@
-"""The client's own command line, which is read without the option library of the other commands.
+"""The command line of `knock`, which is read without the option library of the other commands.
 
-It runs ahead of every connection that ssh makes through it, and that library, which newer releases build on pydantic,
+It runs before every connection that ssh makes through it, and that library, which newer releases build on pydantic,
 takes longer than all the rest (measured: 0.27 s of CPU time to the end of one knock, and 0.10 s like this).
 """
 
@@ -13,49 +13,50 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from port_knocking_doors.cli import PROGRAM, usage
 from port_knocking_doors.errors import ConfigError, DoorsError
+from port_knocking_doors.model import Protocol, Step
 
 if TYPE_CHECKING:
     from port_knocking_doors.client.knock import KnockPlan, Report
     from port_knocking_doors.config.loader import Loaded
-    from port_knocking_doors.model import Settings, Step
+    from port_knocking_doors.model import Settings
 
     Load = Callable[[Path | None], Loaded]
-    """Puts the configuration together, given what `--conf` says."""
+    """Loads the configuration, given the value of `--conf`."""
 
 TRIES = 3
 PAUSE = 6.0
-"""Seconds between two tries, where no configuration tells for how long a server does not hear who knocked wrongly: by
-default that is 5."""
+"""Seconds between two tries without a configuration: the server ignores an address for 5 s after a wrong knock."""
 MARGIN = 1.0
-"""Seconds that the pause is longer than the server's."""
+"""Seconds that the pause is longer than the server ignores an address."""
 DELAY = 200
+"""Milliseconds."""
 DELAY_MAX = 60_000
 TRIES_MAX = 1000
 
 _ABOUT = """\
 Knock at HOST.
 
-A UDP knock is the datagram "knock\\n". A TCP knock is one SYN, as any attempt to
-connect begins with one, and needs no privilege. FLAGS are the letters of what is
-set in the packet instead, f FIN, s SYN, r RST, p PSH, a ACK, u URG, or alone x for
-all and n for none; such a packet needs root or CAP_NET_RAW. Other users of this
-machine can see the STEPs that you type: a configuration file keeps them better.
+A UDP knock is the datagram "knock\\n". A TCP knock is one SYN, the first packet of
+any connection, and needs no privilege. FLAGS are the letters of the flags that are
+set instead: f FIN, s SYN, r RST, p PSH, a ACK, u URG, or alone x for all and n for
+none; such a packet needs root or CAP_NET_RAW. Other users of this machine can see
+the STEPs that you type: a configuration file keeps them secret.
 """
 _MORE = """\
-All knocks go to one address: the first of HOST that there is a route to. With
---wait and --connect, a try that failed is followed by one at HOST's next address,
-if it has several. Between two tries the pause is longer than the time for which
-the server does not hear who knocked wrongly (ignoring_period_after_knock_error of
-the configuration in use; 5 seconds where STEPs are given).
+All knocks go to one address: the first of HOST that has a route. With --wait and
+--connect, a try that failed is followed by one at HOST's next address, if it has
+several. The pause between two tries is longer than the time for which the server
+ignores an address after a wrong knock (ignoring_period_after_knock_error of the
+configuration; 5 seconds where STEPs are given).
 
 With --connect, a port that is open already is used at once, without a knock. In
 ~/.ssh/config:
 
   ProxyCommand port-knocking-doors knock %h --connect %p
 
-Exit status: 0 the port is open (without --wait or --connect: the knocks were sent,
-and nobody knows more), 3 it is not, 4 HOST is unknown, 5 this user may not send
-such knocks, 2 wrong usage or configuration, 1 any other failure.
+Exit status: 0 the port is open (without --wait or --connect: the knocks were sent),
+3 the port is not open, 4 HOST was not found, 5 permission denied for such knocks,
+2 wrong usage or configuration, 1 any other failure.
 """
 
 
@@ -76,7 +77,7 @@ class _Parser(argparse.ArgumentParser):
         return options
 
     def print_help(self, file: Any = None) -> None:
-        # The library's own says nothing of an output that cannot be written.
+        # The library's own ignores an output that cannot be written.
         print(self.format_help(), end="", file=file)
 
 
@@ -103,13 +104,13 @@ def _parser() -> _Parser:
     add("-d", "--delay", default=str(DELAY), metavar="MS", help="milliseconds between two knocks (%(default)s)")
     add("-4", "--ipv4", action="store_true", help="use IPv4 only")
     add("-6", "--ipv6", action="store_true", help="use IPv6 only")
-    add("--wait", metavar="PORT", help="then try this guarded TCP port until it answers, and say whether it is open")
+    add("--wait", metavar="PORT", help="then try this guarded TCP port until it answers, and report whether it is open")
     add(
         "--connect",
         metavar="PORT",
-        help="like --wait, and then join standard input and output to the port: for ssh's ProxyCommand",
+        help="like --wait, and then connect standard input and output to the port: for ssh's ProxyCommand",
     )
-    add("--tries", metavar="N", help=f"with --wait or --connect: knock up to so many times ({TRIES})")
+    add("--tries", metavar="N", help=f"with --wait or --connect: knock at most so many times ({TRIES})")
     add("-s", "--sequence", metavar="NAME", help="knock the sniffed sequence of this name in the configuration")
     add(
         "-c",
@@ -117,9 +118,9 @@ def _parser() -> _Parser:
         type=Path,
         metavar="FILE",
         help="configuration file; without it ~/.port_knocker.toml, else /etc/port_knocker.toml, else built-in defaults "
-        "whose sequence everybody knows",
+        "with a public sequence",
     )
-    add("-v", "--verbose", action="store_true", help="tell of every knock (never of its port)")
+    add("-v", "--verbose", action="store_true", help="report every knock (never its port)")
     return parser
 
 
@@ -130,73 +131,84 @@ def _load(conf: Path | None) -> "Loaded":
 
 
 def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = False) -> None:
-    """Do what the words behind `knock` say. Raises `DoorsError`, and `SystemExit` after the help.
+    """Run `knock` with these words. Raises `DoorsError`, and `SystemExit` after the help.
 
-    `configured`: whether options ahead of `knock` say what `load` is to read.
+    `configured`: whether options before `knock` name what `load` is to read.
     """
     options = _parser().read(arguments)
 
     from port_knocking_doors.client import knock
-    from port_knocking_doors.config import step_syntax as spelling
-    from port_knocking_doors.model import Protocol
+    from port_knocking_doors.config import step_syntax
 
-    if options.ipv4 and options.ipv6:
-        raise ConfigError("-4 and -6 exclude each other, expected one of them")
-    if options.wait is not None and options.connect is not None:
-        raise ConfigError("--wait and --connect exclude each other, expected one of them")
-    if options.tries is not None and options.wait is None and options.connect is None:
-        raise ConfigError("--tries means nothing without --wait or --connect, expected one of them, too")
+    _reject_contradictions(options)
     expected = f"whole milliseconds from 0 to {DELAY_MAX}, such as {DELAY}"
     delay = usage.whole_number("--delay", options.delay, 0, DELAY_MAX, expected) / 1000
     tries = TRIES
     if options.tries is not None:
         tries = usage.whole_number("--tries", options.tries, 1, TRIES_MAX, f"a whole number from 1 to {TRIES_MAX}")
-    port = None
-    for option, text in (("--wait", options.wait), ("--connect", options.connect)):
-        if text is not None:
-            try:
-                port = spelling.tried_port(text)
-            except ConfigError as wrong:
-                raise wrong.at(option) from None
-    host = spelling.host(options.host)
-    pause = PAUSE
-    if options.steps and options.sequence is not None:
-        raise ConfigError("both steps and --sequence are given, expected one of them")
+    port = _tried_port(options)
+    host = step_syntax.host(options.host)
     if options.steps:
-        steps = spelling.read(options.steps, Protocol.UDP if options.udp else Protocol.TCP)
+        steps = step_syntax.read(options.steps, Protocol.UDP if options.udp else Protocol.TCP)
+        pause, guarded = PAUSE, None
         if configured or options.conf is not None:
-            raise ConfigError("--conf: steps are given, and a configuration would change nothing, expected one of them")
+            raise ConfigError("--conf: has no effect beside steps, expected one of them")
     else:
-        settings = in_force(load(options.conf))
-        steps = steps_of(settings, options.sequence)
+        settings = settings_of(load(options.conf))
+        steps, guarded = sequence_steps(settings, options.sequence), guarded_port(settings, options.sequence)
         pause = settings.ignoring_period + MARGIN
 
     targets = knock.resolve(host, 4 if options.ipv4 else 6 if options.ipv6 else None)
-    detail = _say if options.verbose else knock.no_report
+    detail = _report if options.verbose else knock.no_report
     if port is None:
         knock.knock(targets[0], steps, delay, detail)
+        if sys.stdout is not None and sys.stdout.isatty():
+            count = "1 knock" if len(steps) == 1 else f"{len(steps)} knocks"
+            print(f"{count} sent to {host}; use --wait {guarded or 'PORT'} to see whether the port opens")
         return
     plan = knock.KnockPlan(host, targets, steps, delay, port, tries, pause)
     if options.connect is None:
-        connection, target = plan.connect(try_first=False, report=_say, detail=detail)
+        connection, target = plan.connect(try_first=False, report=_report, detail=detail)
         connection.close()
         print(f"{knock.with_addresses(host, target)}: port {port} is open")
     else:
-        _join(plan, detail)
+        _connect(plan, detail)
 
 
-def in_force(loaded: "Loaded") -> "Settings":
-    """The configuration to knock by. What it warns of is the daemon's business, but for a sequence that all know."""
+def _reject_contradictions(options: argparse.Namespace) -> None:
+    if options.ipv4 and options.ipv6:
+        raise ConfigError("-4 and -6 exclude each other, expected one of them")
+    if options.wait is not None and options.connect is not None:
+        raise ConfigError("--wait and --connect exclude each other, expected one of them")
+    if options.tries is not None and options.wait is None and options.connect is None:
+        raise ConfigError("--tries has no effect without --wait or --connect, expected one of them, too")
+    if options.steps and options.sequence is not None:
+        raise ConfigError("steps and --sequence exclude each other, expected one of them")
+
+
+def _tried_port(options: argparse.Namespace) -> int | None:
+    from port_knocking_doors.config import step_syntax
+
+    for option, text in (("--wait", options.wait), ("--connect", options.connect)):
+        if text is not None:
+            try:
+                return step_syntax.tried_port(text)
+            except ConfigError as wrong:
+                raise wrong.at(option) from None
+    return None
+
+
+def settings_of(loaded: "Loaded") -> "Settings":
+    """The configuration to knock by. Its warnings are for the daemon, except that of a public sequence."""
     if loaded.path is None:
         for warning in loaded.warnings:
-            _say(warning)
+            _report(warning)
     return loaded.settings
 
 
-def steps_of(settings: "Settings", name: str | None) -> "tuple[Step, ...]":
+def sequence_steps(settings: "Settings", name: str | None) -> tuple[Step, ...]:
     """The steps of the opening sequence, or of the sniffed one of this name. Raises `ConfigError`."""
     from port_knocking_doors.config.readers import RESERVED_NAME
-    from port_knocking_doors.model import Protocol, Step
 
     if name is None or name == RESERVED_NAME:
         return tuple(Step(Protocol.UDP, port) for port in settings.opening_sequence)
@@ -210,23 +222,29 @@ def steps_of(settings: "Settings", name: str | None) -> "tuple[Step, ...]":
     raise ConfigError(f"--sequence: the configuration has no sequence of this name, expected {known}")
 
 
-def _join(plan: "KnockPlan", detail: "Report") -> None:
+def guarded_port(settings: "Settings", name: str | None) -> int | None:
+    """The first TCP port that the sequence opens, if it opens any."""
+    opened = [one.access.ports for one in settings.sequences if one.name == name] or [settings.guarded_ports]
+    return next((port.number for port in opened[0] if port.protocol is Protocol.TCP), None)
+
+
+def _connect(plan: "KnockPlan", detail: "Report") -> None:
     from port_knocking_doors.client.relay import relay
 
-    # Whatever of the three standard streams is closed gets a descriptor here: else a socket would get its number.
+    # Where one of the three standard streams is closed, a socket would get its number.
     while (unused := os.open(os.devnull, os.O_RDWR)) <= 2:
         pass
     os.close(unused)
-    connection, _ = plan.connect(try_first=True, report=_say, detail=detail)
+    connection, _ = plan.connect(try_first=True, report=_report, detail=detail)
     with connection:
         try:
             relay(connection)
         except BrokenPipeError:
             raise
         except OSError as error:
-            raise DoorsError(f"{plan.host}: the connection broke ({error.strerror})") from None
+            raise DoorsError(f"{plan.host}: connection lost ({error.strerror})") from None
 
 
-def _say(text: str) -> None:
+def _report(text: str) -> None:
     if sys.stderr is not None:  # else it would get among the payload
         print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)

@@ -96,5 +96,5 @@ def _write_home_file() -> None:
 
     written = files.write_home_file(files.find_home())
     print(f"Wrote {written.path}: a fresh random sequence, and port 22 to guard.")
-    print("To knock from another machine, with HOST for this one:")
+    print(f"To knock from another machine, with HOST for this one, {snippets.shell_time(len(written.sequence))}:")
     print(f"  {snippets.shell_line(written.sequence)}")

@@ -1,7 +1,7 @@
-"""How to knock without this program, and how to make ssh do it: ready pieces of text for a sequence.
+"""Snippets that knock: for ssh, for shells and PowerShell without this program, for a phone app.
 
-Everything here shows the sequence. `HOST` stands for the server where no other name is given; names are quoted for
-whatever reads them.
+Every snippet shows the sequence. `HOST` is the server where no other name is given; names are quoted for the shell or
+program that reads them.
 """
 
 import base64
@@ -15,7 +15,10 @@ from port_knocking_doors.model import PAYLOAD, Flags, Step
 
 HOST = "HOST"
 PAUSE = 0.2
-"""Seconds between two knocks: enough that the net does not change their order."""
+"""Seconds between two knocks: enough to keep their order in the network."""
+
+_NC_SECONDS = 1.0
+"""What `nc -w 1` takes for one knock."""
 
 _HPING_OPTIONS = {
     Flags.FIN: "-F",
@@ -28,20 +31,20 @@ _HPING_OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A sequence to knock at a host."""
+class Snippets:
+    """The snippets for a sequence and a host."""
 
     steps: tuple[Step, ...] = field(repr=False)
     host: str = HOST
     port: int | None = None
-    """The guarded TCP port to connect to, where it is known."""
+    """The guarded TCP port to connect to, if it is known."""
 
     def text(self) -> str:
-        """All pieces, each below a line that says what it is."""
+        """All snippets, each below a heading."""
         pieces = [
-            ("This program; the steps are needed where its configuration file is not", self.command()),
+            ("This program; where its configuration file is, leave out the steps", self.command()),
             ("ssh, in ~/.ssh/config, with this program", self.ssh()),
-            ("A POSIX shell with any nc, without this program" + self._needs(), self.shell()),
+            (f"A POSIX shell with any nc, {shell_time(len(self.steps))}{self._needs()}", self.shell()),
             ("Windows PowerShell", self.powershell()),
             ("A phone app, such as Knock on Ports for Android", self.phone()),
         ]
@@ -50,7 +53,7 @@ class Recipe:
         return "\n\n".join(f"## {title}\n\n{piece}" for title, piece in pieces)
 
     def command(self) -> str:
-        """The client's own command lines."""
+        """A command line for this program."""
         wait = f" --wait {self.port}" if self.port else ""
         return f"port-knocking-doors knock {self._quoted} {self._words()}{wait}"
 
@@ -59,18 +62,18 @@ class Recipe:
         lines = [f"Host {self.host}"]
         if self.port not in (None, 22):
             lines.append(f"    Port {self.port}")
-        # A % begins a name of ssh's; no step has one.
+        # A % begins a token of ssh_config(5); no step has one.
         lines.append(f"    ProxyCommand port-knocking-doors knock %h {self._words()} --connect %p")
         return "\n".join(lines)
 
     def shell(self) -> str:
-        """A line for a shell where all knocks are alike, else a line for each."""
+        """One line for a shell if all knocks are datagrams, else one for each knock."""
         if self._all_datagrams:
             return shell_line((step.port for step in self.steps), self._quoted)
         return "\n".join(f"{self._shell_knock(step)}; sleep {PAUSE}" for step in self.steps)
 
     def bash(self) -> str:
-        """A line for bash, which sends datagrams by itself and needs a fraction of a second for each."""
+        """One line for bash, which sends datagrams itself, in a fraction of a second each."""
         ports = " ".join(str(step.port) for step in self.steps)
         return f"for p in {ports}; do printf 'knock\\n' >/dev/udp/{self._quoted}/$p; sleep {PAUSE}; done"
 
@@ -95,17 +98,17 @@ class Recipe:
         pause = f"Start-Sleep -Milliseconds {PAUSE * 1000:g}"
         how = send_method(step)
         if how is SendMethod.RAW:
-            yield f"# {_in_words(step)}: PowerShell has no way to send it"
+            yield f"# {_in_words(step)}: PowerShell cannot send it"
         elif how is SendMethod.DATAGRAM:
             yield f"$c = New-Object Net.Sockets.UdpClient $knockHost, {step.port}"
             yield f"[void]$c.Send($knock, $knock.Length); {pause}; $c.Close()"
         else:
-            # Closed before Windows repeats an attempt that was refused, which it does after half a second.
+            # Closed before Windows repeats a refused attempt, which it does after half a second.
             yield "$c = New-Object Net.Sockets.TcpClient"
             yield f"[void]$c.ConnectAsync($knockHost, {step.port}); {pause}; $c.Close()"
 
     def phone(self) -> str:
-        """What to enter by hand."""
+        """What to enter in the app."""
         lines = [f"Host {self.host}, {PAUSE * 1000:g} ms between the packets:"]
         lines += [f"{position}. {_in_words(step)}" for position, step in enumerate(self.steps, start=1)]
         if any(send_method(step) is SendMethod.DATAGRAM for step in self.steps):
@@ -118,7 +121,7 @@ class Recipe:
 
     def _needs(self) -> str:
         raw = any(send_method(step) is SendMethod.RAW for step in self.steps)
-        return "; hping3 needs root, and knows IPv4 only" if raw else ""
+        return "; hping3 needs root and supports IPv4 only" if raw else ""
 
     @property
     def _all_datagrams(self) -> bool:
@@ -135,10 +138,15 @@ class Recipe:
 def shell_line(ports: Iterable[int], host: str = HOST) -> str:
     """Knocks on UDP ports, as a line for a POSIX shell with any netcat; `host` is quoted already.
 
-    Without `-w` OpenBSD's netcat waits for an answer for ever, and `-q` is Debian's own. The pause keeps knocks from
-    overtaking each other where netcat (nmap's) does not wait at all.
+    Without `-w` OpenBSD's netcat waits for an answer without limit, and `-q` is Debian's own. The pause keeps the order
+    of the knocks with nmap's netcat, which does not wait.
     """
     return f"for p in {' '.join(map(str, ports))}; do {_shell_datagram(host, '$p')}; sleep {PAUSE}; done"
+
+
+def shell_time(knocks: int) -> str:
+    """How long the shell's snippet takes for so many knocks."""
+    return f"in about {knocks * (_NC_SECONDS + PAUSE):.0f} s"
 
 
 def _shell_datagram(host: str, port: str) -> str:

@@ -1,5 +1,6 @@
 """`knock` and `client-config` as commands: what they refuse, which sequence they take, and how little they load."""
 
+import io
 import os
 import shlex
 import subprocess
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from port_knocking_doors.cli import knock_parser
 from port_knocking_doors.cli.application import app
 from port_knocking_doors.client import knock
 from port_knocking_doors.errors import ConfigError, DoorsError
@@ -81,7 +83,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
         "--connect: a client cannot see whether a UDP port is open",
     ),
     "wait for port 0": (["--wait", "0", "::1", "7117"], "--wait: port 0 is out of range"),
-    "tries without wait": (["--tries", "2", "::1", "7117"], "--tries means nothing without"),
+    "tries without wait": (["--tries", "2", "::1", "7117"], "--tries has no effect without"),
     "no tries": (["--wait", "22", "--tries", "0", "::1", "7117"], "--tries: expected a whole number from 1 to 1000"),
     "a negative delay": (["--delay=-1", "::1", "7117"], "--delay: expected whole milliseconds from 0 to 60000"),
     "a long delay": (["-d", "60001", "::1", "7117"], "--delay: expected whole milliseconds from 0 to 60000"),
@@ -96,7 +98,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "a family with a value": (["-4x7117", "::1"], "see `port-knocking-doors knock --help`"),
     "flags where they do not belong": (["-d", "tcp:7117:frap", "::1"], "--delay: expected whole milliseconds"),
     "nothing": ([], "the following arguments are required: HOST; see `port-knocking-doors knock --help`"),
-    "steps and a name": (["-s", "ssh", "::1", "7117"], "both steps and --sequence"),
+    "steps and a name": (["-s", "ssh", "::1", "7117"], "steps and --sequence exclude each other"),
     "a name that is not there": (["-s", "7117", "::1"], "no sequence of this name, expected one of: ssh"),
 }
 
@@ -109,6 +111,43 @@ def test_wrong_usage_is_one_line_that_shows_no_step(conf: Path, sent: Sent, argu
     assert said in str(caught.value)
     assert [secret for secret in SECRETS if secret in str(caught.value)] == []
     assert sent.steps == ()
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+ON_TERMINAL = {
+    "the opening sequence": ([], "5 knocks sent to 127.0.0.1; use --wait 2222 to see whether the port opens\n"),
+    "a sniffed one": (
+        ["-s", "ssh"],
+        "3 knocks sent to 127.0.0.1; use --wait 22 to see whether the port opens\n",
+    ),
+    "steps": (["7117:udp"], "1 knock sent to 127.0.0.1; use --wait PORT to see whether the port opens\n"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "said"), ON_TERMINAL.values(), ids=ON_TERMINAL)
+def test_knocks_are_counted_on_a_terminal(
+    conf: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
+) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    named = [] if "7117:udp" in arguments else ["-c", str(conf)]
+    knock_parser.run([*named, "127.0.0.1", *arguments])
+    assert sent.steps
+    assert screen.getvalue() == said
+
+
+@pytest.mark.parametrize("output", [io.StringIO(), None], ids=["a pipe", "closed"])
+def test_nothing_is_printed_without_a_terminal(
+    sent: Sent, monkeypatch: pytest.MonkeyPatch, output: io.StringIO | None
+) -> None:
+    monkeypatch.setattr(sys, "stdout", output)
+    knock_parser.run(["127.0.0.1", "7117:udp"])
+    assert sent.steps
+    assert output is None or output.getvalue() == ""
 
 
 def test_a_host_that_is_unknown_and_one_without_the_family() -> None:

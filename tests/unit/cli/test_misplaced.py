@@ -105,7 +105,7 @@ def test_mark_of_a_daemon_without_rules_is_accepted() -> None:
     ["knock -c /nonexistent 127.0.0.1 9:udp", "-c conf.toml knock 127.0.0.1 9:udp"],
 )
 def test_a_configuration_beside_steps_is_refused(words: str) -> None:
-    assert refused(words).startswith("--conf: steps are given, and a configuration would change nothing")
+    assert refused(words).startswith("--conf: has no effect beside steps")
 
 
 @pytest.mark.parametrize("option", ["-c conf.toml", f"-m {SEQUENCE}", "-p 22", "--zone x", "-i lo"])

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from port_knocking_doors.client.packets import SendMethod, send_method
-from port_knocking_doors.client.snippets import Recipe, shell_line
+from port_knocking_doors.client.snippets import Snippets, shell_line
 from port_knocking_doors.config import step_syntax
 from port_knocking_doors.model import ALL_FLAGS, PAYLOAD, Flags, Protocol, Step
 
@@ -29,14 +29,14 @@ CONTENT = (
 
 
 def test_a_shell_loop_where_all_knocks_are_alike() -> None:
-    assert Recipe(UDP, "h").shell() == shell_line((7003, 7001, 7002), "h")
+    assert Snippets(UDP, "h").shell() == shell_line((7003, 7001, 7002), "h")
     assert shell_line((7003, 7001)) == (
         "for p in 7003 7001; do printf 'knock\\n' | nc -u -w 1 HOST $p; sleep 0.2; done"
     )
 
 
 def test_a_shell_line_for_each_knock_where_they_differ() -> None:
-    assert Recipe(MIXED, "h").shell().splitlines() == [
+    assert Snippets(MIXED, "h").shell().splitlines() == [
         "printf 'knock\\n' | nc -u -w 1 h 7003; sleep 0.2",
         "nc -z -w 1 h 7001; sleep 0.2",
         "hping3 -q -c 1 -p 7002 -F -R -P -A h >/dev/null 2>&1; sleep 0.2",
@@ -48,7 +48,7 @@ def test_a_shell_line_for_each_knock_where_they_differ() -> None:
 
 
 def test_what_the_client_is_given_reads_as_what_would_be_sent() -> None:
-    line = Recipe(MIXED, "my.host", 2222).command()
+    line = Snippets(MIXED, "my.host", 2222).command()
     program, command, host, *words = shlex.split(line)
     assert (program, command, host) == ("port-knocking-doors", "knock", "my.host")
     assert words[-2:] == ["--wait", "2222"]
@@ -59,14 +59,14 @@ def test_what_the_client_is_given_reads_as_what_would_be_sent() -> None:
 
 @pytest.mark.parametrize(("port", "said"), [(None, False), (22, False), (2222, True)])
 def test_the_ssh_piece(port: int | None, said: bool) -> None:
-    lines = Recipe(UDP, "h", port).ssh().splitlines()
+    lines = Snippets(UDP, "h", port).ssh().splitlines()
     assert lines[0] == "Host h"
     assert lines[-1] == ("    ProxyCommand port-knocking-doors knock %h udp:7003 udp:7001 udp:7002 --connect %p")
     assert ("    Port 2222" in lines) is said
 
 
 def test_the_powershell_piece_has_every_knock_that_it_can_send_and_names_the_others() -> None:
-    lines = Recipe(MIXED, "h").powershell().splitlines()
+    lines = Snippets(MIXED, "h").powershell().splitlines()
     assert lines[:2] == ["$knockHost = 'h'", '$knock = [Text.Encoding]::ASCII.GetBytes("knock`n")']
     knocks = [line for line in lines if re.search(r"\d{4}", line)]
     assert [int(port) for line in knocks for port in re.findall(r"\b70\d\d\b", line)] == [s.port for s in MIXED]
@@ -76,7 +76,7 @@ def test_the_powershell_piece_has_every_knock_that_it_can_send_and_names_the_oth
 
 
 def test_the_phone_piece_numbers_the_knocks() -> None:
-    assert Recipe(MIXED[:4], "h").phone().splitlines() == [
+    assert Snippets(MIXED[:4], "h").phone().splitlines() == [
         "Host h, 200 ms between the packets:",
         "1. UDP 7003",
         "2. TCP 7001",
@@ -87,23 +87,24 @@ def test_the_phone_piece_numbers_the_knocks() -> None:
 
 
 def test_pieces_are_one_text_and_no_representation_shows_a_step() -> None:
-    recipe = Recipe(MIXED, "fd00::1", 2222)
-    text = recipe.text()
+    snippets = Snippets(MIXED, "fd00::1", 2222)
+    text = snippets.text()
     assert text.count("\n## ") == 4
-    assert all(piece in text for piece in (recipe.command(), recipe.ssh(), recipe.shell(), recipe.powershell()))
-    assert "hping3 needs root" in text
-    assert "hping3" not in Recipe(UDP).text()
+    assert all(piece in text for piece in (snippets.command(), snippets.ssh(), snippets.shell(), snippets.powershell()))
+    assert "## A POSIX shell with any nc, in about 8 s; hping3 needs root" in text
+    assert "## A POSIX shell with any nc, in about 4 s\n" in Snippets(UDP).text()
+    assert "hping3" not in Snippets(UDP).text()
     assert "## bash, without any program\n\nfor p in 7003 7001 7002; do printf 'knock\\n' >/dev/udp/HOST/$p; " in (
-        Recipe(UDP).text()
+        Snippets(UDP).text()
     )
     assert "## bash" not in text, "it cannot stop a connection from being tried again"
-    assert "700" not in repr(recipe)
+    assert "700" not in repr(snippets)
 
 
 def test_a_name_cannot_escape_from_its_quotes() -> None:
     evil = "a'; echo pwned; '"
-    recipe = Recipe(UDP, evil)
-    line = recipe.shell().replace("nc -u -w 1", "echo").replace("sleep 0.2", ":")
+    snippets = Snippets(UDP, evil)
+    line = snippets.shell().replace("nc -u -w 1", "echo").replace("sleep 0.2", ":")
     said = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True).stdout
     assert said.splitlines() == [f"{evil} {step.port}" for step in UDP]
-    assert "'a''; echo pwned; '''" in recipe.powershell()
+    assert "'a''; echo pwned; '''" in snippets.powershell()
