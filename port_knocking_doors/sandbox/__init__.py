@@ -1,12 +1,13 @@
-"""Throw-away hosts with a real firewalld: a server, its clients, a private bus; no root, nothing on the host touched.
+"""Throw-away hosts with a real firewalld for the demo and the tests; nothing here is part of the daemon.
 
     with Sandbox(clients=("client", "stranger")) as box:
         client = box.hosts["client"]
         box.server.listen(2222)
         assert client.connect(client.server4, 2222) == "prohibited"
 
-`box` starts and ends it all, `host` is what one can do on each host, `launch` gets into namespaces of its own. What
-runs in there is `inside` (the first process) and `agent` (one a host), which speak over a `channel`.
+A sandbox is a server, its clients and a private bus; it needs no root and changes nothing on this machine. `box` starts
+and ends it, `host` acts on one host, `launch` makes the namespaces. Inside run `inside` (the first process) and `agent`
+(one for each host), which are asked over a `channel`. `demo` is the story of a door, and `narrator` shows it.
 """
 
 from port_knocking_doors.sandbox.box import BusService, FirewalldService, Polkit, Sandbox

@@ -1,6 +1,6 @@
-"""What acts inside one host: starts processes, sends, connects and listens there, as its owner asks.
+"""The agent of one host: starts processes, sends, connects and listens there, as its owner requests.
 
-Requests are served each in a thread of its own, so that a connection that hangs holds up nothing else.
+Each request has a thread of its own, so that a connection that hangs delays no other request.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ _REPORT_ICMP = {
     socket.AF_INET: (socket.IPPROTO_IP, 11),  # IP_RECVERR, <linux/in.h>
     socket.AF_INET6: (socket.IPPROTO_IPV6, 25),  # IPV6_RECVERR, <linux/in6.h>
 }
-_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: no port is left waiting, however often we connect
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # struct linger: no port stays in TIME_WAIT after many connections
 
 
 class Agent:
@@ -58,7 +58,7 @@ class Agent:
         }
 
     def serve(self) -> None:
-        """Obey until the owner hangs up."""
+        """Serve until the owner closes the channel."""
         threading.Thread(target=self._loop.run_forever, daemon=True).start()
         while (received := self._channel.receive()) is not None:
             threading.Thread(target=self._serve_one, args=received, daemon=True).start()
@@ -72,13 +72,13 @@ class Agent:
                     self._spawn(number, descriptors, **message)
                 else:
                     self._channel.send({"id": number, "value": self._operations[operation](**message)})
-            except Exception as error:  # whatever it is, the owner shall hear of it
+            except Exception as error:  # any error is the owner's to handle
                 self._channel.send({"id": number, "error": str(error), "kind": _kind(error)})
 
     def _spawn(
         self, number: int, descriptors: list[int], argv: list[str], env: dict[str, str], cwd: str | None
     ) -> None:
-        """Start a process on the three descriptors, answer its number and a handle to it, and later its exit status."""
+        """Start a process on three descriptors; send its number and a pidfd, and later its exit status."""
         try:
             stdin, stdout, stderr = descriptors
             process = subprocess.Popen(
@@ -130,7 +130,7 @@ def _family(address: str) -> socket.AddressFamily:
 
 
 def _send(datagrams: list[tuple[str, int, str, int]], pause: float, repeat: int) -> None:
-    """Send datagrams in order; those with the same source port (0: any, the same one) leave from the same socket."""
+    """Send datagrams in order; equal source ports (0: any) share a socket."""
     sockets: dict[tuple[socket.AddressFamily, int], socket.socket] = {}
     with ExitStack() as stack:
         for address, _port, _payload, source_port in datagrams:
@@ -151,7 +151,7 @@ def _send(datagrams: list[tuple[str, int, str, int]], pause: float, repeat: int)
 
 
 def _connect(address: str, port: int, timeout: float, protocol: str, source_port: int = 0) -> str:
-    """Try once and say what became of it."""
+    """Try one connection and return its outcome."""
     family = _family(address)
     with socket.socket(family, socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM) as attempt:
         attempt.setblocking(False)
@@ -165,7 +165,7 @@ def _connect(address: str, port: int, timeout: float, protocol: str, source_port
         if error not in (0, errno.EINPROGRESS):
             return _outcome(error)
         if protocol == "udp":
-            attempt.send(b"are you there?")
+            attempt.send(b"echo request")
         return _await_outcome(attempt, select.POLLOUT if protocol == "tcp" else select.POLLIN, timeout)
 
 
@@ -182,10 +182,10 @@ def _await_outcome(attempt: socket.socket, success: int, timeout: float) -> str:
 
 
 def _icmp_error(attempt: socket.socket) -> int:
-    """The error that an ICMP answer stands for, or 0.
+    """The error of an ICMP answer, or 0.
 
-    On a virtual link the answer comes back while the kernel is still busy with the attempt, and then it does not fail
-    a TCP connection over IPv6 before the next try a second later. The error queue has it at once.
+    On a virtual link the answer arrives while the kernel still handles the attempt; a TCP connection over IPv6 then
+    fails only at the next try, a second later. The error queue has the answer at once.
     """
     try:
         _, ancillary, _, _ = attempt.recvmsg(512, 512, socket.MSG_ERRQUEUE)
@@ -198,7 +198,7 @@ def _icmp_error(attempt: socket.socket) -> int:
 
 
 class _EchoServer:
-    """Listens on one port, for IPv4 and IPv6, and says back what it hears."""
+    """Listens on one port, for IPv4 and IPv6, and echoes everything."""
 
     def __init__(self, port: int, protocol: str) -> None:
         kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
@@ -213,7 +213,7 @@ class _EchoServer:
             self._socket.close()
             raise
         self._socket.setblocking(False)
-        self._end, self._told_to_end = os.pipe()
+        self._end, self._end_request = os.pipe()
         serve_one = self._accept if protocol == "tcp" else self._echo_datagram
         self._thread = threading.Thread(target=self._serve, args=(serve_one,), daemon=True)
         self._thread.start()
@@ -223,7 +223,7 @@ class _EchoServer:
             ready, _, _ = select.select([self._socket.fileno(), self._end], [], [])
             if self._end in ready:
                 return
-            with suppress(OSError):  # a caller who has gone already is no reason to stop serving
+            with suppress(OSError):  # the client has gone already
                 serve_one()
 
     def _accept(self) -> None:
@@ -235,7 +235,7 @@ class _EchoServer:
         self._socket.sendto(payload, source)
 
     def close(self) -> None:
-        os.close(self._told_to_end)
+        os.close(self._end_request)
         self._thread.join()
         os.close(self._end)
         self._socket.close()
@@ -249,7 +249,7 @@ def _echo_stream(connection: socket.socket) -> None:
 
 
 class _WatchThread:
-    """Tries a connection again and again, in a thread, and remembers when each try ended and how."""
+    """Tries a connection again and again, in a thread, and records the time and outcome of each try."""
 
     def __init__(self, interval: float, duration: float, **arguments: Any) -> None:
         self._interval = interval

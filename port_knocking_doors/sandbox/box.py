@@ -1,4 +1,4 @@
-"""The sandbox as a whole: server, clients, bus, firewalld; made and ended together."""
+"""The whole sandbox: server, clients, bus and firewalld, started and ended together."""
 
 import re
 import signal
@@ -16,7 +16,7 @@ from port_knocking_doors.sandbox.process import AgentLink, Process, RequestError
 from port_knocking_doors.system.resource import Resource
 
 READY_WITHIN = 30.0
-"""Seconds until the bus or firewalld must have come up."""
+"""Seconds within which the bus or firewalld must be ready."""
 STOPPED_WITHIN = 20.0
 _POLL = 0.02
 
@@ -66,7 +66,7 @@ class BoxService:
     def begin(self) -> None:
         """Start it without waiting."""
         if self.running:
-            raise SandboxError(f"sandbox: {self._argv[0]} runs already")
+            raise SandboxError(f"sandbox: {self._argv[0]} is already running")
         self.runs.append(self._server.popen(self._argv, cwd="/"))
 
     def wait_until_ready(self) -> None:
@@ -85,14 +85,14 @@ class BoxService:
         self.start()
 
     def freeze(self) -> None:
-        """Stop it in its tracks: it is there and does not answer."""
+        """Stop it with SIGSTOP: it exists and does not answer."""
         self.process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
         self.process.send_signal(signal.SIGCONT)
 
     def output(self) -> str:
-        """All that it said, over all its runs."""
+        """The output of all its runs."""
         return "".join(run.stdout.text + run.stderr.text for run in self.runs)
 
     def _failure(self, what: str) -> SandboxError:
@@ -101,12 +101,12 @@ class BoxService:
 
     def _end(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
-        self.process.send_signal(signal.SIGCONT)  # a frozen one hears SIGTERM only when it goes on
+        self.process.send_signal(signal.SIGCONT)  # a frozen process gets SIGTERM once it continues
         self.process.wait(STOPPED_WITHIN)
 
 
 class BusService(BoxService):
-    """The private system bus. firewalld ends when its bus does, as everywhere."""
+    """The private system bus. firewalld ends with its bus, as on every host."""
 
     def __init__(self, server: Host) -> None:
         configuration = "/run/dbus/bus.conf"
@@ -129,7 +129,7 @@ class FirewalldService(BoxService):
         self._link = link
 
     def wait_until_ready(self) -> None:
-        """firewalld takes its name first and answers only when its rules stand, so an answer means ready."""
+        """Wait for an answer: firewalld takes its bus name first, and answers only once its rules are active."""
         deadline = time.monotonic() + READY_WITHIN
         while not self.answers(deadline - time.monotonic()):
             if not self.running:
@@ -159,7 +159,7 @@ class FirewalldService(BoxService):
 
 
 class Polkit(BoxService):
-    """The real polkitd on the sandbox's bus, with rules of its own: those of this machine are out of its sight."""
+    """The real polkitd on the sandbox's bus, with rules of its own; it does not see those of this machine."""
 
     PROGRAM = "/usr/lib/polkit-1/polkitd"
     RULES = "/etc/polkit-1/rules.d"
@@ -182,9 +182,9 @@ class Polkit(BoxService):
 
 
 class Sandbox(Resource):
-    """A server with a real firewalld and one client host for each name, for as long as the `with` lasts.
+    """A context manager: a server with a real firewalld, and one client host for each name.
 
-    `users`: other users than root are wanted in there, which not everybody can have without root.
+    `users`: the sandbox has other users than root, for which many machines require root.
     """
 
     def __init__(self, clients: Iterable[str] = ("client",), *, users: bool = False, say: launch.Say = _say) -> None:
@@ -199,17 +199,17 @@ class Sandbox(Resource):
         self.hosts: dict[str, ClientHost] = {}
         """The clients by name."""
         self.processes: list[Process] = []
-        """Every process that was started on a host since set-up, and the services: for a look at their output."""
+        """Every process started on a host since set-up, and the services; tests show their output."""
 
     server: Host
     bus: BusService
     firewalld: FirewalldService
 
     @property
-    def way(self) -> str:
-        """How it was entered: "a user namespace", "sudo" or "root"."""
+    def isolation(self) -> str:
+        """The method that worked: "a user namespace", "sudo" or "root"."""
         assert self._entrance is not None
-        return self._entrance.way.name
+        return self._entrance.isolation.name
 
     def open(self) -> None:
         """Make the hosts, and start the bus and firewalld. Raises `SandboxError`."""
@@ -236,7 +236,9 @@ class Sandbox(Resource):
     def add_client(self, name: str) -> ClientHost:
         """One more client host, on a link and a subnet of its own."""
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,11}", name) or name in self.hosts:
-            raise ValueError(f"{name!r}: a host's name is short, of small letters, and its own")
+            raise ValueError(
+                f"{name!r}: the name of a host is at most 12 small letters, digits and hyphens, and unique"
+            )
         number = len(self.hosts) + 1
         cable = HostLink(
             server_interface=f"to-{name}",
@@ -256,7 +258,7 @@ class Sandbox(Resource):
         return host
 
     def rules(self, zone: str = "") -> list[str]:
-        """The rich rules that stand in a zone (empty: the default one), as firewalld writes them."""
+        """The rich rules of a zone (empty: the default zone), as firewalld writes them."""
         rules: list[str] = self.firewalld.ask("zone", "getRichRules", zone)
         return rules
 

@@ -1,4 +1,4 @@
-"""JSON objects over a stream socket, one a line, each with the file descriptors that it hands over."""
+"""JSON objects over a stream socket, one in each line, with file descriptors."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ _MOST_DESCRIPTORS = 8
 
 
 class Channel:
-    """One end of a conversation. Any thread may send; one thread receives."""
+    """One end of a connection. Any thread may send; one thread receives."""
 
     def __init__(self, end: socket.socket) -> None:
         self._socket = end
@@ -31,7 +31,7 @@ class Channel:
             self._socket.sendall(line[sent:])
 
     def receive(self) -> tuple[AgentMessage, list[int]] | None:
-        """The next object and its descriptors, which are now the caller's to close; None once the other end is gone."""
+        """The next object and its descriptors, which the caller must close; None once the other end is closed."""
         while (end := self._received.find(b"\n")) < 0:
             if not self._read():
                 return None
@@ -50,8 +50,8 @@ class Channel:
         self._descriptors += descriptors
         return bool(chunk)
 
-    def hang_up(self) -> None:
-        """End the conversation for both sides; a thread that waits in `receive` gets None."""
+    def shut_down(self) -> None:
+        """End the connection for both sides; a thread that waits in `receive` gets None."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 

@@ -1,7 +1,7 @@
-"""The demo: the whole story of a door, told while it happens on throw-away hosts.
+"""The demo: the whole story of a door, shown while it happens on throw-away hosts.
 
-`tell` is the table of contents, one function a chapter. A claim is printed only once it was seen to be true; where the
-truth differs, the story ends there with a `DoorsError` that says what was seen instead.
+`tell` is the table of contents, with one function for each chapter. A claim is printed only after it was observed; if
+the observation differs, the story ends with a `DoorsError` that says how.
 """
 
 import shlex
@@ -21,16 +21,16 @@ from port_knocking_doors.system.clock import now
 GUARDED = Port(22)
 DOOR_SECONDS = 4
 HOME = Path("/run/admin")
-"""The administrator's home. /run is the sandbox's own: no file is left on this machine, however the demo ends."""
+"""The administrator's home, in the sandbox's own /run: the demo leaves no file on this machine, however it ends."""
 CONF = HOME / files.HOME_NAME
 
 _PROGRAM = "port-knocking-doors"
 _PACKAGE = "port_knocking_doors"
 _FOUND_IN = str(Path(__file__).resolve().parents[2])
-"""Where Python finds the program, installed or not."""
+"""The folder from which Python imports the program, installed or not."""
 
 _MOMENT = 0.5
-"""Seconds in which a door that must not open would have opened."""
+"""Seconds within which a door that must stay closed would have opened."""
 
 _HELLO = """\
 import socket, sys
@@ -41,18 +41,18 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as server:
 _WORDS: dict[ConnectionOutcome, str] = {
     "open": "open",
     "prohibited": "refused by the firewall",
-    "refused": "let through by the firewall, with nobody listening",
+    "refused": "let through by the firewall, with no service behind it",
     "timeout": "without an answer",
-    "unreachable": "without a way there",
+    "unreachable": "without a route",
 }
 
 
 def tell(pause: float) -> None:
-    """Tell the whole story, `pause` seconds between the knocks. Raises `DoorsError` where it goes otherwise."""
+    """Show the whole story, with `pause` seconds between knocks. Raises `DoorsError` if something else happens."""
     story = Narrator(sys.stdout)
     story.say(
-        "Port knocking, told while it happens: real packets, a real firewalld, throw-away hosts. "
-        "Nothing on this machine is touched; Ctrl-C ends it."
+        "Port knocking, live: real packets, a real firewalld, throw-away hosts. "
+        "Nothing on this machine is changed; Ctrl-C ends it."
     )
     with ExitStack() as stack:
         box = _hosts(story, stack)
@@ -76,8 +76,8 @@ def tell(pause: float) -> None:
 
 def _hosts(story: Narrator, stack: ExitStack) -> Sandbox:
     story.chapter("Three hosts appear: a server, a client, a stranger")
-    story.say("Waiting for firewalld to start on the server: some seconds on a slow machine.")
-    with story.step("The hosts are there, and firewalld answers.", summary="hosts and firewalld started"):
+    story.say("firewalld starts on the server: some seconds on a slow machine.")
+    with story.step("The hosts are up, and firewalld answers.", summary="hosts and firewalld started"):
         box = stack.enter_context(Sandbox(clients=("client", "stranger"), say=story.say))
         stack.enter_context(box.server.listen(GUARDED.number, GUARDED.protocol))
         box.server.run(["mkdir", "--mode=700", str(HOME)])
@@ -86,7 +86,7 @@ def _hosts(story: Narrator, stack: ExitStack) -> Sandbox:
 
 def _port_is_closed(story: Narrator, box: Sandbox) -> None:
     story.chapter(f"Port {GUARDED.number} is closed")
-    with story.step("As firewalld comes, it lets everybody in to ssh."):
+    with story.step("With firewalld's defaults, ssh is open to every host."):
         _expect_connection(box.hosts["client"], "open")
     _type(story, box.server, "firewall-cmd --remove-service=ssh")
     for host in box.hosts.values():
@@ -108,17 +108,17 @@ def _configuration(story: Narrator, box: Sandbox) -> Settings:
         _expect(settings.opening_sequence != DEFAULT_SEQUENCE, "the sequence is the documentation's example")
         _expect(settings.guarded_ports == (GUARDED,), "the configuration guards another port")
         _expect(settings.door_duration == DOOR_SECONDS, f"doors are to close after {settings.door_duration:g} s")
-    story.say("A sequence is a secret; this one dies with its host, so all may see it.")
+    story.say("A sequence is a secret; this one ends with its host, so it may be shown.")
     return settings
 
 
 def _daemon(story: Narrator, box: Sandbox) -> tuple[Process, DaemonLog]:
     story.chapter("The daemon starts")
-    with story.step("It listens, and firewalld lets its knock ports through.", summary="daemon started and ready"):
+    with story.step("It listens, and firewalld opens its knock ports.", summary="daemon started and ready"):
         daemon = _begin(story, box.server, f"{_PROGRAM} --conf ~/{CONF.name}")
         log = DaemonLog(story, daemon.stderr)
         log.until(" ready: ")
-    with story.step("The client, who has not knocked, is still refused."):
+    with story.step("The client has not knocked, and is still refused."):
         _expect_connection(box.hosts["client"], "prohibited")
     return daemon, log
 
@@ -127,7 +127,7 @@ def _stranger_guesses(story: Narrator, box: Sandbox, settings: Settings, log: Da
     stranger = box.hosts["stranger"]
     first, _, third, *_ = settings.opening_sequence
     story.chapter("A stranger knocks in the wrong order")
-    with story.step(f"UDP {first}, then {third} out of turn: not heard any more."):
+    with story.step(f"UDP {first}, then {third} out of turn: now ignored."):
         _knock(stranger, [first, third])
         log.until(f" {stranger.address4}: wrong knock")
     with story.step("Now even the right sequence opens nothing."):
@@ -159,9 +159,9 @@ def _door_is_open(story: Narrator, box: Sandbox) -> None:
     client = box.hosts["client"]
     story.chapter("The door is open, for the client only")
     story.command(box.server, "nft list ruleset")
-    with story.step("firewalld has put in a rule for the client's address."):
+    with story.step("firewalld has a rule for the client's address."):
         story.output(f"... {_rule_for(client, box.nft())}")
-    with story.step('The client connects and says "hello"; the server says it back.'):
+    with story.step('The client connects and sends "hello"; the server echoes it.'):
         answer = client.run([sys.executable, "-I", "-c", _HELLO, str(client.server4), str(GUARDED.number)]).stdout
         _expect(answer == "hello\n", f"the server answered {answer!r}")
     with story.step("The stranger is refused."):
@@ -183,13 +183,13 @@ def _door_closes(story: Narrator, box: Sandbox, log: DaemonLog, last_knock: floa
     log.until(f" {client.address4}: closed ")
     with story.step("Until then the client got in", timed=False) as step:
         before = [attempt for attempt in watch.attempts if attempt.time < deadline]
-        step.claim += f" each time it tried: {_all(before, 'open', client)} times."
+        step.claim += f" at each try: {_all(before, 'open', client)} times."
 
 
 def _sniffed_knocks(story: Narrator, box: Sandbox, settings: Settings, log: DaemonLog) -> None:
     client = box.hosts["client"]
     (sequence,) = settings.sequences
-    story.chapter("Another sequence, sniffed on ports that are closed")
+    story.chapter("Another sequence, sniffed on closed ports")
     for number, step in enumerate(sequence.steps, 1):
         closed = "still refused" if number < len(sequence.steps) else "the door opens"
         claim = (
@@ -226,8 +226,8 @@ def _daemon_ends(story: Narrator, box: Sandbox, settings: Settings, daemon: Proc
 
 
 def _nothing_is_left(story: Narrator, box: Sandbox, before: str) -> None:
-    with story.step("nftables is, to the letter, as it was before the daemon."):
-        _expect(box.nft() == before, "the daemon has ended, and nftables is not as it was before")
+    with story.step("nftables is exactly as it was before the daemon."):
+        _expect(box.nft() == before, "the daemon has ended, but nftables differs from before")
     for host in box.hosts.values():
         with story.step(f"The {host.name} is refused by the firewall."):
             _expect_connection(host, "prohibited")
@@ -235,18 +235,18 @@ def _nothing_is_left(story: Narrator, box: Sandbox, before: str) -> None:
 
 @contextmanager
 def _refused_throughout(story: Narrator, stranger: ClientHost) -> Iterator[None]:
-    """Have the stranger try all along."""
+    """Let the stranger try all the time."""
     with stranger.watch_connect(stranger.server4, GUARDED.number, interval=0.02, duration=600.0) as watch:
         yield
-    with story.step("All along the stranger was refused", timed=False) as step:
+    with story.step("Throughout, the stranger was refused", timed=False) as step:
         step.claim += f" at each try: {_all(watch.attempts, 'prohibited', stranger)} times."
 
 
-# What is done, and what is seen. -------------------------------------------------------------------------------------
+# Actions and observations. -------------------------------------------------------------------------------------
 
 
 def _begin(story: Narrator, host: Host, line: str) -> Process:
-    """Start what an administrator would type, and show it."""
+    """Start the command that an administrator would type, and show it."""
     story.command(host, line)
     program, *arguments = shlex.split(line)
     argv = [sys.executable, "-m", _PACKAGE] if program == _PROGRAM else [program]
@@ -254,7 +254,7 @@ def _begin(story: Narrator, host: Host, line: str) -> Process:
 
 
 def _type(story: Narrator, host: Host, line: str) -> None:
-    """The same, to its end and with what it says."""
+    """Run the command to its end, and show it with its output."""
     process = _begin(story, host, line)
     _expect_exit(process, 0)
     story.output(process.stdout.text)
@@ -272,8 +272,8 @@ def _rule_for(client: ClientHost, ruleset: str) -> str:
 
 
 def _all(attempts: Sequence[ConnectionAttempt], wanted: ConnectionOutcome, host: ClientHost) -> int:
-    """How many attempts there were, all of which went as wanted."""
-    _expect(len(attempts) > 0, f"the {host.name} had no time for a single try")
+    """The number of attempts, each of which had the wanted outcome."""
+    _expect(len(attempts) > 0, f"the {host.name} had no time for one try")
     for attempt in attempts:
         _expect(attempt.outcome == wanted, _differs(host, attempt.outcome, wanted))
     return len(attempts)
@@ -285,7 +285,7 @@ def _expect_connection(host: ClientHost, wanted: ConnectionOutcome) -> None:
 
 
 def _await_connection(host: ClientHost, wanted: ConnectionOutcome, within: float = 3.0) -> float:
-    """Try until it goes as wanted; returns when that was."""
+    """Try until the outcome is as wanted; returns the time of that."""
     deadline = now() + within
     while (seen := host.connect(host.server4, GUARDED.number)) != wanted:
         _expect(now() < deadline, f"{_differs(host, seen, wanted)} within {within:g} s")
@@ -310,7 +310,7 @@ def _expect(truth: bool, otherwise: str) -> None:
 
 
 def _sleep_until(when: float) -> bool:
-    """Whether there was anything to wait for."""
+    """Sleep until then; whether that was in the future."""
     left = when - now()
     time.sleep(max(0.0, left))
     return left > 0

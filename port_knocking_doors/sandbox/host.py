@@ -1,4 +1,4 @@
-"""One host of a sandbox, and what a test or the demo does on it."""
+"""One host of a sandbox: processes, datagrams, connections and listeners on it."""
 
 import os
 import subprocess
@@ -15,22 +15,22 @@ from port_knocking_doors.sandbox.process import AgentLink, Process, feed
 _POLL = 0.005
 
 ConnectionOutcome = Literal["open", "refused", "prohibited", "timeout", "unreachable"]
-"""What became of a connection: accepted; answered with a reset (for UDP "port unreachable"), so that no firewall
-stood in the way; answered by the firewall; not answered; without a way there."""
+"""The outcome of a connection: accepted; refused by the host (TCP reset, or "port unreachable" for UDP), past the
+firewall; rejected by the firewall; not answered; without a route."""
 
 OutgoingDatagram = tuple[Address | str, int, bytes] | tuple[Address | str, int, bytes, int]
 """Destination address, destination port, payload, and the source port (left out or 0: any)."""
 
 
 class ConnectionAttempt(NamedTuple):
-    """One try of `Host.watch_connect`: when it ended, on the monotonic clock, and how."""
+    """One try of `Host.watch_connect`: the time of its end, on the monotonic clock, and its outcome."""
 
     time: float
     outcome: ConnectionOutcome
 
 
 class Host:
-    """A host with a network of its own; processes share files with the machine and see the sandbox's bus."""
+    """A host with a network of its own; its processes share the machine's files and use the sandbox's bus."""
 
     def __init__(self, name: str, link: AgentLink, environment: Mapping[str, str], processes: list[Process]) -> None:
         self.name = name
@@ -100,15 +100,15 @@ class Host:
     def send(self, datagrams: Iterable[OutgoingDatagram], *, pause: float = 0.0, repeat: int = 1) -> None:
         """Send UDP datagrams in order, `pause` seconds apart, the whole row `repeat` times."""
         row = [(str(address), port, payload.hex(), *(source or [0])) for address, port, payload, *source in datagrams]
-        # Bounded, but far beyond what a flood takes on a slow machine.
+        # Far beyond the time of a flood on a slow machine.
         within = len(row) * repeat * (pause + 0.001)
         self._link.ask("send", within, datagrams=row, pause=pause, repeat=repeat)
 
     def connect(
         self, address: Address | str, port: int, *, timeout: float = 2.5, protocol: str = "tcp", source_port: int = 0
     ) -> ConnectionOutcome:
-        """Try one connection; for UDP, whether an echo comes back. TCP asks a second time after a second: the kernel
-        drops an answer now and then, when other hosts' floods keep the socket busy that all its ICMP goes by."""
+        """Try one connection; for UDP, wait for an echo. TCP tries again after a second: the kernel sometimes drops an
+        ICMP answer while floods of other hosts keep its ICMP socket busy."""
         outcome = self._link.ask(
             "connect",
             timeout,
@@ -121,7 +121,7 @@ class Host:
         return cast(ConnectionOutcome, outcome)
 
     def listen(self, port: int, protocol: str = "tcp") -> "Listener":
-        """Serve an echo on a port, for IPv4 and IPv6, until it is closed."""
+        """Serve an echo on a port, for IPv4 and IPv6, until the listener is closed."""
         return Listener(self._link, self._link.ask("listen", port=port, protocol=protocol))
 
     def watch_connect(
@@ -147,9 +147,9 @@ class Host:
         return ConnectionWatch(self._link, number, timeout)
 
     def await_link(self, interface: str, address: IPv6Address, timeout: float = 10.0) -> None:
-        """Wait until a link that was set up from both ends works: the kernel readies it some time after the command.
+        """Wait until a link that was set up from both ends works, which is some time after the command.
 
-        That is when it counts as up, and when neighbours who ask for our IPv6 address are heard.
+        Then it counts as up, and the host answers neighbours that ask for its IPv6 address.
         """
         questions = f"link show dev {interface}\nmaddress show dev {interface}\n"
         group = f" {_solicited_node(address)} "
@@ -167,7 +167,7 @@ class Host:
 
 
 def _solicited_node(address: IPv6Address) -> IPv6Address:
-    """The group on which neighbours ask who has the address (RFC 4291)."""
+    """The multicast group on which neighbours ask for the address (RFC 4291)."""
     return IPv6Address(int(IPv6Address("ff02::1:ff00:0")) | int(address) & 0xFFFFFF)
 
 
@@ -220,7 +220,7 @@ class Listener:
 
 
 class ConnectionWatch:
-    """Connections under trial; `attempts` holds them once it is stopped, which the end of a `with` does."""
+    """Repeated connections; `attempts` has them after `stop`, which the end of a `with` calls."""
 
     def __init__(self, link: AgentLink, number: int, timeout: float) -> None:
         self._link = link

@@ -1,7 +1,7 @@
 """The first process of a sandbox: prepares folders and network, makes hosts, reaps, and ends with its owner.
 
-Standard input is a socket to the owner. When that closes, however the owner ended, this process exits, and because it
-is the first of its process namespace the kernel ends everything else with it.
+Standard input is a socket to the owner. When it closes, even because the owner was killed, this process exits. It is
+the first of its process namespace, so the kernel ends every other process with it.
 """
 
 import ctypes
@@ -34,15 +34,15 @@ FirewallBackend=nftables
 FlushAllOnReload=yes
 """
 _NETWORK_SETTINGS = {
-    # The host's own default may be "off", which a sandbox need not follow.
+    # The machine may have IPv6 off; the sandbox does not need to follow.
     "net/ipv6/conf/all/disable_ipv6": "0",
     "net/ipv6/conf/default/disable_ipv6": "0",
-    # Addresses that work at once: nobody else is on these links.
+    # Addresses work at once: no other host is on these links.
     "net/ipv6/conf/all/accept_dad": "0",
     "net/ipv6/conf/default/accept_dad": "0",
     "net/ipv6/conf/default/router_solicitations": "0",
-    # No limit to "prohibited" answers (by default about one a second), so that every attempt is answered. The masks say
-    # which types are limited: none, and one that nobody sends, since an empty one cannot be written.
+    # No rate limit for "prohibited" answers (by default about one a second): every attempt is answered. The masks
+    # select the limited types: none, and an unused one, since an empty mask cannot be written.
     "net/ipv4/icmp_ratemask": "0",
     "net/ipv6/icmp/ratemask": "127",
 }
@@ -51,9 +51,9 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> None:
-    """Prepare, say how it went, then obey until the owner is gone."""
+    """Prepare, report the result, then serve until the owner has gone."""
     control = Channel(_take_standard_input())
-    os.setsid()  # a Ctrl-C is for the owner, who ends us in its own time
+    os.setsid()  # Ctrl-C is for the owner, which then ends this process
     try:
         _prepare_directories()
         _prepare_network()
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def _take_standard_input() -> socket.socket:
-    """The owner's socket, out of the way of the processes that will be started here."""
+    """The owner's socket, moved so that no process started here inherits it."""
     end = socket.socket(fileno=os.dup(0))
     end.set_inheritable(False)
     nothing = os.open(os.devnull, os.O_RDWR)
@@ -113,7 +113,7 @@ def _prepare_network() -> None:
 
 
 def _make_host(control: Channel, descriptor: int, *, own_network: bool) -> None:
-    """Fork the agent of one host; it says hello over the descriptor."""
+    """Fork the agent of one host; it sends a greeting over the descriptor."""
     if os.fork() != 0:
         os.close(descriptor)
         return

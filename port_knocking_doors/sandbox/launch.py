@@ -1,4 +1,4 @@
-"""How to get into namespaces of one's own: as whoever one is where that is allowed, else through sudo, else as root."""
+"""Makes the namespaces of a sandbox: as this user where that is permitted, otherwise by sudo, otherwise as root."""
 
 import os
 import shutil
@@ -31,7 +31,7 @@ _INSIDE = (
     "from port_knocking_doors.sandbox.inside import main; main()"
 )  # fmt: skip
 _LOCKS = {
-    # A setting of the machine that keeps user namespaces from ordinary users, its value, and how to lift it.
+    # A setting that denies user namespaces to ordinary users, its value, and the command that permits them.
     "kernel/apparmor_restrict_unprivileged_userns": ("1", "sysctl kernel.apparmor_restrict_unprivileged_userns=0"),
     "kernel/unprivileged_userns_clone": ("0", "sysctl kernel.unprivileged_userns_clone=1"),
     "user/max_user_namespaces": ("0", "sysctl user.max_user_namespaces=10000"),
@@ -41,26 +41,25 @@ Say = Callable[[str], None]
 
 
 def search_path() -> str:
-    """The caller's PATH and the system folders that ordinary users often lack."""
+    """The caller's PATH, and the system folders that it may lack."""
     given = [folder for folder in os.environ.get("PATH", "").split(":") if folder]
     return ":".join(dict.fromkeys([*given, *_SYSTEM_DIRECTORIES]))
 
 
 def check_programs() -> None:
-    """Refuse with one line if a system program is missing."""
+    """Raise `SandboxError` if a system program is missing."""
     path = search_path()
     missing = [name for name in _PROGRAMS if shutil.which(name, path=path) is None]
     if missing:
         packages = " ".join(dict.fromkeys(_PROGRAMS[name] for name in missing))
         raise SandboxError(
-            f"the sandbox needs {', '.join(missing)}: install the system packages {packages} "
-            "(packaging/demo does it for you)"
+            f"the sandbox needs {', '.join(missing)}: install the system packages {packages} (packaging/demo does that)"
         )
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """One way in: what stands before `unshare`, its options, and whether somebody may have to type a password."""
+    """One method: the command before `unshare`, its options, and whether it may ask for a password."""
 
     name: str
     prefix: tuple[str, ...]
@@ -74,28 +73,28 @@ class Isolation:
 
 
 class Entrance:
-    """The first process of a sandbox, made and ready; it and everything in there end with `close`, or with us."""
+    """The first process of a sandbox, ready; every process inside ends with `close`, and with this process."""
 
-    def __init__(self, way: Isolation) -> None:
-        self.way = way
+    def __init__(self, isolation: Isolation) -> None:
+        self.isolation = isolation
         mine, theirs = socket.socketpair()
         with theirs:
             try:
                 self._process = subprocess.Popen(
-                    way.command(),
+                    isolation.command(),
                     stdin=theirs.fileno(),
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.PIPE,
                     env=_tool_environment(),
                     cwd="/",
-                    # sudo finds its ticket and its password prompt by the terminal of its session.
-                    start_new_session=not way.prefix,
+                    # sudo needs the terminal of the session for its ticket and its prompt.
+                    start_new_session=not isolation.prefix,
                 )
             except OSError as error:
                 mine.close()
                 raise SandboxError(str(error)) from error
         assert self._process.stderr is not None
-        self._complaints = Output(os.dup(self._process.stderr.fileno()), way.name)
+        self._complaints = Output(os.dup(self._process.stderr.fileno()), isolation.name)
         self._process.stderr.close()
         self._control = Channel(mine)
         try:
@@ -116,8 +115,8 @@ class Entrance:
         return mine
 
     def close(self) -> None:
-        """End everything in there and wait until it is gone."""
-        self._control.hang_up()
+        """End every process inside and wait until they are gone."""
+        self._control.shut_down()
         self._control.close()
         try:
             self._process.wait(10)
@@ -127,11 +126,11 @@ class Entrance:
         self._complaints.wait_for_end(5)
 
     def _wait_until_ready(self, end: socket.socket) -> None:
-        end.settimeout(_PASSWORD_WITHIN if self.way.asks_password else _STARTED_WITHIN)
+        end.settimeout(_PASSWORD_WITHIN if self.isolation.asks_password else _STARTED_WITHIN)
         try:
             received = self._control.receive()
         except TimeoutError:
-            raise SandboxError("no answer in time") from None
+            raise SandboxError("timed out") from None
         end.settimeout(None)
         if received is None:
             self._process.wait()
@@ -143,21 +142,21 @@ class Entrance:
 
 
 def enter(say: Say, *, users: bool = False) -> Entrance:
-    """Take the first way in that works; says so if that is not the first one. With `users`, one that has other users
-    than root: an ordinary user has them only by grace of /etc/subuid and newuidmap(1)."""
+    """Enter by the first method that works; `say` gets a line if it is not the first. With `users`, a method that has
+    other users than root: an ordinary user needs /etc/subuid and newuidmap(1) for that."""
     check_programs()
     refusals: list[str] = []
-    for way in _ways_with_users() if users else _ways():
+    for isolation in _isolations_with_users() if users else _isolations():
         if refusals:
-            say(f"{'; '.join(refusals)}: using {way.name} instead")
+            say(f"{'; '.join(refusals)}: using {isolation.name} instead")
         try:
-            return Entrance(way)
+            return Entrance(isolation)
         except SandboxError as refusal:
-            refusals.append(f"{way.name} is not to be had here ({refusal})")
-    raise SandboxError(f"the sandbox cannot be made: {'; '.join(refusals)}: {_advice()}")
+            refusals.append(f"{isolation.name} failed ({refusal})")
+    raise SandboxError(f"cannot make a sandbox: {'; '.join(refusals)}: {_advice()}")
 
 
-def _ways() -> Iterator[Isolation]:
+def _isolations() -> Iterator[Isolation]:
     yield Isolation("a user namespace", (), ("--user", "--map-root-user"))
     if os.geteuid() == 0:
         yield Isolation("root", (), ())
@@ -165,7 +164,7 @@ def _ways() -> Iterator[Isolation]:
     yield from _sudo()
 
 
-def _ways_with_users() -> Iterator[Isolation]:
+def _isolations_with_users() -> Iterator[Isolation]:
     if os.geteuid() == 0:
         yield Isolation("root", (), ())
         return
@@ -187,12 +186,12 @@ def _sudo() -> Iterator[Isolation]:
 
 def _advice() -> str:
     if os.geteuid() == 0:
-        return "it needs a machine, or a container, that lets root make namespaces"
+        return "it needs a machine or a container in which root may make namespaces"
     for setting, (value, cure) in _LOCKS.items():
         path = Path("/proc/sys", setting)
         if path.exists() and path.read_text().strip() == value:
             return f"run it as root or with sudo, or allow user namespaces with `{cure}`"
-    return "run it as root, or as a user who may use sudo"
+    return "run it as root, or as a user with sudo"
 
 
 def _tool_environment() -> dict[str, str]:
@@ -200,7 +199,7 @@ def _tool_environment() -> dict[str, str]:
 
 
 def environment(own: Mapping[str, str]) -> dict[str, str]:
-    """Our environment for processes in there, without what belongs to this session or this Python, and with `own`."""
+    """The environment of processes inside: this process's, without those of its session and Python, and `own`."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_NOT_PASSED_ON)}
     return {**kept, "PATH": search_path(), **own}
 

@@ -1,4 +1,4 @@
-"""How the demo's story is shown: line by line, as it happens; in colour on a terminal."""
+"""Shows the demo's story line by line, as it happens; in colour on a terminal."""
 
 import shutil
 import textwrap
@@ -14,26 +14,26 @@ from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.terminal import BOLD, CYAN, DIM, GREEN, RED, has_colour, painted
 
 PATIENCE = 20.0
-"""Seconds, on a slow machine, for what takes a moment on others."""
+"""Seconds, on a slow machine, for something that takes a moment on others."""
 
 
 class StoryError(DoorsError):
-    """The truth differs from the story."""
+    """The observation differs from the story."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"the demo went otherwise than its story: {what}")
+        super().__init__(f"the demo differs from its story: {what}")
 
 
 @dataclass
 class StoryStep:
-    """One claim of the story; `seconds` is set where something else than the step itself was timed."""
+    """One claim of the story; `seconds` is set if something else than the step itself was timed."""
 
     claim: str
     seconds: float | None = None
 
 
 class Narrator:
-    """Tells the story line by line, as it happens; in colour on a terminal."""
+    """Prints the story line by line."""
 
     _INDENT = "   "
 
@@ -54,17 +54,17 @@ class Narrator:
         self._wrapped("", text)
 
     def command(self, host: Host, line: str) -> None:
-        """What is typed on a host."""
+        """Show a command that is typed on a host."""
         self._wrapped(f"{host.name}# ", line, CYAN)
 
     def output(self, text: str) -> None:
-        """What a program says."""
+        """Show the output of a program."""
         for line in text.splitlines():
             self._wrapped("| ", line, DIM)
 
     @contextmanager
     def step(self, claim: str, *, summary: str = "", timed: bool = True) -> Iterator[StoryStep]:
-        """Do it, then claim it, with the seconds that it took; `summary` is its name in the closing table."""
+        """Run the body, then print the claim with its seconds; `summary` is its name in the closing table."""
         step = StoryStep(claim)
         began = now()
         try:
@@ -84,7 +84,7 @@ class Narrator:
             self._print(f"{self._INDENT}{name:30}{seconds:9.3f} s")
 
     def _wrapped(self, mark: str, text: str, colour: int = 0, end: str = "") -> None:
-        """One line, or as many as it takes, under each other; `end` stands at the right of the last."""
+        """Print the text, wrapped to the width; `end` is at the right of the last line."""
         *lines, last = textwrap.wrap(
             text,
             self._width - len(end),
@@ -106,7 +106,7 @@ class Narrator:
 
 
 class DaemonLog:
-    """The daemon's log, shown line by line while the story waits for what it says."""
+    """The daemon's log, shown line by line while the story waits for one of its lines."""
 
     def __init__(self, story: Narrator, output: Output) -> None:
         self._story = story
@@ -114,7 +114,7 @@ class DaemonLog:
         self._shown = 0
 
     def until(self, text: str) -> None:
-        """Show it as it comes, up to the first line that holds the text."""
+        """Show the log up to the first line with the text; wait for that line."""
         deadline = now() + PATIENCE
         line = ""
         while text not in line:
@@ -125,7 +125,7 @@ class DaemonLog:
             self._show(line)
 
     def rest(self) -> None:
-        """Show what it has said since."""
+        """Show the rest of the log."""
         for line in self._output.lines[self._shown :]:
             self._show(line)
 

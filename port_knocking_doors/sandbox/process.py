@@ -1,4 +1,4 @@
-"""The owner's side: requests to an agent, and the processes that it started."""
+"""The owner's side: requests to an agent, and the processes that the agent started."""
 
 import os
 import re
@@ -19,7 +19,7 @@ from port_knocking_doors.errors import SandboxError
 from port_knocking_doors.sandbox.channel import AgentMessage, Channel
 
 ANSWER_WITHIN = 20.0
-"""Seconds for an agent's answer beyond what the request itself may take."""
+"""Seconds for an agent's answer, beyond the time of the request itself."""
 
 
 class RequestError(SandboxError):
@@ -31,7 +31,7 @@ class RequestError(SandboxError):
 
 
 class AgentRequest:
-    """One request under way: its answer, and for a started process its later exit."""
+    """One pending request: its answer, and for a started process its exit status."""
 
     def __init__(self) -> None:
         self.answer: Future[tuple[Any, list[int]]] = Future()
@@ -44,7 +44,7 @@ class AgentRequest:
 
 
 class AgentLink:
-    """The conversation with one host's agent; any thread may ask."""
+    """The connection to one host's agent; any thread may ask."""
 
     def __init__(self, name: str, end: socket.socket) -> None:
         self._name = name
@@ -62,11 +62,11 @@ class AgentLink:
         return int(self._result(self._hello, ANSWER_WITHIN)[0])
 
     def ask(self, operation: str, within: float = 0.0, **arguments: Any) -> Any:
-        """One request and its answer; `within` is how long the operation itself may take."""
+        """Send one request and return its answer; `within`: seconds that the operation itself may take."""
         return self._result(self._start(operation, arguments, ()), within + ANSWER_WITHIN)[0]
 
     def spawn(self, descriptors: Sequence[int], **arguments: Any) -> tuple[AgentRequest, int, int]:
-        """Start a process; returns the request, and the process' number inside and outside of the sandbox."""
+        """Start a process; returns the request, and the process number inside and outside of the sandbox."""
         request = self._start("spawn", arguments, descriptors)
         inner, (handle,) = self._result(request, ANSWER_WITHIN)
         try:
@@ -75,7 +75,7 @@ class AgentLink:
             os.close(handle)
 
     def close(self) -> None:
-        self._channel.hang_up()
+        self._channel.shut_down()
         self._reader.join()
         self._channel.close()
 
@@ -120,21 +120,21 @@ class AgentLink:
             request.answer.set_exception(RequestError(message["error"], message["kind"]))
         else:
             request.answer.set_result((message["value"], descriptors))
-            if descriptors:  # a process: its exit is still to come
+            if descriptors:  # a process: its exit status follows
                 return
         with self._lock:
             del self._requests[number]
 
 
 def _pid_of(handle: int) -> int:
-    """The process number, as seen here, that a pidfd stands for; -1 once the process is gone."""
+    """The process number of a pidfd outside of the sandbox; -1 once the process is gone."""
     text = Path(f"/proc/self/fdinfo/{handle}").read_text()
     found = re.search(r"^Pid:\s+(-?\d+)", text, re.MULTILINE)
     return int(found[1]) if found else -1
 
 
 class Output:
-    """What a process writes to one of its streams, collected while it runs."""
+    """The output of a process on one stream, collected while it runs."""
 
     def __init__(self, descriptor: int, what: str) -> None:
         os.set_blocking(descriptor, False)
@@ -148,13 +148,13 @@ class Output:
 
     @property
     def text(self) -> str:
-        """All so far."""
+        """All output so far."""
         with self._changed:
             return self._data.decode(errors="replace")
 
     @property
     def lines(self) -> list[str]:
-        """All complete lines so far, and the last one even if it is not."""
+        """All lines so far, the last one even if it is incomplete."""
         return self.text.splitlines()
 
     def tail(self, count: int = 5) -> str:
@@ -172,8 +172,8 @@ class Output:
                 left = deadline - time.monotonic()
                 if self._ended or left <= 0 or not self._changed.wait(left):
                     break
-        why = "it ended" if self._ended else f"{timeout:g} s went by"
-        raise SandboxError(f"sandbox: {self._what} did not say {pattern!r} before {why}: {self.tail()}")
+        why = "it ended" if self._ended else f"{timeout:g} s were over"
+        raise SandboxError(f"sandbox: {self._what} did not write {pattern!r} before {why}: {self.tail()}")
 
     def wait_for_end(self, timeout: float | None) -> bool:
         """Wait until every writer has closed the stream."""
@@ -181,7 +181,7 @@ class Output:
         return not self._thread.is_alive()
 
     def drain(self) -> None:
-        """Take what is there by now: all that a process wrote, if it has exited."""
+        """Read the available output: all of it, if the process has exited."""
         with self._changed:
             while not self._ended:
                 try:
@@ -205,7 +205,7 @@ class Process:
     """A process on a host: like `subprocess.Popen`, with its output collected.
 
     Signals go to the process itself, not to a wrapper. `pid` is its number outside of the sandbox (for /proc), or -1
-    if it was gone before that could be asked; `inner_pid` is the number that it knows itself by.
+    if it ended too early; `inner_pid` is its number inside.
     """
 
     def __init__(
@@ -234,14 +234,14 @@ class Process:
 
     @property
     def returncode(self) -> int | None:
-        """Exit status as of `subprocess`: -15 for SIGTERM; None while it runs."""
+        """Exit status as in `subprocess`: -15 for SIGTERM; None while it runs."""
         return self.poll()
 
     def poll(self) -> int | None:
         return self._request.exit.result() if self._request.exit.done() else None
 
     def wait(self, timeout: float | None = None) -> int:
-        """Wait for the exit, until when all its output is collected; raises `subprocess.TimeoutExpired`."""
+        """Wait for the exit and the rest of the output; raises `subprocess.TimeoutExpired`."""
         try:
             status = self._request.exit.result(timeout)
         except FutureTimeout:
@@ -251,7 +251,7 @@ class Process:
         return status
 
     def send_signal(self, number: int) -> None:
-        """Deliver a signal; none is sent to a process that has ended."""
+        """Send a signal, unless the process has ended."""
         self._link.ask("signal", pid=self.inner_pid, number=int(number))
 
     def terminate(self) -> None:
@@ -266,7 +266,7 @@ class Process:
 
 
 class _Streams:
-    """The three streams of a process to be: the ends it gets, and what collects the others."""
+    """The three streams of a new process: its ends, and the collectors at the other ends."""
 
     def __init__(self, name: str, stdin: int | None, stdout: int | None, stderr: int | None) -> None:
         self._name = name
@@ -305,7 +305,7 @@ class _Streams:
         return theirs
 
     def _given(self, descriptor: int) -> int:
-        """A descriptor of the caller's: nothing to collect, which is an output that ends at once."""
+        """A descriptor of the caller; its output is not collected and ends at once."""
         self._mine.append(os.open(os.devnull, os.O_RDONLY))
         return descriptor
 

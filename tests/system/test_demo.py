@@ -26,7 +26,7 @@ MARK = "DEMO_UNDER_TEST"
 STORY = (
     "1. Three hosts appear",
     "2. Port 22 is closed",
-    "ok  As firewalld comes, it lets everybody in to ssh.",
+    "ok  With firewalld's defaults, ssh is open to every host.",
     "ok  The client is refused by the firewall.",
     "ok  The stranger is refused by the firewall.",
     "3. The administrator writes a configuration",
@@ -42,19 +42,19 @@ STORY = (
     "10.0.1.2: opened 22/tcp in zone public",
     "7. The door is open, for the client only",
     "| ... ip saddr 10.0.1.2 tcp dport 22",
-    'ok  The client connects and says "hello"',
+    'ok  The client connects and sends "hello"',
     "ok  The stranger is refused.",
     "8. The door closes by itself",
     "ok  4 s after the last knock the client is refused again.",
     "10.0.1.2: closed 22/tcp",
-    "ok  Until then the client got in each time it tried",
-    "9. Another sequence, sniffed on ports that are closed",
+    "ok  Until then the client got in at each try",
+    "9. Another sequence, sniffed on closed ports",
     "itself closed: the door opens.",
-    "ok  All along the stranger was refused",
+    "ok  Throughout, the stranger was refused",
     "10. The daemon ends while a door is open",
     "ok  All five knocks at once: the door opens.",
     "ok  It closes the door and ends with exit status 0.",
-    "ok  nftables is, to the letter, as it was before",
+    "ok  nftables is exactly as it was before",
     "How long it took",
     "the whole story",
 )
@@ -144,7 +144,7 @@ def test_stranger_who_gets_in_fails_demo_with_one_line(
     assert "8. " not in told
     assert "How long it took" not in told
     assert complaint == (
-        "port-knocking-doors: the demo went otherwise than its story: "
+        "port-knocking-doors: the demo differs from its story: "
         "port 22 is open for the stranger, expected refused by the firewall\n"
     )
 
@@ -163,7 +163,7 @@ def test_stranger_who_gets_in_for_a_moment_fails_demo(
     monkeypatch.setattr(demo, "_door_is_open", with_a_leak)
     with pytest.raises(DoorsError, match="port 22 is open for the stranger"):
         demo.tell(0)
-    assert "NO  not seen: All along the stranger was refused" in capsys.readouterr().out
+    assert "NO  not seen: Throughout, the stranger was refused" in capsys.readouterr().out
 
 
 def test_door_that_stays_open_fails_demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -368,7 +368,7 @@ from port_knocking_doors.sandbox import Sandbox
 assert os.geteuid() != 0
 with Sandbox() as box:
     client = box.hosts["client"]
-    print(box.way, client.connect(client.server4, 2222), client.connect(client.server6, 2222), sep=", ")
+    print(box.isolation, client.connect(client.server4, 2222), client.connect(client.server6, 2222), sep=", ")
 """
 
 
@@ -410,11 +410,11 @@ def test_sudo_is_used_and_said_without_user_namespaces(doubles: Path, monkeypatc
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     said: list[str] = []
     with Sandbox(say=said.append) as box:
-        assert box.way == "sudo"
+        assert box.isolation == "sudo"
         client = box.hosts["client"]
         assert client.connect(client.server4, 2222) == "prohibited"
     assert len(said) == 1
-    assert re.search("user namespace is not to be had here .*Operation not permitted.*using sudo instead", said[0])
+    assert re.search("user namespace failed .*Operation not permitted.*using sudo instead", said[0])
 
 
 def test_root_gets_sandbox_without_user_namespace(doubles: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -424,11 +424,11 @@ def test_root_gets_sandbox_without_user_namespace(doubles: Path, monkeypatch: py
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     if really_root:
         with Sandbox(say=said.append) as box:
-            assert box.way == "root"
+            assert box.isolation == "root"
             client = box.hosts["client"]
             assert client.connect(client.server6, 2222) == "prohibited"
     else:
-        with pytest.raises(SandboxError, match=r"root is not to be had here .*Operation not permitted"):
+        with pytest.raises(SandboxError, match=r"root failed .*Operation not permitted"):
             Sandbox(say=said.append).__enter__()
     assert "using root instead" in said[0]
 

@@ -146,7 +146,7 @@ def test_service_user_with_one_capability_serves_reloads_and_ends(users: Sandbox
         assert state(stranger) == "prohibited"
         other = installed.begin_as(OTHER, *PROGRAM, "close", "--all", *MARK)
         assert other.wait(20) == 1
-        assert re.fullmatch(r"port-knocking-doors: this user may not talk to .*: try as root.*\n", other.stderr.text)
+        assert re.fullmatch(r"port-knocking-doors: permission denied: .* \(run as root: .*\n", other.stderr.text)
         assert state(client) == "open"
 
         daemon.terminate()
