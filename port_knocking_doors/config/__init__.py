@@ -1,1 +1,1 @@
-"""Text to checked settings and back; nothing here knows a running daemon."""
+"""Configuration files and options to checked settings, and back to text. Nothing here may know a running daemon."""

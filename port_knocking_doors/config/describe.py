@@ -13,7 +13,7 @@ def in_words(sequence: Sequence) -> str:
         lines.append(f"one-time sequences, in order: {sequence.one_time}")
         mask, value = sequence.flags
         lines.append(f"each of their TCP steps {flags_in_words(value, mask)}")
-    lines += _reach_in_words(sequence)
+    lines += _scope_in_words(sequence)
     access = sequence.access
     if access.ports:
         lines.append(f"opens {', '.join(map(str, access.ports))} for {access.duration:g} s")
@@ -27,7 +27,7 @@ def in_words(sequence: Sequence) -> str:
     return "\n  ".join([head, *lines])
 
 
-def _reach_in_words(sequence: Sequence) -> Iterator[str]:
+def _scope_in_words(sequence: Sequence) -> Iterator[str]:
     scope = sequence.scope
     if scope.target is not None:
         yield f"only packets to {scope.target}"

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from port_knocking_doors.config import readers
-from port_knocking_doors.config.reader_types import Whole, shown
+from port_knocking_doors.config.reader_types import Whole, quoted
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Access, Address, CommandOpening, Dialect, Flags, Protocol, Scope, Sequence, Step
 
@@ -162,7 +162,7 @@ class _Door:
         flag = _FLAGS.get(word.lower().removeprefix("!")) if word.isascii() else None
         if flag is None:
             expects = f"{', '.join(_FLAGS)}, each with a ! if it must be clear, separated by commas without blanks"
-            raise ConfigError(f"position {position}: {shown(word)} is not a flag, expected {expects}")
+            raise ConfigError(f"position {position}: {quoted(word)} is not a flag, expected {expects}")
         self.mask |= flag
         self.flags = self.flags & ~flag if word.startswith("!") else self.flags | flag
 
@@ -232,7 +232,7 @@ class _KnockdReader:
         key = word.rstrip(_BLANKS).lower() if word.isascii() else word
         if key not in _NAMES:
             nearest = _NAMES[difflib.get_close_matches(key[:40], _NAMES, n=1, cutoff=0)[0]]
-            raise ConfigError(f"{shown(word.strip())} is unknown, the nearest directive is {nearest}")
+            raise ConfigError(f"{quoted(word.strip())} is unknown, the nearest directive is {nearest}")
         if (key == _BARE) == bool(equals):
             form = f"{_NAMES[key]} alone" if key == _BARE else f"{_NAMES[key]} = VALUE"
             raise ConfigError(f"{_NAMES[key]} has {'a' if equals else 'no'} value, expected {form}")
@@ -314,7 +314,7 @@ def _whole(text: str, read: Whole) -> int:
     if re.fullmatch(r"[0-9]+", text):
         return read(int(text))
     harmless = text if not any(char.isdigit() for char in text) else ""
-    what = shown(harmless) if harmless or not text else "the value"
+    what = quoted(harmless) if harmless or not text else "the value"
     raise ConfigError(f"{what} is not a {read.noun}, expected {read.expects}")
 
 
@@ -324,5 +324,5 @@ def _address(text: str) -> Address:
     except ValueError:
         address = None
     if address is None or "%" in text:
-        raise ConfigError(f"{shown(text)} is not an address, expected an IPv4 or IPv6 address, not a host name")
+        raise ConfigError(f"{quoted(text)} is not an address, expected an IPv4 or IPv6 address, not a host name")
     return address

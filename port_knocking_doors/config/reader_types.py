@@ -39,7 +39,7 @@ class Reader(Protocol):
     def __call__(self, value: object) -> Any: ...
 
 
-def shown(value: object) -> str:
+def quoted(value: object) -> str:
     """A wrong value for a message: the value itself where that is harmless, else its kind."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -93,9 +93,9 @@ class Whole:
 
     def __call__(self, value: object) -> int:
         if isinstance(value, bool) or not isinstance(value, int):
-            raise ConfigError(f"{shown(value)} is not a {self.noun}, expected {self.expects}")
+            raise ConfigError(f"{quoted(value)} is not a {self.noun}, expected {self.expects}")
         if not self.low <= value <= self.high:
-            what = f"{self.noun} {value}" if abs(value) < _QUOTABLE_NUMBER else shown(value)
+            what = f"{self.noun} {value}" if abs(value) < _QUOTABLE_NUMBER else quoted(value)
             raise ConfigError(f"{what} is out of range, expected {self.low} to {self.high}")
         return value
 
@@ -118,10 +118,10 @@ class Seconds:
     def __call__(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             is_time = isinstance(value, str) and _QUOTABLE_TIME.fullmatch(value)
-            what = f'"{value}"' if is_time else shown(value)
+            what = f'"{value}"' if is_time else quoted(value)
             raise ConfigError(f"{what} is not a number, expected {self.expects}, without quotes or unit")
         if not self.low <= value <= self.high:  # false for nan, too
-            what = str(value) if isinstance(value, float) else shown(value)
+            what = str(value) if isinstance(value, float) else quoted(value)
             raise ConfigError(f"{what} is out of range, expected {self.expects}")
         return float(value)
 
@@ -179,7 +179,7 @@ class ListReader(Generic[T]):
         try:
             self.item(value)
         except ConfigError:
-            return ConfigError(f"{shown(value)} is not a list, expected {self.expects}")
+            return ConfigError(f"{quoted(value)} is not a list, expected {self.expects}")
         item = f'"{value}"' if isinstance(value, str) else str(value)
         return ConfigError(f"{item} is not a list, expected [{item}]")
 

@@ -12,7 +12,7 @@ from port_knocking_doors.config.reader_types import (
     function_reader,
     kind_of,
     plain_number,
-    shown,
+    quoted,
 )
 from port_knocking_doors.errors import ConfigError
 
@@ -118,7 +118,7 @@ def _guarded_port(item: object) -> model.Port:
     try:
         protocol = model.Protocol(name.lower() if slash else "tcp")
     except ValueError:
-        raise ConfigError(f"{shown(name)} is not a protocol, expected tcp or udp") from None
+        raise ConfigError(f"{quoted(name)} is not a protocol, expected tcp or udp") from None
     return model.Port(knock_port(plain_number(number)), protocol)
 
 
@@ -149,7 +149,7 @@ rule_priority = Whole(1, 32767, "priority")
 def flag(value: object) -> bool:
     """True or false, and nothing that resembles them."""
     if not isinstance(value, bool):
-        raise MismatchError(f"{shown(value)} is neither true nor false")
+        raise MismatchError(f"{quoted(value)} is neither true nor false")
     return value
 
 
@@ -160,7 +160,7 @@ def zone_name(value: object) -> str:
     firewalld limits the part before a slash, because that becomes part of a chain's name in the kernel.
     """
     if not isinstance(value, str):
-        raise MismatchError(f"{shown(value)} is not a zone's name")
+        raise MismatchError(f"{quoted(value)} is not a zone's name")
     chain, slash, rest = value.partition("/")
     if slash and not (chain and rest and "/" not in rest):
         raise MismatchError("a zone's name has a misplaced slash")
@@ -177,7 +177,7 @@ def sequence_name(value: object) -> str:
     if value == RESERVED_NAME:
         raise ConfigError(f"{RESERVED_NAME} is the name of the opening sequence, expected another name")
     if not isinstance(value, str) or not re.fullmatch(rf"[^\W\d_][\w.-]{{0,{SEQUENCE_NAME_MAX - 1}}}", value):
-        raise MismatchError(f"{shown(value)} is not a sequence's name")
+        raise MismatchError(f"{quoted(value)} is not a sequence's name")
     return value
 
 
@@ -185,7 +185,7 @@ def sequence_name(value: object) -> str:
 def shell_command(value: object) -> str:
     """A line for a shell. Longer commands belong into a script."""
     if not isinstance(value, str) or not value.strip():
-        raise MismatchError(f"{shown(value)} is not a command")
+        raise MismatchError(f"{quoted(value)} is not a command")
     if not value.replace("\t", " ").isprintable():
         raise MismatchError("a command has an unprintable character")
     if len(value) > COMMAND_MAX:
@@ -197,7 +197,7 @@ def shell_command(value: object) -> str:
 def foreign_format(value: object) -> model.Dialect:
     """The daemon whose file is imported, by its name."""
     if not isinstance(value, str) or value not in _FOREIGN_FORMATS:
-        raise MismatchError(f"{shown(value)} is not a format that can be imported")
+        raise MismatchError(f"{quoted(value)} is not a format that can be imported")
     return _FOREIGN_FORMATS[value]
 
 
@@ -218,7 +218,7 @@ def interface_name(value: object) -> str:
     Whether the interface exists is not checked: it may appear later.
     """
     if not isinstance(value, str) or value in ("", ".", ".."):
-        raise MismatchError(f"{shown(value)} is not an interface's name")
+        raise MismatchError(f"{quoted(value)} is not an interface's name")
     if not value.isprintable() or any(char in " /:" for char in value):
         raise MismatchError("an interface's name has a character that the kernel forbids")
     length = len(value.encode())

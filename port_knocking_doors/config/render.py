@@ -136,7 +136,7 @@ A new file with a random sequence is written to ~/.port_knocker.toml by
     port-knocking-doors --set-configuration-file-in-home
 It holds a secret: no other user should be able to read it (chmod 600).
 
-Some keys can be given as options and environment variables, too. An option
+Some keys can also be given as options and environment variables. An option
 overrides the variable, which overrides the file:
     option              variable         key
     -m, --magic-seq     KNOCKER_SEQ      opening_sequence

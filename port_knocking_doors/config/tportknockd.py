@@ -18,7 +18,7 @@ from itertools import islice
 from typing import Any
 
 from port_knocking_doors.config import readers
-from port_knocking_doors.config.reader_types import Seconds, shown
+from port_knocking_doors.config.reader_types import Seconds, quoted
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Access, CommandOpening, Dialect, Sequence
 
@@ -187,8 +187,8 @@ class _TportknockdReader:
         block = self._open[-1] if self._open else None
         if key not in _KEYS:
             nearest = difflib.get_close_matches(key[:_LONG], _KEYS, n=1, cutoff=0)[0]
-            quoted = shown(key)
-            what = quoted if quoted.startswith('"') else "a key"
+            word = quoted(key)
+            what = word if word.startswith('"') else "a key"
             self._blame(line, f"{what} is unknown, the nearest known key is {nearest}", block)
             return
         if block is None:

@@ -1,4 +1,4 @@
-"""`check`: what people see of a configuration with sniffed sequences, and how options before and behind it count."""
+"""`check`: its output for each kind of configuration, its verdict, and options before and after the command."""
 
 import subprocess
 import sys
@@ -68,23 +68,23 @@ def test_check_shows_every_sniffed_sequence_in_words(conf: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "behind", "shown"),
+    ("before", "after", "shown"),
     [
         ([], ["-i", "ppp*", "--interface", "eth0"], "ppp*, eth0"),
         (["-i", "ppp*", "-i", "eth0"], [], "ppp*, eth0"),
         (["-i", "ppp*"], ["-i", "eth0"], "eth0"),
     ],
 )
-def test_check_names_the_interfaces(conf: Path, before: list[str], behind: list[str], shown: str) -> None:
-    assert f"Sniffed on: {shown}" in check(*before, "check", "--conf", str(conf), *behind)
+def test_check_names_the_interfaces(conf: Path, before: list[str], after: list[str], shown: str) -> None:
+    assert f"Sniffed on: {shown}" in check(*before, "check", "--conf", str(conf), *after)
 
 
-def test_check_refuses_what_is_no_interface(conf: Path) -> None:
+def test_check_refuses_an_invalid_interface(conf: Path) -> None:
     with pytest.raises(ConfigError, match=r"^--interface: an interface's name has a character"):
         check("check", "--conf", str(conf), "-i", "a/b")
 
 
-def test_check_of_a_file_without_sequences_is_as_it_was(conf: Path) -> None:
+def test_check_shows_a_file_without_sniffed_sequences(conf: Path) -> None:
     settings = Settings(opening_sequence=(20001, 20005, 20002, 20004, 20003))
     conf.write_text(render.render(settings))
     assert check("check", "--conf", str(conf)) == [
@@ -129,7 +129,7 @@ def written(path: Path, text: str) -> str:
     return str(path)
 
 
-def test_check_shows_knockd_s_doors(tmp_path: Path) -> None:
+def test_check_shows_doors_of_knockd_file(tmp_path: Path) -> None:
     path = written(tmp_path / "knockd.conf", KNOCKD)
     assert check("check", "--knockd", path) == [
         f"Configuration: {path} (of knockd)",
@@ -148,14 +148,14 @@ def test_check_shows_knockd_s_doors(tmp_path: Path) -> None:
     ]
 
 
-def test_check_says_what_is_wrong_with_knockd_s_file(tmp_path: Path) -> None:
+def test_check_reports_an_error_of_knockd_file(tmp_path: Path) -> None:
     path = written(tmp_path / "knockd.conf", KNOCKD.replace("65432", "0"))
     with pytest.raises(ConfigError, match=rf"^{path}:5: Sequence: position 3: port 0 is out of range") as wrong:
         check("check", "--knockd", path)
     assert wrong.value.exit_status == 2
 
 
-def test_what_check_prints_of_knockd_s_file_our_own_reader_takes(tmp_path: Path) -> None:
+def test_native_reader_accepts_check_as_toml(tmp_path: Path) -> None:
     lines = check("check", "--knockd", written(tmp_path / "knockd.conf", KNOCKD), "--as-toml")
     own = "ports_to_controls = [80]\nopening_sequence = [20001, 20005, 20002, 20004, 20003]\n"
     (one,) = native.parse(own + "\n".join(lines), "F").sequences
@@ -164,7 +164,7 @@ def test_what_check_prints_of_knockd_s_file_our_own_reader_takes(tmp_path: Path)
     assert "# knockd captures on eth0 only: for the same, start the daemon with --interface eth0." in lines
 
 
-def test_check_shows_all_of_tportknockd_s_file_and_all_that_is_wrong(tmp_path: Path) -> None:
+def test_check_shows_sequences_and_all_errors_of_tportknockd_file(tmp_path: Path) -> None:
     block = "<{name}>\nsequence = tcp:65431:s udp:65433 tcp:65432:i\ntimeout = 10\nstart_command = true\n</{name}>\n"
     path = written(tmp_path / "t.conf", block.format(name="ssh") + "nonsense\n" + block.format(name="1"))
     command = [sys.executable, "-m", "port_knocking_doors", "check", "--tportknockd", path]
@@ -205,6 +205,6 @@ def test_check_shows_all_of_tportknockd_s_file_and_all_that_is_wrong(tmp_path: P
         (["check", "--tportknockd", "/nowhere"], r"/nowhere: cannot read the file \(No such file or directory\)"),
     ],
 )
-def test_check_of_more_than_one_configuration_or_of_none_is_refused(arguments: list[str], message: str) -> None:
+def test_check_of_several_configurations_or_none_is_refused(arguments: list[str], message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^{message}"):
         check(*arguments)

@@ -1,4 +1,4 @@
-"""What may be there in place of a configuration file, and what is said of it."""
+"""Broken configuration files, and the message for each."""
 
 import os
 from pathlib import Path

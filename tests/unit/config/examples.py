@@ -1,4 +1,4 @@
-"""Texts of the native file that several tests read, and strategies for settings."""
+"""Texts of the native file for several tests, and strategies for settings."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -80,7 +80,7 @@ SNIFFED = f"{REQUIRED}[[sequence]]\n{ONE}"
 
 
 def complaint(text: str) -> str:
-    """What is said of a text; nothing if it is taken."""
+    """The error of a text; empty if it is accepted."""
     try:
         native.parse(text, "F")
     except ConfigError as wrong:

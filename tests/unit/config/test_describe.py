@@ -1,4 +1,4 @@
-"""A sequence in words."""
+"""Sequences in words, native and foreign."""
 
 from dataclasses import replace
 from ipaddress import ip_address
@@ -18,7 +18,7 @@ from port_knocking_doors.model import (
 from tests.unit.config.examples import EVERYTHING
 
 
-def test_a_sequence_in_words() -> None:
+def test_native_sequence_in_words() -> None:
     ssh, vpn = native.parse(EVERYTHING, "F").sequences
     assert (
         in_words(ssh)
@@ -42,7 +42,7 @@ Sequence vpn, within 10 s:
     )
 
 
-def test_a_sequence_of_another_daemon_in_words() -> None:
+def test_foreign_sequence_in_words() -> None:
     tcp = Protocol.TCP
     door = Sequence(
         "open SSH",

@@ -1,4 +1,4 @@
-"""The configuration file on disk: looked up, read or refused, its mode; and the file of a new installation."""
+"""The configuration file on disk: finding, reading, its permissions; and the file of a new installation."""
 
 import os
 import signal
@@ -25,7 +25,7 @@ from tests.unit.config.world import World, sequence, text_of, write
 @pytest.mark.parametrize("system", [False, True], ids=["", "system"])
 @pytest.mark.parametrize("home", [False, True], ids=["", "home"])
 @pytest.mark.parametrize("conf", [False, True], ids=["", "conf"])
-def test_the_first_file_that_is_there_is_in_force(world: World, conf: bool, home: bool, system: bool) -> None:
+def test_first_existing_file_is_used(world: World, conf: bool, home: bool, system: bool) -> None:
     places = [world.root / "conf.toml", world.home_file, world.system_file]
     present = [write(place, tens) for tens, place in enumerate(places) if (conf, home, system)[tens]]
     loaded = world.load(conf=places[0] if conf else None)
@@ -34,7 +34,7 @@ def test_the_first_file_that_is_there_is_in_force(world: World, conf: bool, home
     assert loaded.settings.opening_sequence == expected
 
 
-def test_home_file_that_hides_the_system_file_is_warned_of(world: World) -> None:
+def test_home_file_beside_system_file_has_a_warning(world: World) -> None:
     write(world.home_file, 1)
     assert world.load().warnings == ()
     write(world.system_file, 2)
@@ -43,7 +43,7 @@ def test_home_file_that_hides_the_system_file_is_warned_of(world: World) -> None
     assert world.load(conf=world.home_file).warnings == ()
 
 
-def test_a_tilde_in_the_option_is_the_home(world: World) -> None:
+def test_tilde_in_option_is_the_home(world: World) -> None:
     write(world.home / "sub" / "f.toml", 7)
     loaded = world.load(conf=Path("~/sub/f.toml"))
     assert loaded.path == world.home / "sub" / "f.toml"
@@ -52,7 +52,7 @@ def test_a_tilde_in_the_option_is_the_home(world: World) -> None:
 
 @pytest.mark.parametrize("place", ["conf", "home", "system"])
 @pytest.mark.parametrize(("make", "message"), BROKEN, ids=[make.__name__ for make, _ in BROKEN])
-def test_a_file_that_is_there_is_never_passed_over(
+def test_existing_file_is_refused_rather_than_skipped(
     world: World, make: Callable[[Path], None], message: str, place: str
 ) -> None:
     path = {"conf": world.root / "conf", "home": world.home_file, "system": world.system_file}[place]
@@ -64,7 +64,7 @@ def test_a_file_that_is_there_is_never_passed_over(
     assert said.startswith(f"{path}{message}")
 
 
-def test_a_file_that_may_not_be_read_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_file_is_refused(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     write(world.home_file)
     write(world.system_file)
 
@@ -77,7 +77,7 @@ def test_a_file_that_may_not_be_read_is_refused(world: World, monkeypatch: pytes
     )
 
 
-def test_a_home_that_may_not_be_looked_into_is_not_passed_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unsearchable_home_is_refused_rather_than_skipped(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     write(world.system_file)
 
     def refuse(path: Path, *_: object) -> object:
@@ -87,23 +87,23 @@ def test_a_home_that_may_not_be_looked_into_is_not_passed_over(world: World, mon
     assert "cannot read the file" in world.refusal()
 
 
-def test_a_home_that_is_no_folder_holds_no_file(world: World) -> None:
+def test_home_that_is_no_directory_has_no_file(world: World) -> None:
     write(world.system_file, 5)
     world.home = Path("/dev/null")
     assert world.load().path == world.system_file
 
 
-def test_a_named_file_that_is_not_there_is_refused(world: World) -> None:
+def test_missing_file_of_option_is_refused(world: World) -> None:
     write(world.home_file)
     assert "(No such file or directory)" in world.refusal(conf=world.root / "typo")
     assert "(invalid name)" in world.refusal(conf=world.root / "a\0b")
 
 
-def test_an_odd_file_name_keeps_the_message_in_one_line(world: World) -> None:
+def test_message_about_an_odd_file_name_is_one_line(world: World) -> None:
     assert "\\n" in world.refusal(conf=world.root / "a\nb\udcff")
 
 
-def test_a_byte_order_mark_is_overlooked(world: World) -> None:
+def test_byte_order_mark_is_ignored(world: World) -> None:
     write(world.home_file, 4)
     world.home_file.write_bytes(b"\xef\xbb\xbf" + world.home_file.read_bytes())
     assert world.load().settings.opening_sequence == sequence(4)
@@ -113,7 +113,7 @@ def test_a_byte_order_mark_is_overlooked(world: World) -> None:
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o666])
-def test_a_file_that_others_can_use_is_warned_of(world: World, mode: int) -> None:
+def test_file_with_open_permissions_has_a_warning(world: World, mode: int) -> None:
     path = write(world.root / "my conf", mode=mode)
     (warning,) = world.load(conf=path).warnings
     assert warning == (f"{path}: permissions {mode:04o} are too open, the file holds a secret: chmod 600 '{path}'")
@@ -122,7 +122,7 @@ def test_a_file_that_others_can_use_is_warned_of(world: World, mode: int) -> Non
 # The file of a new installation
 
 
-def test_the_written_file_is_private_good_and_in_force(world: World) -> None:
+def test_new_file_is_private_valid_and_used(world: World) -> None:
     written = write_home_file(world.home)
     assert written.path == world.home_file
     assert stat.S_IMODE(written.path.lstat().st_mode) == 0o600
@@ -134,7 +134,7 @@ def test_the_written_file_is_private_good_and_in_force(world: World) -> None:
 
 
 @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
-def test_no_umask_changes_who_can_read_it_at_any_moment(
+def test_new_file_is_private_at_any_moment_with_any_umask(
     world: World, umask: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: set[int] = set()
@@ -156,7 +156,7 @@ def test_no_umask_changes_who_can_read_it_at_any_moment(
     assert stat.S_IMODE(written.path.stat().st_mode) == 0o600
 
 
-def test_no_two_installations_share_a_sequence() -> None:
+def test_fresh_sequences_are_distinct_and_unsorted() -> None:
     fresh = {files.fresh_sequence() for _ in range(200)}
     assert len(fresh) == 200
     for ports in fresh:
@@ -166,7 +166,7 @@ def test_no_two_installations_share_a_sequence() -> None:
 
 
 @pytest.mark.parametrize("make", [empty, a_folder, a_dangling_link, a_pipe, not_toml], ids=lambda make: make.__name__)
-def test_what_is_there_already_is_left_alone(world: World, make: Callable[[Path], None]) -> None:
+def test_existing_file_is_not_overwritten(world: World, make: Callable[[Path], None]) -> None:
     make(world.home_file)
     before = world.home_file.lstat()
     with pytest.raises(ConfigError) as refused:
@@ -176,7 +176,7 @@ def test_what_is_there_already_is_left_alone(world: World, make: Callable[[Path]
     assert list(world.home.iterdir()) == [world.home_file]
 
 
-def test_what_appears_meanwhile_is_left_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_that_appears_while_writing_is_not_overwritten(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     really = os.fsync
 
     def slowly(descriptor: int) -> None:
@@ -191,7 +191,7 @@ def test_what_appears_meanwhile_is_left_alone(world: World, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("step", ["fsync", "fchmod", "link"])
-def test_a_full_disk_leaves_nothing_behind(world: World, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_no_file(world: World, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -203,12 +203,12 @@ def test_a_full_disk_leaves_nothing_behind(world: World, step: str, monkeypatch:
     assert list(world.home.iterdir()) == []
 
 
-def test_a_home_that_is_not_there_is_said(world: World) -> None:
+def test_missing_home_is_reported(world: World) -> None:
     with pytest.raises(DoorsError, match="No such file or directory"):
         write_home_file(world.root / "nowhere")
 
 
-def test_a_kill_midway_leaves_no_half_file_in_place(world: World) -> None:
+def test_kill_while_writing_leaves_no_partial_file(world: World) -> None:
     program = (
         "import os, pathlib, signal, sys\n"
         "os.fsync = lambda descriptor: os.kill(os.getpid(), signal.SIGKILL)\n"
@@ -222,7 +222,7 @@ def test_a_kill_midway_leaves_no_half_file_in_place(world: World) -> None:
     assert write_home_file(world.home).path.is_file()
 
 
-def test_the_client_line_knocks_on_every_port_in_order(world: World, tmp_path: Path) -> None:
+def test_client_line_knocks_on_every_port_in_order(world: World, tmp_path: Path) -> None:
     written = write_home_file(world.home)
     bin_folder = tmp_path / "bin"
     bin_folder.mkdir()

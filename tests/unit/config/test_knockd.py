@@ -1,5 +1,5 @@
-"""knockd's file by itself: every directive and its meaning, every mistake and its words. tests/peers compares it with
-the real program."""
+"""knockd's file: every directive and its meaning, every mistake and its message. tests/peers compares with the real
+program."""
 
 from ipaddress import ip_address
 
@@ -96,7 +96,7 @@ def test_every_directive_is_read() -> None:
     )
 
 
-def test_a_door_has_these_defaults() -> None:
+def test_door_defaults() -> None:
     one = door(STEPS, "Command = a", "Stop_Command = b")
     assert one == Sequence(
         "d",
@@ -123,8 +123,8 @@ def test_a_door_has_these_defaults() -> None:
         pytest.param(["TCPFlags = syn", "TCPFlags = !ack"], SYN, SYN | ACK, id="two lines add up"),
     ],
 )
-@pytest.mark.parametrize("after", [False, True], ids=["ahead of the sequence", "behind it"])
-def test_flags(lines: list[str], flags: int, mask: int, after: bool) -> None:
+@pytest.mark.parametrize("after", [False, True], ids=["before the sequence", "after it"])
+def test_flags_of_tcp_steps(lines: list[str], flags: int, mask: int, after: bool) -> None:
     one = door(*([STEPS, *lines] if after else [*lines, STEPS]))
     assert one.steps == (tcp(26173, flags, mask), udp(23817), tcp(21951, flags, mask))
     assert one.flags == (mask, flags)
@@ -148,14 +148,14 @@ def test_flags(lines: list[str], flags: int, mask: int, after: bool) -> None:
         pytest.param(["Command = a", "Stop_Command_6 = y"], ("a", ""), ("a", "y"), id="a stop for 6 alone"),
     ],
 )
-def test_commands_for_either_kind_of_address(lines: list[str], v4: tuple[str, str], v6: tuple[str, str]) -> None:
+def test_commands_for_each_address_family(lines: list[str], v4: tuple[str, str], v6: tuple[str, str]) -> None:
     command = door(STEPS, *lines).access.command
     for address, expected in ((ip_address("192.0.2.1"), v4), (ip_address("2001:db8::1"), v6)):
         said = (command.start_for(address), command.stop_for(address)) if command else ("", "")
         assert said == expected
 
 
-def test_odd_names_and_doubles_are_doors_of_their_own() -> None:
+def test_odd_and_repeated_names_are_separate_doors() -> None:
     text = "[Options]\nSequence=1\n[ x ]\nSequence=2\n[a=b]\nsequence=3\n[x]\nSequence=1\nSequence=5\n[x]\nSequence=1"
     found = knockd.parse(text, "F").sequences
     assert [one.name for one in found] == ["Options", " x ", "a=b", "x", "x"]
@@ -163,7 +163,7 @@ def test_odd_names_and_doubles_are_doors_of_their_own() -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n \t\n"])
-def test_blanks_and_line_ends_do_not_matter(end: str) -> None:
+def test_blanks_and_line_ends_are_ignored(end: str) -> None:
     lines = ["  [d]  ", "\tSEQUENCE\t =\t7 , 9 : udp\t", "  # x", "\x0bTimeout=3\x0c"]
     (one,) = knockd.parse(end.join(lines), "F").sequences
     assert (one.steps, one.timeout) == ((tcp(7), udp(9)), 3)
@@ -247,23 +247,23 @@ def test_blanks_and_line_ends_do_not_matter(end: str) -> None:
         pytest.param("\ufeff[d]", "F:1: no section precedes this line", id="a byte order mark"),
     ],
 )
-def test_a_wrong_file_is_refused_in_these_words(text: str, message: str) -> None:
+def test_wrong_file_is_refused_with_message(text: str, message: str) -> None:
     assert complaint(text).startswith(message)
 
 
-def test_what_is_just_not_too_long_is_read() -> None:
+def test_longest_line_and_name_are_accepted() -> None:
     command = "x" * (4095 - len("Command="))
     assert door("#" * 4095, "Sequence=1", f"Command={command}").access.command == CommandOpening(command, "", 10)
     assert knockd.parse(f"[{'ä' * 127}]\nSequence=1", "F").sequences[0].name == "ä" * 127
 
 
-def test_a_file_of_one_time_sequences_wins_over_a_fixed_one_above_it() -> None:
+def test_one_time_sequences_override_a_sequence_above() -> None:
     one = door(STEPS, "One_Time_Sequences = once")
     assert (one.steps, one.one_time) == ((), "once")
 
 
 @given(st.text("[]=,:#! \t\r\n\v\0abcdefgilmnopqstuxy_SUT0123456789é-", max_size=200) | st.text(max_size=60))
-def test_no_text_at_all_is_more_than_an_error_of_one_line(text: str) -> None:
+def test_any_text_is_accepted_or_refused_in_one_line(text: str) -> None:
     for whole in (text, f"[d]\n{text}", f"[d]\nSequence={text}"):
         try:
             knockd.parse(whole, "F")
@@ -291,5 +291,5 @@ def test_no_text_at_all_is_more_than_an_error_of_one_line(text: str) -> None:
         ("7" + ",8" * 32, None),
     ],
 )
-def test_a_line_of_one_time_sequences(line: str, steps: tuple[Step, ...] | None) -> None:
+def test_line_of_one_time_sequences(line: str, steps: tuple[Step, ...] | None) -> None:
     assert knockd.one_time_steps(line, (SYN | ACK, SYN)) == steps

@@ -1,4 +1,4 @@
-"""knockd's doors as tables of our own file: what they open, what differs, and that our own reader takes them."""
+"""knockd's doors as tables of our own file: ports, notes on differences, and that our own reader accepts them."""
 
 import pytest
 from hypothesis import given
@@ -31,7 +31,7 @@ def tcp(port: int, flags: int = Flags.SYN) -> Step:
     return Step(Protocol.TCP, port, flags)
 
 
-def test_a_door_of_commands_that_open_and_close_is_a_door_of_ports() -> None:
+def test_commands_that_open_and_close_become_ports() -> None:
     lines = ["Seq_Timeout = 15", "TCPFlags = syn", f"Start_Command = {ACCEPT.format('A')}", "Cmd_Timeout = 7"]
     text = toml("[ssh]", STEPS, *lines, f"Stop_Command = {ACCEPT.format('D')}")
     assert read_back(text) == (
@@ -73,7 +73,7 @@ def test_a_door_of_commands_that_open_and_close_is_a_door_of_ports() -> None:
             id="firewalld",
         ),
         pytest.param(f"firewall-cmd --timeout=5m --add-rich-rule='{RICH}'", "", (Port(443),), 300, id="its timeout"),
-        # What is not sure to be the same stays a command.
+        # Commands that may have another effect stay commands.
         pytest.param(
             "iptables -A INPUT -s %IP% -j ACCEPT", "iptables -D INPUT -s %IP% -j ACCEPT", (), 0, id="all ports"
         ),
@@ -87,7 +87,7 @@ def test_a_door_of_commands_that_open_and_close_is_a_door_of_ports() -> None:
             ACCEPT.format("D").replace("-s", "! -s"),
             (),
             0,
-            id="everybody else",
+            id="all other addresses",
         ),
         pytest.param(
             ACCEPT.format("A").replace("INPUT", "FORWARD"),
@@ -111,7 +111,7 @@ def test_a_door_of_commands_that_open_and_close_is_a_door_of_ports() -> None:
         pytest.param("echo '", "true", (), 0, id="no shell's text"),
     ],
 )
-def test_commands_become_ports_where_that_is_the_same(
+def test_commands_become_ports_only_if_equivalent(
     start: str, stop: str, opens: tuple[Port, ...], duration: float
 ) -> None:
     one = only(f"Command = {start}", f"Stop_Command = {stop}")
@@ -124,7 +124,7 @@ def test_commands_become_ports_where_that_is_the_same(
         )
 
 
-def test_a_command_that_opens_for_ever_comes_with_advice() -> None:
+def test_command_that_opens_permanently_has_advice() -> None:
     assert "\n# open = [22]\n" in toml("[ssh]", STEPS, f"Command = {ACCEPT.format('A')}")
     assert "# open" not in toml("[ssh]", STEPS, f"Command = {ACCEPT.format('D')}")
 
@@ -181,16 +181,16 @@ def test_commands_for_ipv6(lines: list[str], opens: tuple[Port, ...], command: C
         ("syn,!fin,!rst,!psh,!ack,!urg", Flags.SYN),
     ],
 )
-def test_flags_become_the_nearest_ones(flags: str, nearest: int) -> None:
+def test_flags_become_the_most_similar_ones(flags: str, nearest: int) -> None:
     assert only(f"TCPFlags = {flags}", "Command = true").steps[0] == tcp(7001, nearest)
 
 
-def test_all_flags_said_differ_in_nothing() -> None:
+def test_step_with_every_flag_needs_no_note() -> None:
     assert "knockd takes TCP" not in toml("[a]", STEPS, "TCPFlags = syn,!fin,!rst,!psh,!ack,!urg", "Command = true")
     assert "knockd takes TCP packets with any flags; here they are with SYN" in toml("[a]", STEPS, "Command = true")
 
 
-def test_what_our_own_file_cannot_have_is_commented_out() -> None:
+def test_unsupported_door_is_commented_out_with_the_reason() -> None:
     text = toml(
         *("[one step]", "Sequence = 7", "Command = true"),
         *("[once]", "One_Time_Sequences = /x", "Command = true"),
@@ -210,7 +210,7 @@ def test_what_our_own_file_cannot_have_is_commented_out() -> None:
         assert f"\n# Commented out, because this file cannot have it: {reason}" in text or reason in text
 
 
-def test_names_are_made_to_fit() -> None:
+def test_names_are_made_valid_and_unique() -> None:
     names = ["ssh", "open SSH", "open_SSH", "main", "1 2", "ä ö", "x" * 40, "x" * 41, "ssh"]
     lines = [line for at, name in enumerate(names) for line in (f"[{name}]", f"Sequence = 7,{at + 1}", "Command = a")]
     assert [one.name for one in read_back(toml(*lines))] == [
@@ -218,7 +218,7 @@ def test_names_are_made_to_fit() -> None:
     ]
 
 
-def test_neighbouring_ports_have_no_traps_and_the_long_time_is_cut() -> None:
+def test_neighbouring_ports_get_no_traps_and_long_times_are_cut() -> None:
     text = toml("[a]", "Sequence = 7,8,9", "Timeout = 100000", "Command = a", "Stop_Command = b", "Cmd_Timeout = 99999")
     (one,) = read_back(text)
     assert (one.traps, one.timeout, one.access.command) == (0, 86400, CommandOpening("a", "b", 86400))
@@ -237,7 +237,7 @@ LINES = st.sampled_from(
 
 
 @given(st.lists(LINES, max_size=16).map(lambda lines: ["[z]", "Sequence = 9,3", *lines]))
-def test_our_own_reader_takes_whatever_is_printed(lines: list[str]) -> None:
+def test_native_reader_accepts_any_output(lines: list[str]) -> None:
     try:
         text = toml(*lines)
     except ConfigError:

@@ -1,4 +1,4 @@
-"""What is allowed and still unwise, by the sequence's name or where it comes from."""
+"""Warnings about valid but unwise sequences."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ from tests.unit.config.world import EXAMPLE, World, sequence, sniffed, text_of, 
     ],
     ids=["built-in", "built-in with ports", "option", "variable"],
 )
-def test_the_public_example_is_warned_of_loudly(world: World, given: dict[str, Any], source: str) -> None:
+def test_public_sequence_has_a_warning(world: World, given: dict[str, Any], source: str) -> None:
     (warning,) = world.load(**given).warnings
     assert warning.startswith(f"{source}PUBLIC SEQUENCE: ")
     assert "--set-configuration-file-in-home" in warning
 
 
-def test_the_public_example_in_a_file_is_warned_of_unless_it_is_beaten(world: World) -> None:
+def test_public_sequence_of_file_has_a_warning_unless_overridden(world: World) -> None:
     write(world.home_file)
     world.home_file.write_text(render.render(Settings()))
     (warning,) = world.load().warnings
@@ -34,12 +34,12 @@ def test_the_public_example_in_a_file_is_warned_of_unless_it_is_beaten(world: Wo
 
 
 @pytest.mark.parametrize("ports", ["20001,20002,20003,20004,20009", "5,4,3,2,1", "7,7,7,7,7"])
-def test_a_sequence_in_order_is_warned_of(world: World, ports: str) -> None:
+def test_sequence_in_order_has_a_warning(world: World, ports: str) -> None:
     (warning,) = world.load(magic_seq=ports).warnings
     assert warning.startswith("--magic-seq: the ports of the sequence are in rising or falling order")
 
 
-def test_a_guarded_port_that_is_knocked_on_is_warned_of(world: World) -> None:
+def test_guarded_knock_port_has_a_warning(world: World) -> None:
     first = sequence(0)[0]
     (warning,) = world.load(magic_seq=text_of(sequence(0)), ports=f"{first}/udp,{first},1194/udp").warnings
     assert warning.startswith("--magic-seq: 1 guarded UDP port(s) are in the sequence")
@@ -61,7 +61,7 @@ def test_a_guarded_port_that_is_knocked_on_is_warned_of(world: World) -> None:
         pytest.param("udp:16001 udp:16002 udp:16003 udp:16004 udp:16005", "PUBLIC SEQUENCE: ", id="the built-in one"),
     ],
 )
-def test_an_unwise_sniffed_sequence_is_warned_of_by_its_name(world: World, steps: str, warning: str) -> None:
+def test_unwise_sniffed_sequence_has_a_warning_with_its_name(world: World, steps: str, warning: str) -> None:
     write(world.home_file, more=sniffed("udp:11 tcp:2311 udp:15", "other", "[80]") + sniffed(steps))
     warnings = world.load().warnings
     assert len(warnings) == bool(warning)
@@ -70,7 +70,7 @@ def test_an_unwise_sniffed_sequence_is_warned_of_by_its_name(world: World, steps
         assert not any(step.split(":")[1] in said for step in steps.split())
 
 
-def test_steps_on_ports_in_use_are_warned_of(world: World) -> None:
+def test_steps_on_ports_in_use_have_a_warning(world: World) -> None:
     knock_port = sequence(0)[0]
     steps = f"tcp:22 udp:5432 tcp:80:x tcp:22:f udp:443 tcp:9321 udp:{knock_port} udp:53"
     write(world.home_file, more=sniffed(steps, opens="[80]"))

@@ -1,4 +1,4 @@
-"""What beats what, what other daemons' files bring, and where knockd's file is all of it."""
+"""Options, variables and files in their order, imported files, and knockd's file as the whole configuration."""
 
 import os
 from collections.abc import Callable
@@ -19,7 +19,9 @@ from tests.unit.config.world import World, sequence, sniffed, text_of, write
 @pytest.mark.parametrize("option", [False, True], ids=["", "option"])
 @pytest.mark.parametrize("variable", [False, True], ids=["", "variable"])
 @pytest.mark.parametrize("file", [False, True], ids=["", "file"])
-def test_option_beats_variable_beats_file_beats_default(world: World, file: bool, variable: bool, option: bool) -> None:
+def test_option_overrides_variable_overrides_file_overrides_default(
+    world: World, file: bool, variable: bool, option: bool
+) -> None:
     if file:
         write(world.home_file, 1, guarded="[101]")
     environ = {"KNOCKER_SEQ": text_of(sequence(2)), "KNOCKER_PORTS": "102"} if variable else {}
@@ -31,7 +33,7 @@ def test_option_beats_variable_beats_file_beats_default(world: World, file: bool
     assert loaded.settings.guarded_ports == ((Port(22), Port(101), Port(102), Port(103, Protocol.UDP))[rank],)
 
 
-def test_the_option_for_the_zone_beats_the_file(world: World) -> None:
+def test_zone_option_overrides_file(world: World) -> None:
     write(world.home_file, more='zone = "home"\n')
     assert world.load().settings.zone == "home"
     assert world.load(zone="work").settings.zone == "work"
@@ -49,7 +51,7 @@ def test_interfaces_come_from_the_option(world: World) -> None:
     assert world.refusal(interfaces=["a/b"]).startswith("--interface: an interface's name has a character that")
 
 
-def test_an_option_for_one_leaves_the_variable_for_the_other(world: World) -> None:
+def test_option_leaves_the_variable_of_another_field(world: World) -> None:
     loaded = world.load(magic_seq=text_of(sequence(3)), environ={"KNOCKER_SEQ": "wrong", "KNOCKER_PORTS": "[80, 443]"})
     assert loaded.settings == Settings(opening_sequence=sequence(3), guarded_ports=(Port(80), Port(443)))
 
@@ -77,13 +79,13 @@ def test_an_option_for_one_leaves_the_variable_for_the_other(world: World) -> No
     ],
     ids=lambda value: None if isinstance(value, dict) else value.split(", expected")[0],
 )
-def test_a_wrong_option_or_variable_is_refused_by_its_name(world: World, given: dict[str, Any], message: str) -> None:
+def test_wrong_option_or_variable_is_refused_with_its_name(world: World, given: dict[str, Any], message: str) -> None:
     assert world.refusal(**given) == message
     write(world.home_file)
     assert world.refusal(**given) == message
 
 
-def test_what_only_file_and_option_together_make_wrong_is_refused(world: World) -> None:
+def test_conflict_of_file_and_option_is_refused(world: World) -> None:
     write(world.home_file, more="max_open_doors = 65536\n")
     assert world.refusal(ports="22,23").startswith("--ports: 65536 open doors of 2 ports need 131072 firewall rules")
 
@@ -91,18 +93,18 @@ def test_what_only_file_and_option_together_make_wrong_is_refused(world: World) 
 # Warnings
 
 
-def test_a_private_file_with_a_good_sequence_deserves_no_warning(world: World) -> None:
+def test_private_file_with_good_sequence_has_no_warning(world: World) -> None:
     write(world.home_file)
     assert world.load().warnings == ()
 
 
-def test_interfaces_without_a_sniffed_sequence_are_warned_of(world: World) -> None:
+def test_interfaces_without_sniffed_sequence_have_a_warning(world: World) -> None:
     write(world.home_file)
     (warning,) = world.load(interfaces=["eth0"]).warnings
     assert warning.startswith("--interface: has no effect without a [[sequence]]")
 
 
-def test_no_warning_and_no_representation_shows_a_sequence(world: World) -> None:
+def test_warnings_and_representations_show_no_sequence(world: World) -> None:
     ports = tuple(sorted(sequence(0)))
     loaded = world.load(conf=write(world.root / "conf", mode=0o666), magic_seq=text_of(ports), ports=f"{ports[0]}/udp")
     assert len(loaded.warnings) == 3
@@ -134,7 +136,7 @@ def importing(*tables: str, traps: int = 0) -> str:
     return "".join(f"[[import]]\nformat = '{form}'\npath = '{path}'\ntraps = {traps}\n" for form, path in words)
 
 
-def test_imported_files_bring_their_sequences(world: World) -> None:
+def test_imported_files_add_their_sequences(world: World) -> None:
     foreign(world.home / "knockd.conf")
     foreign(world.root / "t.conf", TPORTKNOCKD)
     own = sniffed("udp:5 tcp:9 udp:7", "own")
@@ -153,7 +155,7 @@ def test_imported_files_bring_their_sequences(world: World) -> None:
     assert len(loaded.settings.imports) == 2
 
 
-def test_an_imported_path_may_begin_in_the_home(world: World) -> None:
+def test_imported_path_may_begin_with_tilde(world: World) -> None:
     foreign(world.home / "knockd.conf")
     write(world.root / "conf", more=importing("knockd ~/knockd.conf"))
     assert [one.name for one in world.load(conf=world.root / "conf").settings.sequences] == ["open SSH"]
@@ -165,9 +167,7 @@ def test_an_imported_path_may_begin_in_the_home(world: World) -> None:
     [(make, message) for make, message in BROKEN if make in (a_folder, a_dangling_link, a_pipe, a_device, too_large)],
     ids=lambda value: value.__name__ if callable(value) else "",
 )
-def test_an_imported_file_is_used_or_refused(
-    world: World, make: Callable[[Path], None], message: str, form: str
-) -> None:
+def test_broken_imported_file_is_refused(world: World, make: Callable[[Path], None], message: str, form: str) -> None:
     make(world.root / "x")
     write(world.home_file, more=importing(f"{form} {world.root}/x"))
     assert world.refusal().startswith(
@@ -175,7 +175,7 @@ def test_an_imported_file_is_used_or_refused(
     )
 
 
-def test_what_is_wrong_with_an_imported_file_is_told_with_its_own_line(world: World) -> None:
+def test_error_of_imported_file_has_its_own_line(world: World) -> None:
     path = foreign(world.root / "x", KNOCKD.replace("9321", "ssh"))
     write(world.home_file, more=importing(f"knockd {path}"))
     assert world.refusal().startswith(f'{path}:4: Sequence: position 2: "ssh" is not a port')
@@ -184,7 +184,7 @@ def test_what_is_wrong_with_an_imported_file_is_told_with_its_own_line(world: Wo
     assert world.refusal().startswith(f"{path}:2: sequence: position 1: the protocol is unknown")
 
 
-def test_a_name_is_of_one_file_alone(world: World) -> None:
+def test_name_in_two_files_is_refused(world: World) -> None:
     path = foreign(world.root / "x", KNOCKD.replace("open SSH", "ssh") * 2)
     write(world.home_file, more=importing(f"knockd {path}"))
     assert [one.name for one in world.load().settings.sequences] == ["ssh", "ssh"]  # as knockd has it
@@ -198,7 +198,7 @@ def test_a_name_is_of_one_file_alone(world: World) -> None:
     assert world.refusal() == f"{path}:3: main is the name of the opening sequence, expected another name"
 
 
-def test_an_imported_sequence_may_begin_another_one(world: World) -> None:
+def test_imported_sequence_may_be_the_start_of_another(world: World) -> None:
     foreign(world.root / "x", KNOCKD + "[two]\nSequence = 5432,9321\n")
     own = sniffed("tcp:5432 tcp:9321 tcp:7123", "own")
     write(world.root / "conf", more=own + importing("knockd x"))
@@ -206,7 +206,7 @@ def test_an_imported_sequence_may_begin_another_one(world: World) -> None:
 
 
 @pytest.mark.parametrize("source", ["--magic-seq", "KNOCKER_SEQ"])
-def test_what_comes_in_the_opening_sequences_place_begins_no_sequence_of_the_file(world: World, source: str) -> None:
+def test_overriding_sequence_that_starts_with_another_is_refused(world: World, source: str) -> None:
     ports = sequence(3)
     write(world.home_file, more=sniffed(" ".join(f"udp:{port}" for port in ports[:3]), "own"))
     assert len(world.load().settings.sequences) == 1
@@ -215,14 +215,14 @@ def test_what_comes_in_the_opening_sequences_place_begins_no_sequence_of_the_fil
     assert world.refusal(**given) == f"{source}: {problem}"
 
 
-def test_an_imported_sequence_may_begin_the_opening_sequence(world: World) -> None:
+def test_imported_sequence_may_be_the_start_of_the_opening_one(world: World) -> None:
     ports = sequence(3)
     foreign(world.root / "x", f"[two]\nSequence = {','.join(f'{port}:udp' for port in ports[:3])}\n")
     write(world.home_file, more=importing(f"knockd {world.root / 'x'}"))
     assert len(world.load(magic_seq=text_of(ports)).settings.sequences) == 1
 
 
-def test_traps_need_room_in_an_imported_file_too(world: World) -> None:
+def test_traps_must_fit_between_steps_of_imported_file(world: World) -> None:
     path = foreign(world.root / "x", "[d]\nSequence = 7,8,9\n")
     write(world.home_file, more=importing(f"knockd {path}", traps=1))
     assert world.refusal().startswith(f"{path}:1: the steps of sequence d are neighbouring ports, so no trap fits")
@@ -250,17 +250,15 @@ WRITABLE = "other users can write the file, and so run commands as the daemon: c
     ],
 )
 @pytest.mark.parametrize("form", ["knockd", "tportknockd"])
-def test_an_imported_file_that_others_can_use_is_warned_of(world: World, form: str, mode: int, warning: str) -> None:
+def test_imported_file_with_open_permissions_has_a_warning(world: World, form: str, mode: int, warning: str) -> None:
     path = foreign(world.root / "x", KNOCKD if form == "knockd" else TPORTKNOCKD, mode)
     write(world.home_file, more=importing(f"{form} {path}"))
     assert world.load().warnings == ((f"{path}: {warning}{path}",) if warning else ())
 
 
 @pytest.mark.parametrize("form", ["knockd", "tportknockd"])
-def test_an_imported_file_that_another_user_owns_is_warned_of(
-    world: World, form: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """He may let the daemon run what he likes; root may anyway."""
+def test_imported_file_of_another_owner_has_a_warning(world: World, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """That user can run any command as the daemon. Root can do so anyway."""
     path = foreign(world.root / "x", KNOCKD if form == "knockd" else TPORTKNOCKD)
     write(world.home_file, more=importing(f"{form} {path}"))
     if os.geteuid() == 0:
@@ -274,7 +272,7 @@ def test_an_imported_file_that_another_user_owns_is_warned_of(
     )
 
 
-def test_imported_sequences_are_doubted_like_our_own(world: World) -> None:
+def test_unwise_imported_sequences_have_warnings(world: World) -> None:
     text = "[a]\nSequence=7000,8000,9000\n[b]\nSequence=77\n[c]\nSequence=13,12,11\n[d]\nSequence=2222,5432,7\n"
     path = foreign(world.root / "x", text)
     write(world.home_file, more=importing(f"knockd {path}"))
@@ -287,7 +285,7 @@ def test_imported_sequences_are_doubted_like_our_own(world: World) -> None:
     ]
 
 
-def test_knockd_s_file_alone_opens_nothing_else(world: World) -> None:
+def test_knockd_file_alone_has_no_opening_sequence(world: World) -> None:
     path = foreign(world.root / "x", KNOCKD + "UseSyslog\n")
     loaded = loader.load_knockd(path, None, False, served=lambda: ())
     (one,) = loaded.settings.sequences
@@ -301,7 +299,7 @@ def test_knockd_s_file_alone_opens_nothing_else(world: World) -> None:
     ("text", "interface", "expected"),
     [(KNOCKD, None, "ppp0"), (KNOCKD, "eth1", "eth1"), ("[d]\nSequence=1,5,3\n", None, "eth0")],
 )
-def test_where_knockd_listens(world: World, text: str, interface: str | None, expected: str) -> None:
+def test_interface_of_knockd_file(world: World, text: str, interface: str | None, expected: str) -> None:
     loaded = loader.load_knockd(foreign(world.root / "x", text), interface, True, served=lambda: ())
     assert [one.scope for one in loaded.settings.sequences] == [Scope(None, (expected,), True)]
     assert loaded.options.interface == expected
@@ -309,7 +307,7 @@ def test_where_knockd_listens(world: World, text: str, interface: str | None, ex
         loader.load_knockd(world.root / "x", "a/b", False)
 
 
-def test_files_of_one_time_sequences(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_of_one_time_sequences_are_checked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(world.root)
     path = foreign(world.root / "x", "[d]\nSequence=1,5,3\n[once]\nOne_Time_Sequences = one-time\n")
     with pytest.raises(ConfigError) as refused:

@@ -1,4 +1,4 @@
-"""The native file: what it may hold, and in which words the rest is refused."""
+"""The native file: every key, and every mistake and its message."""
 
 import math
 from dataclasses import fields
@@ -75,7 +75,7 @@ def test_every_key_is_read() -> None:
     )
 
 
-def test_a_sequence_has_these_defaults() -> None:
+def test_sequence_defaults() -> None:
     text = f'{SNIFFED}start_command = "a"\nstop_command = "b"'
     (sequence,) = native.parse(text, "F").sequences
     assert sequence == Sequence(
@@ -89,7 +89,7 @@ def test_a_sequence_has_these_defaults() -> None:
     assert not sequence.listened
 
 
-def test_the_two_required_keys_are_enough() -> None:
+def test_two_required_keys_are_enough() -> None:
     assert native.parse(REQUIRED, "F") == Settings(opening_sequence=SECRET)
 
 
@@ -165,7 +165,7 @@ def test_every_setting_has_exactly_one_key() -> None:
         ),
     ],
 )
-def test_a_wrong_file_is_refused_in_these_words(text: str, message: str) -> None:
+def test_wrong_file_is_refused_with_message(text: str, message: str) -> None:
     assert complaint(text) == message
 
 
@@ -263,7 +263,7 @@ def test_a_wrong_file_is_refused_in_these_words(text: str, message: str) -> None
         ),
     ],
 )
-def test_a_wrong_sequence_is_refused_in_these_words(old: str, new: str, message: str) -> None:
+def test_wrong_sequence_is_refused_with_message(old: str, new: str, message: str) -> None:
     table = f"[[sequence]]\n{ONE}"
     assert old in table
     said = complaint(REQUIRED + table.replace(old, new, 1))
@@ -271,14 +271,14 @@ def test_a_wrong_sequence_is_refused_in_these_words(old: str, new: str, message:
     assert not shows_the_secret(said)
 
 
-def test_the_doors_of_a_sequence_count_as_rules() -> None:
+def test_doors_of_a_sequence_count_as_rules() -> None:
     text = SNIFFED.replace("[[sequence]]", "max_open_doors = 65536\n[[sequence]]")
     said = complaint(text + "[[sequence]]\nname = 'two'\nsteps = ['udp:5', 'udp:7']\nopen = [22, 23]\n")
     assert said == "F:3: 65536 open doors of 2 ports need 131072 firewall rules, expected at most 65536"
 
 
 @pytest.mark.parametrize("sequences", ["17321", "[17321]", "[[]]", '"udp:17321"'])
-def test_what_is_no_list_of_tables_is_refused(sequences: str) -> None:
+def test_value_that_is_no_list_of_tables_is_refused(sequences: str) -> None:
     assert complaint(f"{REQUIRED}sequence = {sequences}") == (
         f"F:3: sequence: the value is not a list of tables, expected {Tables('sequence').expects}"
     )
@@ -296,7 +296,7 @@ def test_what_is_no_list_of_tables_is_refused(sequences: str) -> None:
         pytest.param("tcp:26173:x tcp:26173:n", 1, True, id="one port"),
     ],
 )
-def test_traps_need_room_between_neighbouring_steps(steps: str, traps: int, fits: bool) -> None:
+def test_traps_must_fit_between_steps(steps: str, traps: int, fits: bool) -> None:
     said = complaint(f"{REQUIRED}[[sequence]]\nname='a'\n\nsteps={steps.split()}\ntraps={traps}\nopen=[22]")
     no_room = (
         "F:6: the steps of sequence a are neighbouring ports, so no trap fits between them and a port scan could open "
@@ -329,7 +329,7 @@ def test_traps_need_room_between_neighbouring_steps(steps: str, traps: int, fits
         ),
     ],
 )
-def test_no_sequence_begins_another(first: str, second: str, message: str) -> None:
+def test_sequence_that_starts_with_another_is_refused(first: str, second: str, message: str) -> None:
     text = REQUIRED + "".join(
         f"[[sequence]]\nname = '{name}'\nsteps = {steps.split()}\nopen = [22]\n"
         for name, steps in {"first": first, "between": "udp:21951 udp:23817", "second": second}.items()
@@ -359,12 +359,12 @@ def spelled(ports: list[int], protocol: str = "udp") -> list[str]:
         pytest.param([*spelled(MAIN[:-1]), "tcp:21951"], "", id="all but its last"),
     ],
 )
-def test_no_sequence_begins_the_opening_sequence_or_is_begun_by_it(steps: list[str], message: str) -> None:
+def test_opening_sequence_shares_no_start_with_a_sniffed_one(steps: list[str], message: str) -> None:
     said = complaint(f"{REQUIRED}[[sequence]]\nname = 'a'\nsteps = {steps}\ntraps = 0\nopen = [22]\n")
     assert said == (f"F:5: {message}, expected none to be the start of another" if message else "")
 
 
-def test_two_sequences_of_one_name_are_refused() -> None:
+def test_second_sequence_of_a_name_is_refused() -> None:
     twice = SNIFFED + "[[sequence]]\nsteps = ['udp:5', 'udp:7']\nopen = [22]\nname = 'one'\n"
     assert complaint(twice) == "F:10: an earlier sequence has the name one, expected each name once"
 
@@ -396,7 +396,7 @@ def test_two_sequences_of_one_name_are_refused() -> None:
         pytest.param("file = '/x'", "F:4: the key file is unknown, the nearest known key is ", id="an unknown key"),
     ],
 )
-def test_a_wrong_import_is_refused_in_these_words(table: str, message: str) -> None:
+def test_wrong_import_is_refused_with_message(table: str, message: str) -> None:
     assert complaint(f"{REQUIRED}[[import]]\n{table}").startswith(message)
 
 
@@ -432,7 +432,7 @@ TOML_LIKE = st.lists(KEY_NAMES | SNIPPETS | st.text(max_size=3)).map("".join)
 @given(st.text() | TOML_LIKE | TOML_LIKE.map(REQUIRED.__add__) | TOML_LIKE.map(SNIFFED.__add__))
 @example("a=" + "[" * 2000)
 @example('a="' + "x\\" * 50)
-def test_no_text_is_answered_with_anything_but_settings_or_one_line(text: str) -> None:
+def test_any_text_is_accepted_or_refused_in_one_line(text: str) -> None:
     said = complaint(text)
     assert said.isprintable()
     assert said.startswith("F:") or not said
@@ -440,7 +440,7 @@ def test_no_text_is_answered_with_anything_but_settings_or_one_line(text: str) -
 
 
 @given(st.data())
-def test_no_message_shows_a_sequence_whatever_is_broken(data: st.DataObject) -> None:
+def test_message_about_a_broken_file_shows_no_sequence(data: st.DataObject) -> None:
     """One character of a good file is lost, doubled or replaced: by far the most likely mistake."""
     at = data.draw(st.integers(0, len(EVERYTHING) - 1))
     text = (

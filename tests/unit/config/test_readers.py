@@ -1,4 +1,4 @@
-"""Single values: what is taken, what is refused and in which words."""
+"""Readers of single values: accepted values, and the message for each refused one."""
 
 import math
 from collections.abc import Callable
@@ -165,6 +165,27 @@ REFUSED = [
         22,
         "22 is not a list, expected [22]",
         id="guarded port without a list",
+    ),
+    pytest.param(
+        readers.guarded_ports, "53/udp", '"53/udp" is not a list, expected ["53/udp"]', id="a port with protocol"
+    ),
+    pytest.param(
+        readers.guarded_ports,
+        "ssh",
+        '"ssh" is not a list, expected a list of 1 to 64 ports, such as [22, "1194/udp"]',
+        id="a word for guarded ports",
+    ),
+    pytest.param(
+        readers.seconds,
+        "10s",
+        '"10s" is not a number, expected a number of seconds from 0.1 to 86400, without quotes or unit',
+        id="a time with its unit",
+    ),
+    pytest.param(
+        readers.seconds,
+        "17321,28463",
+        "a string is not a number, expected a number of seconds from 0.1 to 86400, without quotes or unit",
+        id="a time that may be a sequence is not quoted",
     ),
     pytest.param(readers.seconds, 0, "0 is out of range, expected a number of seconds from 0.1 to 86400", id="no time"),
     pytest.param(
@@ -341,13 +362,13 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("read", "value", "result"), TAKEN)
-def test_a_right_value_is_taken(read: Reader, value: object, result: object) -> None:
+def test_valid_value_is_accepted(read: Reader, value: object, result: object) -> None:
     assert read(value) == result
     assert type(read(value)) is type(result)
 
 
 @pytest.mark.parametrize(("read", "value", "message"), REFUSED)
-def test_a_wrong_value_is_refused_in_these_words(read: Reader, value: object, message: str) -> None:
+def test_wrong_value_is_refused_with_message(read: Reader, value: object, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         read(value)
     assert str(refused.value) == message
@@ -358,7 +379,7 @@ def test_a_wrong_value_is_refused_in_these_words(read: Reader, value: object, me
     "text",
     ["1,2,3,4,5", "[1,2,3,4,5]", "1, 2, 3, 4, 5", " [ 1 ,2,  3,4,5 ] ", "00001,2,3,4,5"],
 )
-def test_a_sequence_in_text_has_the_forms_of_the_original(text: str) -> None:
+def test_sequence_in_text_has_the_forms_of_the_original(text: str) -> None:
     assert readers.sequence.from_text(text) == (1, 2, 3, 4, 5)
 
 
@@ -384,19 +405,19 @@ def test_a_sequence_in_text_has_the_forms_of_the_original(text: str) -> None:
         pytest.param("1,2,3,4,5/udp", "position 5: a string is not a port, ", id="a protocol"),
     ],
 )
-def test_a_wrong_sequence_in_text_is_refused_in_these_words(text: str, message: str) -> None:
+def test_wrong_sequence_in_text_is_refused_with_message(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as refused:
         readers.sequence.from_text(text)
     assert str(refused.value).startswith(message)
 
 
 @pytest.mark.parametrize("text", ["22,1194/udp", "[22, 1194/udp]", " 22/tcp , 1194/UDP"])
-def test_guarded_ports_in_text(text: str) -> None:
+def test_guarded_ports_in_text_are_accepted(text: str) -> None:
     assert readers.guarded_ports.from_text(text) == (Port(22), Port(1194, Protocol.UDP))
 
 
 def complaint(read: Callable[[Any], object], value: object) -> str:
-    """What a reader says of a value; nothing if it takes it."""
+    """The error of a value; empty if it is accepted."""
     try:
         read(value)
     except ConfigError as wrong:
@@ -406,7 +427,7 @@ def complaint(read: Callable[[Any], object], value: object) -> str:
 
 @pytest.mark.parametrize("reader", [readers.sequence, readers.guarded_ports], ids=["sequence", "guarded ports"])
 @given(text=st.text())
-def test_a_text_is_taken_or_refused_in_one_line(reader: ListReader[Any], text: str) -> None:
+def test_any_list_in_text_is_accepted_or_refused_in_one_line(reader: ListReader[Any], text: str) -> None:
     assert complaint(reader.from_text, text).isprintable()
 
 
@@ -415,7 +436,7 @@ def test_a_text_is_taken_or_refused_in_one_line(reader: ListReader[Any], text: s
     st.sampled_from([",", ";", " ", ":", "-", "", "/", "\n", ",,", ", x, "]),
     st.sampled_from(["", "[", "x", '"']),
 )
-def test_no_message_shows_a_port_of_a_sequence_in_text(ports: list[int], separator: str, before: str) -> None:
+def test_message_about_a_sequence_in_text_shows_no_port(ports: list[int], separator: str, before: str) -> None:
     said = complaint(readers.sequence.from_text, before + separator.join(map(str, ports))).replace("65535", "")
     assert not any(str(port) in said for port in ports)
 
@@ -425,12 +446,12 @@ STEPS = st.builds(udp, st.integers(1, 65535)) | st.builds(tcp, st.integers(1, 65
 
 @pytest.mark.parametrize("bare", [Flags.SYN, 0])
 @given(step=STEPS)
-def test_a_step_reads_as_it_is_spelt(bare: int, step: Step) -> None:
+def test_spelled_step_reads_as_the_step(bare: int, step: Step) -> None:
     read = readers.KnockStep(bare)
     assert read(read.spell(step)) == step
 
 
-def test_a_step_is_spelt_as_shortly_as_can_be() -> None:
+def test_step_is_spelled_in_the_shortest_form() -> None:
     spelt = {"udp:1": udp(1), "tcp:1": tcp(1), "tcp:1:n": tcp(1, 0), "tcp:1:x": tcp(1, 63), "tcp:1:sa": tcp(1, 18)}
     assert {text: readers.knock_step.spell(step) for text, step in spelt.items()} == {text: text for text in spelt}
 
@@ -440,12 +461,12 @@ MISTAKES = st.sampled_from([*":,; sxni-/[]SUT", "udp", "tcp", "::"])
 
 
 @given(st.lists(st.sampled_from(list(SECRET)) | MISTAKES | st.text(max_size=2)).map("".join) | st.text())
-def test_a_step_is_taken_or_refused_in_one_line(text: str) -> None:
+def test_any_step_is_accepted_or_refused_in_one_line(text: str) -> None:
     assert complaint(readers.knock_step, text).isprintable()
 
 
 @given(st.integers(0, len(SECRET)), st.integers(0, 3), MISTAKES)
-def test_no_message_shows_the_port_or_the_flags_of_a_mistaken_step(at: int, lost: int, put: str) -> None:
+def test_message_about_a_wrong_step_shows_neither_port_nor_flags(at: int, lost: int, put: str) -> None:
     said = complaint(readers.knock_steps, ["udp:17321", SECRET[:at] + put + SECRET[at + lost :], 30611])
     assert said
     assert not any(part in said for part in ("17321", "28463", "frap", "30611"))

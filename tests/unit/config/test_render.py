@@ -1,4 +1,4 @@
-"""The written file, the help and the summary, which agree with what the reader takes."""
+"""The written file, the help and the summary agree with the reader."""
 
 import re
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ from tests.unit.config.examples import REQUIRED, SECRET, SETTINGS, STEPS, keys_o
 
 @given(SETTINGS)
 @example(Settings())
-def test_what_is_written_reads_as_it_was(settings: Settings) -> None:
+def test_written_file_reads_as_the_same_settings(settings: Settings) -> None:
     assert native.parse(render.render(settings), "F") == settings
 
 
-def test_what_is_commented_out_in_a_written_file_is_the_default() -> None:
+def test_commented_lines_of_written_file_are_the_defaults() -> None:
     text = render.render(Settings(opening_sequence=SECRET))
     uncommented = "\n".join(line[line.startswith("#") and line[1:2] != " " :] for line in text.splitlines())
     assert uncommented != text
@@ -34,7 +34,7 @@ def test_what_is_commented_out_in_a_written_file_is_the_default() -> None:
 
 
 @given(SETTINGS)
-def test_the_summary_is_all_that_is_in_force(settings: Settings) -> None:
+def test_summary_has_every_setting(settings: Settings) -> None:
     settings = replace(settings, imports=())  # shown as the sequences that they bring
     said = render.summary(settings)
     words = "".join(f"\n{in_words(sequence)}" for sequence in settings.sequences)
@@ -42,7 +42,7 @@ def test_the_summary_is_all_that_is_in_force(settings: Settings) -> None:
     assert native.parse(said.removesuffix(words), "F") == replace(settings, sequences=())
 
 
-def test_sequences_of_other_files_are_not_written() -> None:
+def test_imported_sequences_are_not_written() -> None:
     opened = Access.of("knockd's", command=CommandOpening("true"))
     foreign = Sequence("knockd's", STEPS, opened, dialect=Dialect.KNOCKD)
     settings = Settings(opening_sequence=SECRET, imports=(Import(Dialect.KNOCKD, "x"),))
@@ -53,7 +53,7 @@ def entries(text: str) -> Iterator[str]:
     return (line for line in text.splitlines() if re.match(r"\w+ = |\[\[", line))
 
 
-def test_the_help_shows_every_key_with_its_default_and_what_it_expects() -> None:
+def test_help_shows_every_key_with_default_and_range() -> None:
     text = render.help_text()
     settings = native.parse("\n".join(entries(text)), "F")
     assert settings == Settings(sequences=settings.sequences, imports=(Import(Dialect.KNOCKD, "/etc/knockd.conf"),))
@@ -66,7 +66,7 @@ def test_the_help_shows_every_key_with_its_default_and_what_it_expects() -> None
         assert key.about in joined
 
 
-def test_a_sequence_of_the_help_has_every_default() -> None:
+def test_sequence_of_help_has_every_default() -> None:
     (sequence,) = native.parse("\n".join(entries(render.help_text())), "F").sequences
     lone = f"{REQUIRED}[[sequence]]\nname = 'ssh'\nsteps = ['udp:1234', 'tcp:543', 'tcp:123:frap']\nopen = [22]"
     (usual,) = native.parse(lone, "F").sequences
@@ -88,7 +88,7 @@ def test_a_sequence_of_the_help_has_every_default() -> None:
         "KNOCKER_PORTS",
     ],
 )
-def test_the_help_names_files_options_and_variables(word: str) -> None:
+def test_help_names_files_options_and_variables(word: str) -> None:
     assert word in render.help_text()
 
 

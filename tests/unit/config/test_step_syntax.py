@@ -1,4 +1,4 @@
-"""Steps, hosts and ports as words: both spellings, and what is wrong without a word of what was right."""
+"""Steps, hosts and ports as words: both spellings, and messages about wrong words that show no other word."""
 
 import pytest
 
@@ -23,11 +23,11 @@ WORDS: dict[str, Step] = {
 
 
 @pytest.mark.parametrize(("word", "step"), WORDS.items(), ids=WORDS)
-def test_a_step_in_either_spelling(word: str, step: Step) -> None:
+def test_step_is_read_in_either_spelling(word: str, step: Step) -> None:
     assert step_syntax.step(word) == step
 
 
-def test_a_bare_port_is_of_the_protocol_asked_for() -> None:
+def test_bare_port_has_the_given_protocol() -> None:
     assert step_syntax.read(["7000", "7001:tcp", "tcp:7002"], Protocol.UDP) == (
         Step(Protocol.UDP, 7000),
         Step(Protocol.TCP, 7001, Flags.SYN),
@@ -61,14 +61,14 @@ NO_STEPS = {
 
 
 @pytest.mark.parametrize(("word", "said"), NO_STEPS.items(), ids=NO_STEPS)
-def test_what_is_no_step_is_told_by_its_position_and_no_other_step_is_shown(word: str, said: str) -> None:
+def test_wrong_step_is_refused_with_position_and_no_other_step(word: str, said: str) -> None:
     with pytest.raises(ConfigError, match=r"^step 2: ") as caught:
         step_syntax.read(["7117", word, "7228:udp"])
     assert said in str(caught.value)
     assert not [secret for secret in ("7117", "7228", "7000") if secret in str(caught.value)]
 
 
-def test_more_steps_than_a_sequence_has_are_refused() -> None:
+def test_too_many_steps_are_refused() -> None:
     assert len(step_syntax.read(["7000"] * 32)) == 32
     with pytest.raises(ConfigError, match="33 steps, expected at most 32"):
         step_syntax.read(["7000"] * 33)
@@ -89,14 +89,14 @@ HOSTS = {
 
 
 @pytest.mark.parametrize(("word", "host"), HOSTS.items(), ids=HOSTS)
-def test_a_host(word: str, host: str) -> None:
+def test_host_is_read(word: str, host: str) -> None:
     assert step_syntax.host(word) == host
 
 
 @pytest.mark.parametrize(
     "word", ["", "7000", "7000:udp", "udp:7000", "tcp:7000:f", "7000,8000", "-x", "a b", "[7000]", "$(reboot)", "a'b"]
 )
-def test_a_step_is_no_host_and_nothing_is_asked_about_it(word: str) -> None:
+def test_step_in_place_of_host_is_refused_without_a_lookup(word: str) -> None:
     with pytest.raises(ConfigError, match="not a host, expected a host name or address") as caught:
         step_syntax.host(word)
     assert "7000" not in str(caught.value)
@@ -106,7 +106,7 @@ PORTS = {"22": 22, "22/tcp": 22, "65535/TCP": 65535}
 
 
 @pytest.mark.parametrize(("text", "port"), PORTS.items(), ids=PORTS)
-def test_a_port_to_try(text: str, port: int) -> None:
+def test_port_to_try_is_read(text: str, port: int) -> None:
     assert step_syntax.tried_port(text) == port
 
 
@@ -124,7 +124,7 @@ NO_PORTS = {
 
 
 @pytest.mark.parametrize(("text", "said"), NO_PORTS.items(), ids=NO_PORTS)
-def test_what_is_no_port_to_try(text: str, said: str) -> None:
+def test_wrong_port_to_try_is_refused(text: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         step_syntax.tried_port(text)
     assert said in str(caught.value)

@@ -1,4 +1,4 @@
-"""TOML text: what is refused without quoting it, and the line of each table and key."""
+"""TOML text: messages that do not quote it, and the line of each table and key."""
 
 import pytest
 
@@ -23,11 +23,38 @@ from tests.unit.config.examples import REQUIRED, complaint
         pytest.param("zone = " + "9" * 5000, "F:1: invalid TOML: ", id="thousands of digits"),
     ],
 )
-def test_what_is_not_toml_is_refused_without_a_word_of_it(text: str, message: str) -> None:
+def test_invalid_toml_is_refused_without_quoting_it(text: str, message: str) -> None:
     said = complaint(text)
     assert said.startswith(message)
     assert ", expected " in said
     assert not any(part in said for part in ("17321", "28463", "public"))
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        pytest.param("\nzone = [1,\n2,\n\nopen = [22]\n", 2, id="before a key"),
+        pytest.param("\nzone = [1,\n2\n'open' = [22]\n", 2, id="before a quoted key, without a comma"),
+        pytest.param("\nzone = [1,\n2 # [\n[[sequence]]\nname = 1", 2, id="before a table"),
+        pytest.param("\nzone = [1,\n2,\n[sequence.sub] # \nname = 1", 2, id="before a table, with a comma"),
+        pytest.param("\nzone = [1,\r\n2\r\n# \r\n", 2, id="before the end"),
+        pytest.param("a = [1]\nb = [{c = '['},\nd = 3", 2, id="after other lists"),
+    ],
+)
+def test_list_without_end_is_reported_on_its_first_line(text: str, line: int) -> None:
+    assert complaint(text) == f"F:{line}: invalid TOML: a list has no end, expected a closing bracket"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("zone = [\n1\n2]", "F:3: invalid TOML: a comma is missing in a list, expected a comma or a closing bracket"),
+        ("zone = [\n1,\npublic,\n2]", "F:3: invalid TOML: a value is invalid, expected one such as 10, true,"),
+        ("a = [1]\nzone = public = 1", "F:2: invalid TOML: a value is invalid, expected one such as 10, true,"),
+    ],
+)
+def test_error_within_a_list_is_reported_on_its_own_line(text: str, message: str) -> None:
+    assert complaint(text).startswith(message)
 
 
 @pytest.mark.parametrize(
@@ -39,19 +66,19 @@ def test_what_is_not_toml_is_refused_without_a_word_of_it(text: str, message: st
     ],
 )
 @pytest.mark.parametrize("key", ["zone", "  zone", '"zone"', "'zone'", '"z\\u006fne"'])
-def test_a_key_is_found_on_its_line(before: str, key: str, line: int) -> None:
+def test_key_is_found_on_its_line(before: str, key: str, line: int) -> None:
     assert complaint(REQUIRED + before + f"{key} = 5\n").startswith(f"F:{line}: zone: 5 is not")
 
 
 @pytest.mark.parametrize("quotes", ['"""', "'''"])
-def test_a_key_within_a_text_of_several_lines_is_not_taken_for_the_key(quotes: str) -> None:
+def test_key_within_a_multiline_string_is_no_key(quotes: str) -> None:
     text = f"foo = {quotes}\nzone = 5 \" [ ' #\n{quotes}\nopening_sequence = [\n5,\n6]\nports_to_controls=[1]\n"
     assert complaint(text).startswith("F:1: the key foo")
     assert complaint(text.replace("foo", "zone")).startswith("F:1: zone: a zone's name has a character")
     assert complaint(text.replace("foo", "bar.opening_sequence")).startswith("F:1: the key bar")
 
 
-def test_a_key_within_a_table_is_not_taken_for_the_key() -> None:
+def test_key_within_a_table_is_a_key_of_the_table() -> None:
     lines = list(toml.statements(REQUIRED + "[a]\nzone = 1\n[[zone]]\n"))
     assert [line for line, _ in lines] == [1, 2, 3, 4, 5, 6]
     assert toml.lines(REQUIRED + "[a]\nzone = 1\n[[zone]]\n") == {
@@ -83,7 +110,7 @@ def test_every_table_and_key_is_found_on_its_line() -> None:
     }
 
 
-def test_a_mistake_in_an_inline_table_is_where_its_list_begins() -> None:
+def test_error_in_an_inline_table_has_the_first_line_of_its_list() -> None:
     text = f"{REQUIRED}sequence = [\n{{ name = 'a', steps = ['udp:5', 'udp:7'], opne = [22] }}]\n"
     assert complaint(text) == "F:3: the key opne is unknown, the nearest known key is open"
     assert complaint(text.replace("opne", "open")) == ""

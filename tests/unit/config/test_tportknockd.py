@@ -1,4 +1,4 @@
-"""tportknockd's file: every example of its page, every rule of its grammar, and every way to get it wrong."""
+"""tportknockd's file: the examples of its page, its grammar, and every mistake and its message."""
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +24,7 @@ def tcp_any(port: int) -> Step:
 
 
 def sequences(text: str) -> tuple[Sequence, ...]:
-    """Of a text in which nothing is wrong."""
+    """The sequences of a valid text."""
     found, errors = tportknockd.read(text, "F")
     assert [str(error) for error in errors] == []
     return found
@@ -35,7 +35,7 @@ def errors(text: str) -> list[str]:
 
 
 def block(*lines: str, name: str = "A", **changed: str | None) -> str:
-    """A block in which nothing is wrong but what is changed: a key's value, or None for no such line."""
+    """A valid block but for the changes: a key's value, or None for no such line."""
     usual = {"sequence": "tcp:7001:x udp:7003", "timeout": "10", "start_command": "true"}
     entries = [f"{key} = {value}" for key, value in {**usual, **changed}.items() if value is not None]
     return "\n".join([f"<{name}>", *entries, *lines, f"</{name}>"]) + "\n"
@@ -47,7 +47,7 @@ def only(text: str) -> Sequence:
 
 
 def command(line: str) -> str:
-    """What becomes of a line `start_command = …`."""
+    """The command that a line `start_command = …` gives."""
     made = only(block(start_command=line)).access.command
     assert made is not None
     return made.start
@@ -95,7 +95,7 @@ ON_THE_PAGE = {
 }
 
 
-def test_the_examples_of_the_page() -> None:
+def test_examples_of_the_page_are_read() -> None:
     assert sequences(PAGE) == tuple(
         Sequence(
             name, steps, timeout=10.0, access=Access.of(name, command=made), dialect=Dialect.TPORTKNOCKD, group="F"
@@ -105,7 +105,7 @@ def test_the_examples_of_the_page() -> None:
 
 
 @pytest.mark.parametrize("name", ON_THE_PAGE)
-def test_each_example_by_itself(name: str) -> None:
+def test_each_example_alone_is_read(name: str) -> None:
     begin = PAGE.index(f"<{name}>")
     found = only(PAGE[begin : PAGE.index(f"</{name}>") + len(name) + 3])
     assert (found.name, found.steps, found.access.command) == (name, *ON_THE_PAGE[name])
@@ -124,13 +124,13 @@ GRAMMAR = """\
 
 
 @pytest.mark.parametrize("text", [GRAMMAR, GRAMMAR.replace("\n", "\r\n"), GRAMMAR.replace("  ", "\t")])
-def test_the_page_s_grammar_with_its_comments(text: str) -> None:
+def test_grammar_of_the_page_is_read_with_its_comments(text: str) -> None:
     found = only(text)
     assert (found.name, found.steps, found.timeout) == ("EVENT_NAME", (tcp(110, U | P),), 15.0)
     assert found.access.command == CommandOpening("true %IP%", "false %IP%", 7.0)
 
 
-# --- what is taken
+# --- accepted
 
 FRAMES = {
     "udp:1": udp(1),
@@ -146,11 +146,11 @@ FRAMES = {
 
 
 @pytest.mark.parametrize(("frame", "step"), FRAMES.items())
-def test_a_frame(frame: str, step: Step) -> None:
+def test_frame_is_read_as_step(frame: str, step: Step) -> None:
     assert only(block(sequence=frame)).steps == (step,)
 
 
-def test_every_combination_of_flags() -> None:
+def test_every_combination_of_flags_is_read() -> None:
     letters = ["".join(letter for bit, letter in enumerate("fsrpau") if flags >> bit & 1) for flags in range(64)]
     found = only(block(sequence="  ".join(f"tcp:110:{some}" for some in letters)))
     assert found.steps == tuple(tcp(110, flags) for flags in range(64))
@@ -172,25 +172,25 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize(("line", "left"), COMMANDS.items())
-def test_a_command_ends_where_a_shell_sees_a_comment(line: str, left: str) -> None:
+def test_command_ends_where_a_shell_begins_a_comment(line: str, left: str) -> None:
     assert command(line) == left
 
 
-def test_what_else_is_taken() -> None:
+def test_comments_and_blanks_are_accepted_anywhere() -> None:
     found = only(
         "\n# all about it\n  #sequence = nonsense\n\n< A.b-1_c >\nsequence=udp:7#seven\ntimeout=0.5\n"
         "start_command=true\nstop_command=false\n</ A.b-1_c >#"
     )
     assert (found.name, found.steps, found.timeout) == ("A.b-1_c", (udp(7),), 0.5)
-    assert found.access.command == CommandOpening("true", "false", tportknockd.DELAY)
+    assert found.access.command == CommandOpening("true", "false", 30.0)
 
 
-def test_a_delay_of_nothing() -> None:
+def test_delay_of_zero_is_accepted() -> None:
     found = only(block("stop_command = false", "command_delay = 0"))
     assert found.access.command == CommandOpening("true", "false", 0.0)
 
 
-# --- what is refused
+# --- refused
 
 NAME = "expected a word of at most 32 letters, digits, -, . and _, a letter first"
 STEP = "expected udp:PORT, tcp:PORT or tcp:PORT:FLAGS in small letters"
@@ -336,11 +336,11 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("text", "said"), WRONG.values(), ids=WRONG)
-def test_what_is_wrong_is_told_with_its_line(text: str, said: list[str]) -> None:
+def test_wrong_text_is_refused_with_line_and_message(text: str, said: list[str]) -> None:
     assert errors(text) == said
 
 
-def test_every_error_of_a_file_at_once_and_every_sequence_that_can_be_read() -> None:
+def test_all_errors_are_reported_and_all_valid_blocks_read() -> None:
     text = (
         "loud = yes\n"
         + block(name="one")
@@ -356,7 +356,7 @@ def test_every_error_of_a_file_at_once_and_every_sequence_that_can_be_read() -> 
     assert all(error.where.startswith("/etc/knock.conf:") for error in wrong)
 
 
-def test_every_wrong_frame_of_a_line_is_told_with_its_position() -> None:
+def test_every_wrong_frame_of_a_line_is_reported() -> None:
     found = errors(block(sequence="tcp:7001:xf udp:7002 ip:7003 udp:70000 tcp:7005:s udp:7006:s"))
     assert found == [
         f"F:2: sequence: position 1: x, n or i is combined with other flags, {FLAGS}",
@@ -366,14 +366,14 @@ def test_every_wrong_frame_of_a_line_is_told_with_its_position() -> None:
     ]
 
 
-def test_what_is_read_beside_an_error_has_none_of_it() -> None:
+def test_block_beside_a_wrong_one_keeps_its_own_values() -> None:
     nested = block().replace("</A>", block(name="B") + "</A>")
     assert [sequence.name for sequence in tportknockd.read(nested, "F")[0]] == ["B"]
     repeated = block(timeout="3") + block(timeout="5")
     assert [sequence.timeout for sequence in tportknockd.read(repeated, "F")[0]] == [3.0]
 
 
-def test_another_kind_of_file_is_not_read_to_its_end() -> None:
+def test_file_of_another_kind_is_not_read_to_its_end() -> None:
     found, wrong = tportknockd.read(block(name="first") + "<A>\n" + "Nov 21 12:00:00 a log\n" * 10000, "F")
     assert [sequence.name for sequence in found] == ["first"]
     assert len(wrong) == tportknockd.MOST_PROBLEMS + 1
@@ -383,7 +383,7 @@ def test_another_kind_of_file_is_not_read_to_its_end() -> None:
 # --- in words
 
 
-def test_in_words() -> None:
+def test_sequence_in_words() -> None:
     assert in_words(sequences(PAGE)[0]).splitlines() == [
         "Sequence SSH (rules of tportknockd), within 10 s:",
         "  1. UDP 1234",
@@ -398,7 +398,7 @@ def test_in_words() -> None:
     ]
 
 
-def test_a_single_flag_and_no_stop_command_in_words() -> None:
+def test_single_flag_without_stop_command_in_words() -> None:
     assert in_words(only(block(sequence="tcp:7001:s", timeout="0.5"))).splitlines() == [
         "Sequence A (rules of tportknockd), within 0.5 s:",
         "  1. TCP 7001 with SYN",
@@ -407,14 +407,14 @@ def test_a_single_flag_and_no_stop_command_in_words() -> None:
     ]
 
 
-# --- whatever there is in a file
+# --- any text
 
 PIECES = ["<A>", "</A>", "<B>", "</B>", "sequence = tcp:47111:x", "timeout = 1", "start_command = true", "#", "<", "="]
 
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=9), max_size=30).map("\n".join))
-def test_any_text_gives_sound_sequences_and_placed_errors(text: str) -> None:
+def test_any_text_gives_valid_sequences_and_errors_with_lines(text: str) -> None:
     found, wrong = tportknockd.read(text, "F")
     assert found or wrong
     last = text.count("\n") + 1
@@ -431,7 +431,7 @@ SECRET = "udp:47321 tcp:47322:frap tcp:47323"
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.integers(0, len(SECRET) - 1), st.integers(0, 2), st.text(max_size=3))
-def test_no_slip_shows_a_step(at: int, lost: int, put: str) -> None:
+def test_error_after_a_slip_shows_no_step(at: int, lost: int, put: str) -> None:
     for error in errors(block(sequence=SECRET[:at] + put + SECRET[at + lost :])):
         for secret in ("47321", "47322", "47323", "frap"):
             if secret in put:
@@ -441,6 +441,6 @@ def test_no_slip_shows_a_step(at: int, lost: int, put: str) -> None:
 
 @settings(deadline=None)  # a busy machine is no failure
 @given(st.sampled_from("fsrpauxni") | st.text("fsrpau", min_size=1, max_size=6).filter(lambda t: len(set(t)) == len(t)))
-def test_what_is_spelt_reads_as_itself(flags: str) -> None:
+def test_spelled_step_reads_as_the_step(flags: str) -> None:
     step = tportknockd.step(f"tcp:7001:{flags}")
     assert tportknockd.step(tportknockd.step.spell(step)) == step

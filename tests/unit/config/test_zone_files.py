@@ -1,4 +1,4 @@
-"""Which zones firewalld's files define."""
+"""Zones by firewalld's files."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A home and a system folder for tests of what is looked up, and the files in them."""
+"""A home and a system directory, and files in them, for tests of the loader."""
 
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -14,7 +14,7 @@ EXAMPLE = ",".join(map(str, DEFAULT_SEQUENCE))
 
 
 def sequence(tens: int) -> tuple[int, ...]:
-    """A sequence that tells where it came from."""
+    """A sequence that identifies its file."""
     return tuple(20000 + 10 * tens + unit for unit in (1, 5, 2, 4, 3))
 
 
