@@ -12,6 +12,7 @@ from port_knocking_doors.firewall.zone_rules import ZoneRule
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Access, Door, FirewalldState, Port, Protocol, Settings
 from port_knocking_doors.system.clock import wait_at_most
+from port_knocking_doors.system.sd_notify import extend_timeout
 
 _KNOCK_PORTS = "knock ports"
 
@@ -122,8 +123,10 @@ class RuleOpener:
         self.reconciler.clear_all()
         if not self.reconciler.present:
             return
+        seconds = time_to_close(self.reconciler.active_rules)
+        extend_timeout(seconds)
         try:
-            await wait_at_most(time_to_close(self.reconciler.active_rules), self.reconciler.settled())
+            await wait_at_most(seconds, self.reconciler.settled())
         except asyncio.TimeoutError:
             raise FirewallError(
                 "doors are not closed: firewalld does not answer; a helper process waits for it and closes them"

@@ -4,6 +4,7 @@ The service manager gives its socket in `NOTIFY_SOCKET`; without that variable n
 """
 
 import asyncio
+import math
 import os
 import socket
 import time
@@ -28,6 +29,11 @@ def notify(state: str) -> None:
         sock.setblocking(False)  # a service manager that hangs must not make the daemon hang
         sock.connect(path)
         sock.sendall(state.encode())
+
+
+def extend_timeout(seconds: float) -> None:
+    """Ask the service manager for at least so many seconds from now, beyond its TimeoutStopSec= if need be."""
+    notify(f"EXTEND_TIMEOUT_USEC={math.ceil(seconds * 1e6)}")
 
 
 @contextmanager

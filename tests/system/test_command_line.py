@@ -468,6 +468,7 @@ def test_supervisor_is_notified_of_ready_and_stopping(
     daemon.wait_for(r"\bready\b")
     daemon.terminate()
     assert supervisor.recv(1000) == b"STOPPING=1"
+    assert supervisor.recv(1000) == b"EXTEND_TIMEOUT_USEC=10000000", "which the few rules need at most"
     assert daemon.wait(10) == 0
     supervisor.setblocking(False)
     with pytest.raises(BlockingIOError):

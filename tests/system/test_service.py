@@ -9,7 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from port_knocking_doors.doors import commands
+from port_knocking_doors.firewall.plan import time_to_close
+from port_knocking_doors.model import Settings
 from port_knocking_doors.sandbox import Polkit, Process, Sandbox
+from tests.helpers import confine
 from tests.helpers.doorstep import (
     NOTICE,
     await_closed,
@@ -102,6 +106,12 @@ def test_units_pass_systemd_analyze_verify(tmp_path: Path, unit: Path, dropin: P
     # Other units of this machine are no business of ours.
     assert [line for line in found.stderr.splitlines() if copy.stem in line] == []
     assert found.returncode == 0 or copy.stem not in found.stderr
+
+
+@pytest.mark.parametrize("unit", [UNIT, COMMANDS_UNIT], ids=lambda unit: unit.stem)
+def test_unit_waits_until_every_door_can_be_closed(unit: Path) -> None:
+    patience = float(confine.last(confine.read(str(unit)), "TimeoutStopSec"))
+    assert patience > commands.FAREWELL + time_to_close(Settings().max_open_doors)
 
 
 # --- what the unit promises, with a real polkitd

@@ -101,6 +101,14 @@ def test_service_manager_that_reads_nothing_does_not_block(supervisor: socket.so
     assert 0 < len(all_received(supervisor)) < 2000
 
 
+# --- the end
+
+
+def test_longer_timeout_is_requested_in_microseconds(supervisor: socket.socket) -> None:
+    sd_notify.extend_timeout(76.8)
+    assert all_received(supervisor) == ["EXTEND_TIMEOUT_USEC=76800000"]
+
+
 # --- a reload
 
 
