@@ -70,8 +70,8 @@ class Plan:
         self._pending_active: dict[Hashable, set[Item]] = {}
         """Owners whose items firewalld has not confirmed yet, with these items."""
         self._pending_removed: dict[Hashable, set[Item]] = {}
-        """Cleared owners some of whose items may be active yet, with these items."""
-        self._cleared_owners: dict[Item, list[Hashable]] = {}
+        """Cleared owners whose items may be active yet, with these items."""
+        self._cleared_owners: dict[Item, set[Hashable]] = {}
         """The same by item."""
         self._in_flight: Item | None = None
         """What firewalld is asked for at this moment, or was without an answer: it may be active or not."""
@@ -90,7 +90,8 @@ class Plan:
         before = self._desired_by.get(owner, frozenset())
         self._desired_by[owner] = items
         self._pending_removed.pop(owner, None)
-        for item in items - before:
+        new = items - before
+        for item in new:
             self._owners.setdefault(item, set()).add(owner)
             self._to_remove.pop(item, None)
         for item in before - items:
@@ -102,6 +103,9 @@ class Plan:
             # An item that is not known to be active any more is to be confirmed by reading back.
             self._pending_active[owner] = set(items - self._active if self._trusted else items)
             self._announce_active(owner)
+        for item in new:
+            for cleared in list(self._cleared_owners.get(item, ())):
+                self._announce_removed(cleared)
 
     def touch(self, owner: Hashable, when: float) -> None:
         """Put what the owner waits for where it belongs with this `when`. Changes no rule."""
@@ -116,11 +120,11 @@ class Plan:
         self._pending_active.pop(owner, None)
         for item in items:
             self._disown(owner, item)
-        left = {item for item in items if self._is_excess(item) or item == self._in_flight}
-        self._to_remove |= dict.fromkeys(left)
+        left = {item for item in items if item in self._active or item == self._in_flight}
+        self._to_remove |= dict.fromkeys(item for item in left if item not in self._owners)
         self._pending_removed[owner] = left
         for item in left:
-            self._cleared_owners.setdefault(item, []).append(owner)
+            self._cleared_owners.setdefault(item, set()).add(owner)
         self._announce_removed(owner)
 
     def _disown(self, owner: Hashable, item: Item) -> None:
@@ -272,7 +276,8 @@ class Plan:
         self._to_remove |= dict.fromkeys(item for item in replaced if self._is_excess(item))
 
     def _announce_removed(self, owner: Hashable) -> None:
-        if owner in self._pending_removed and not self._pending_removed[owner]:
+        """Report the owner as removed unless an item that only it desired may be active yet."""
+        if owner in self._pending_removed and self._pending_removed[owner] <= self._owners.keys():
             del self._pending_removed[owner]
             self._listener.on_removed(owner)
 

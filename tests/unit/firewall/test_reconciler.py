@@ -1,28 +1,20 @@
-"""Whatever firewalld does and does not do, in the end exactly the wanted rules stand; and what was told was true."""
+"""The reconciler on a bus with a firewalld that fails in every way; in the end exactly the desired rules are active."""
 
 import asyncio
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Hashable
 from pathlib import Path
-from typing import Any, TypeVar
-from unittest import mock
+from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
-from hypothesis import strategies as st
 
-from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall import error_codes, health, polkit, reconciler
-from port_knocking_doors.firewall.firewalld import FirewalldEvent
+from port_knocking_doors.firewall import health, polkit
 from port_knocking_doors.firewall.reconciler import Placement, RuleReconciler
 from port_knocking_doors.firewall.zone_rules import ZoneRule
-from port_knocking_doors.firewall.zones import Zones
 from tests.helpers.fake_bus import DBUS, NAME, FakeBus, shorten_calls
 
-T = TypeVar("T")
 PRIORITY = 31313
 SOON = 3.0
 
@@ -31,26 +23,27 @@ def rule(number: int) -> str:
     return f'rule priority="31313" port port="{number}" protocol="udp" accept'
 
 
-def always(*rules: ZoneRule) -> Placement:
-    """What an owner wants whose rules are the same in all zones' arrangements."""
+def fixed(*rules: ZoneRule) -> Placement:
+    """The placement of an owner whose rules do not depend on the zones."""
     return lambda _: rules
 
 
-class Story:
-    """A witness that keeps what it was told."""
+def public(*numbers: int) -> Placement:
+    return fixed(*(ZoneRule("public", rule(number)) for number in numbers))
+
+
+class Recorder:
+    """A listener that keeps its calls."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[str, Hashable]] = []
+        self.calls: list[tuple[str, Hashable]] = []
 
     def on_active(self, owner: Hashable, zones: tuple[str, ...]) -> None:
-        assert zones, "it stands somewhere"
-        self.told.append(("standing", owner))
+        assert zones, "an active owner has a zone"
+        self.calls.append(("active", owner))
 
     def on_removed(self, owner: Hashable) -> None:
-        self.told.append(("gone", owner))
-
-
-# --- on a bus
+        self.calls.append(("removed", owner))
 
 
 async def until(condition: Callable[[], object], what: str = "") -> None:
@@ -61,12 +54,12 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
 
 
 async def end(worker: "asyncio.Task[None]") -> None:
-    """As the daemon ends it, but not waiting for ever."""
+    """End the worker as the daemon does, with a time limit."""
     worker.cancel()
     await asyncio.wait({worker}, timeout=SOON)
     if not worker.done():
         worker.cancel()
-        raise AssertionError("it goes on although it was cancelled")
+        raise AssertionError("the worker goes on although it was cancelled")
 
 
 @pytest.fixture
@@ -78,14 +71,16 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBus:
     return fake
 
 
-def on_a_bus(bus: FakeBus, story: Callable[[RuleReconciler, Story], Any]) -> None:
+def play(bus: FakeBus, story: Callable[[RuleReconciler, Recorder], Any]) -> None:
+    """Run the story beside a reconciler that is connected to the bus."""
+
     async def main() -> None:
         async with bus:
-            told = Story()
-            keeper = RuleReconciler(PRIORITY, told)
-            worker = asyncio.create_task(keeper.run())
+            recorder = Recorder()
+            reconciler = RuleReconciler(PRIORITY, recorder)
+            worker = asyncio.create_task(reconciler.run())
             try:
-                await story(keeper, told)
+                await story(reconciler, recorder)
                 assert not worker.done(), "the worker never ends by itself"
             finally:
                 await end(worker)
@@ -93,41 +88,355 @@ def on_a_bus(bus: FakeBus, story: Callable[[RuleReconciler, Story], Any]) -> Non
     asyncio.run(main())
 
 
-def test_wants_and_forgets(bus: FakeBus) -> None:
+def state_of(reconciler: RuleReconciler) -> tuple[str, str]:
+    return reconciler.state.value, reconciler.unavailable_reason
+
+
+async def settled(reconciler: RuleReconciler) -> None:
+    await asyncio.wait_for(reconciler.settled(), SOON)
+
+
+# What owners desire. -------------------------------------------------------------------------------------------------
+
+
+def test_desired_rules_are_added_and_removed_with_strangers(bus: FakeBus) -> None:
     bus.zones["external"].append(rule(9))
 
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        keeper.set_desired("a", lambda zones: [ZoneRule(zones.default, rule(1)), ZoneRule("external", rule(2))])
-        await asyncio.wait_for(keeper.settled(), SOON)
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", lambda zones: [ZoneRule(zones.default, rule(1)), ZoneRule("external", rule(2))])
+        await settled(reconciler)
         assert bus.zones == {"public": [rule(1)], "external": [rule(2)]}
-        keeper.clear("a")
-        await asyncio.wait_for(keeper.settled(), SOON)
+        reconciler.clear("a")
+        await settled(reconciler)
         assert bus.zones == {"public": [], "external": []}
-        assert told.told == [("standing", "a"), ("gone", "a")]
-        assert keeper.removed == 3
-        assert {arguments[2] for arguments in bus.called("addRichRule")} == {0}
+        assert recorder.calls == [("active", "a"), ("removed", "a")]
+        assert reconciler.removed == 3
+        assert {arguments[2] for arguments in bus.called("addRichRule")} == {0}, "no rule has a time limit"
 
-    on_a_bus(bus, story)
+    play(bus, story)
 
 
-def test_who_wants_again_what_stood_when_firewalld_went_waits_for_its_word(bus: FakeBus) -> None:
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
-        await asyncio.wait_for(keeper.settled(), SOON)
+def test_counts_are_those_of_active_pending_and_refused_rules(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        await settled(reconciler)
+        bus.errors["addRichRule"] = (f"{NAME}.Exception", "INVALID_RULE: no")
+        reconciler.set_desired("a", public(1, 2))
+        assert (reconciler.active_rules, reconciler.pending, reconciler.refused_rules) == (0, 2, 0)
+        await settled(reconciler)
+        assert (reconciler.active_rules, reconciler.pending, reconciler.refused_rules) == (0, 0, 2)
+        bus.errors.clear()
+        reconciler.check()
+        await settled(reconciler)
+        assert (reconciler.active_rules, reconciler.pending, reconciler.refused_rules) == (2, 0, 0)
+
+    play(bus, story)
+
+
+def test_rule_of_another_priority_is_left_alone(bus: FakeBus) -> None:
+    others = 'rule priority="31314" port port="1" protocol="udp" accept'
+    bus.zones["public"] += [others, rule(1)]
+
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        await settled(reconciler)
+        assert bus.zones["public"] == [others]
+
+    play(bus, story)
+
+
+def test_owner_set_again_while_firewalld_is_away_is_active_once_confirmed(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
+        await settled(reconciler)
         bus.own(False)
-        await until(lambda: not keeper.present)
-        keeper.clear("a")
-        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
-        assert told.told == [("standing", "a")], "nobody can know whether it stands"
+        await until(lambda: not reconciler.present)
+        reconciler.clear("a")
+        reconciler.set_desired("a", public(1))
+        assert recorder.calls == [("active", "a")], "it is unknown whether the rule is active"
         bus.zones["public"].clear()
         bus.own(True)
-        await until(lambda: keeper.present)
-        await asyncio.wait_for(keeper.settled(), SOON)
+        await until(lambda: reconciler.present)
+        await settled(reconciler)
         assert bus.zones["public"] == [rule(1)]
-        assert told.told == 2 * [("standing", "a")]
+        assert recorder.calls == 2 * [("active", "a")]
 
-    on_a_bus(bus, story)
+    play(bus, story)
 
+
+def test_owner_set_and_cleared_while_firewalld_is_away_is_never_active(bus: FakeBus) -> None:
+    bus.owned = False
+
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("known", public(1))
+        bus.own(True)
+        await settled(reconciler)
+        bus.own(False)
+        await until(lambda: not reconciler.present)
+        reconciler.set_desired("late", public(2))
+        reconciler.clear("late")
+        bus.own(True)
+        await settled(reconciler)
+        assert ("active", "late") not in recorder.calls
+        assert bus.called("addRichRule") == [["public", rule(1), 0]]
+
+    play(bus, story)
+
+
+def test_door_opened_again_during_its_removal_is_active_once_added(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
+        await settled(reconciler)
+        reconciler.clear("a")
+        await until(lambda: bus.called("removeRichRule"))
+        recorder.calls.clear()
+        reconciler.set_desired("a", public(1))
+        assert recorder.calls == [], "firewalld has confirmed nothing yet"
+        await settled(reconciler)
+        assert recorder.calls == [("active", "a")]
+        assert bus.zones["public"] == [rule(1)]
+
+    play(bus, story)
+
+
+def test_closing_goes_ahead_of_all_that_waits_to_be_opened(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("closing", public(1))
+        await settled(reconciler)
+        for number in range(10, 30):
+            reconciler.set_desired(number, public(number))
+        reconciler.clear("closing")
+        await settled(reconciler)
+        assert recorder.calls[1] == ("removed", "closing")
+        assert len(recorder.calls) == 22
+
+    play(bus, story)
+
+
+def test_door_that_is_due_while_others_open_closes_next(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("closing", public(1))
+        await settled(reconciler)
+        for number in range(10, 30):
+            reconciler.set_desired(number, public(number))
+        await until(lambda: len(bus.called("addRichRule")) >= 5)
+        reconciler.clear("closing")
+        opened = len(recorder.calls)
+        await settled(reconciler)
+        assert recorder.calls.index(("removed", "closing")) <= opened + 1, "at most the addition that is sent already"
+
+    play(bus, story)
+
+
+def test_reload_brings_back_doors_the_latest_knock_first(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        for number in range(1, 6):
+            reconciler.set_desired(number, public(number), float(number))
+        reconciler.set_desired("knock ports", public(9))
+        await settled(reconciler)
+        reconciler.touch(2, 7.0)
+        reconciler.clear(4)
+        await settled(reconciler)
+        bus.zones["public"].clear()
+        bus.calls.clear()
+        bus.signal(NAME, "Reloaded")
+        await until(lambda: len(bus.zones["public"]) == 5)
+        assert bus.zones["public"] == [rule(number) for number in (9, 2, 5, 3, 1)]
+
+    play(bus, story)
+
+
+def test_door_that_is_due_before_its_restoration_is_not_restored(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        for number in range(1, 21):
+            reconciler.set_desired(number, public(number), float(number))
+        await settled(reconciler)
+        bus.zones["public"].clear()
+        bus.calls.clear()
+        bus.signal(NAME, "Reloaded")
+        await until(lambda: bus.called("addRichRule"))
+        reconciler.clear(1)
+        assert recorder.calls[-1] == ("removed", 1), "a rule that does not exist needs no removal"
+        await settled(reconciler)
+        assert ["public", rule(1), 0] not in bus.called("addRichRule")
+        assert len(bus.zones["public"]) == 19
+
+    play(bus, story)
+
+
+def test_touch_makes_no_call(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        reconciler.set_desired("a", public(1), 1.0)
+        await settled(reconciler)
+        bus.calls.clear()
+        reconciler.touch("a", 2.0)
+        reconciler.touch("unknown", 2.0)
+        await settled(reconciler)
+        assert bus.calls == []
+
+    play(bus, story)
+
+
+def test_replaced_rule_is_removed_after_its_successor_is_active(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        reconciler.set_desired("moving", public(1, 2))
+        await settled(reconciler)
+        reconciler.set_desired("moving", fixed(ZoneRule("external", rule(1)), ZoneRule("external", rule(2))))
+        reconciler.set_desired("other", public(3))
+        await until(lambda: bus.called("removeRichRule"))
+        assert sorted(bus.zones["external"]) == [rule(1), rule(2)]
+
+    play(bus, story)
+
+
+def test_cleared_reconciler_searches_the_permanent_configuration(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
+        await settled(reconciler)
+        bus.permanent["public"].append(rule(1))
+        reconciler.clear_all()
+        await settled(reconciler)
+        assert (bus.zones["public"], bus.permanent["public"]) == ([], [])
+        assert recorder.calls == [("active", "a"), ("removed", "a")]
+        bus.permanent["public"].append(rule(1))
+        reconciler.clear_all()
+        await settled(reconciler)
+        assert bus.permanent["public"] == [], "without any owner, too"
+
+    play(bus, story)
+
+
+def test_worker_can_be_ended_at_any_moment(bus: FakeBus) -> None:
+    async def ended_after(turns: int) -> bool:
+        reconciler = RuleReconciler(PRIORITY, Recorder())
+        reconciler.set_desired("a", fixed(ZoneRule("public", rule(1)), ZoneRule("external", rule(1))))
+        worker = asyncio.create_task(reconciler.run())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        is_settled = reconciler._settled.is_set()
+        await end(worker)
+        return is_settled
+
+    async def main() -> None:
+        async with bus:
+            turns = 0
+            while not await ended_after(turns):
+                turns += 1
+            assert turns > 50
+
+    asyncio.run(main())
+
+
+# Zones. --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("interface", "member", "body"),
+    [(NAME, "DefaultZoneChanged", ["external"]), (NAME, "Reloaded", [])],
+    ids=["default zone changed", "reload"],
+)
+def test_rules_move_to_the_zone_that_a_signal_reports(
+    bus: FakeBus, interface: str, member: str, body: list[str]
+) -> None:
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        reconciler.set_desired("a", lambda zones: [ZoneRule(zones.default, rule(1))])
+        await settled(reconciler)
+        assert bus.zones == {"public": [rule(1)], "external": []}
+        bus.replies["getDefaultZone"] = ("s", ["external"])
+        bus.signal(interface, member, "s" * len(body), *body)
+        await until(lambda: bus.zones == {"public": [], "external": [rule(1)]})
+
+    play(bus, story)
+
+
+def zones_read(bus: FakeBus) -> list[str]:
+    """The zones whose runtime rules were read."""
+    return sorted(zone for call in bus.called("getRichRules") for zone in call)
+
+
+def test_check_reads_only_the_zones_that_are_used(bus: FakeBus) -> None:
+    bus.zones["drop"] = []
+
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
+        await settled(reconciler)
+        assert zones_read(bus) == ["drop", "external", "public"], "at first every zone"
+        bus.calls.clear()
+        reconciler.check()
+        await settled(reconciler)
+        assert zones_read(bus) == ["public"]
+
+    play(bus, story)
+
+
+def test_check_skips_a_zone_that_firewalld_does_not_know(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        reconciler.set_desired("a", fixed(ZoneRule("public", rule(1)), ZoneRule("nowhere", rule(1))))
+        await settled(reconciler)
+        bus.calls.clear()
+        reconciler.check()
+        await settled(reconciler)
+        assert zones_read(bus) == ["public"]
+
+    play(bus, story)
+
+
+def test_check_restores_what_another_program_removed(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
+        await settled(reconciler)
+        bus.zones["public"][:] = [rule(9)]
+        reconciler.check()
+        await settled(reconciler)
+        assert bus.zones["public"] == [rule(1)]
+        assert recorder.calls == [("active", "a")]
+
+    play(bus, story)
+
+
+# The permanent configuration. ----------------------------------------------------------------------------------------
+
+
+def test_marked_permanent_rule_is_removed_and_reported(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
+    others = 'rule priority="31314" port port="1" protocol="udp" accept'
+    bus.permanent["external"] += [rule(1), others]
+
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        await settled(reconciler)
+        bus.permanent["public"].append(rule(2))
+        bus.signal(f"{NAME}.config.zone", "Updated", "s", "public")
+        await until(lambda: caplog.text.count("permanent configuration") == 2)
+
+    play(bus, story)
+    assert bus.permanent == {"public": [], "external": [others]}
+
+
+def test_unanswered_permanent_configuration_is_searched_again(bus: FakeBus) -> None:
+    bus.permanent["public"].append(rule(1))
+    bus.silent.add("getZoneNames")
+
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        await until(lambda: bus.called("getZoneNames"))
+        bus.silent.clear()
+        await settled(reconciler)
+        assert bus.permanent["public"] == []
+
+    play(bus, story)
+
+
+def test_unreadable_permanent_configuration_is_reported_once(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
+    bus.errors["getZoneNames"] = (f"{NAME}.Exception", "BUILTIN: no")
+
+    async def story(reconciler: RuleReconciler, _: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
+        await settled(reconciler)
+        reconciler.check()
+        await settled(reconciler)
+        assert bus.zones["public"] == [rule(1)]
+
+    play(bus, story)
+    assert caplog.text.count("cannot check firewalld's permanent configuration") == 1
+
+
+# Errors. -------------------------------------------------------------------------------------------------------------
 
 REFUSALS = {
     "by firewalld": (f"{NAME}.NotAuthorizedException", "Not Authorized: org.fedoraproject.FirewallD1.config"),
@@ -136,111 +445,186 @@ REFUSALS = {
 
 
 @pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
-def test_without_the_right_to_change_rules_the_log_names_the_remedy_once(
+def test_denied_additions_are_logged_once_with_the_remedy(
     bus: FakeBus, caplog: pytest.LogCaptureFixture, error: tuple[str, str]
 ) -> None:
     bus.errors["addRichRule"] = error
 
-    async def story(keeper: RuleReconciler, told: Story) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
         for number in range(5):
-            keeper.set_desired(number, always(ZoneRule("public", rule(number))))
+            reconciler.set_desired(number, public(number))
         for _ in range(3):
-            await asyncio.wait_for(keeper.settled(), SOON)
-            keeper.check()
-        await asyncio.wait_for(keeper.settled(), SOON)
-        assert told.told == []
+            await settled(reconciler)
+            reconciler.check()
+        await settled(reconciler)
+        assert recorder.calls == []
         bus.errors.clear()
-        keeper.check()
-        await asyncio.wait_for(keeper.settled(), SOON)
-        assert len(told.told) == 5
+        reconciler.check()
+        await settled(reconciler)
+        assert len(recorder.calls) == 5
 
-    on_a_bus(bus, story)
+    play(bus, story)
     assert caplog.text.count("50-port-knocking-doors.rules") == 1
 
 
-def test_without_the_right_to_read_rules_the_log_names_the_remedy_once(
-    bus: FakeBus, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_denied_removal_is_logged_and_tried_again_by_check(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
+        await settled(reconciler)
+        bus.errors["removeRichRule"] = REFUSALS["by firewalld"]
+        reconciler.clear("a")
+        await settled(reconciler)
+        assert (reconciler.active_rules, reconciler.refused_rules) == (1, 1)
+        assert "zone public: removing a rule failed: " in caplog.text
+        assert recorder.calls == [("active", "a")]
+        bus.errors.clear()
+        reconciler.check()
+        await settled(reconciler)
+        assert recorder.calls == [("active", "a"), ("removed", "a")]
+
+    play(bus, story)
+
+
+def test_removal_from_a_zone_that_is_gone_counts_as_done(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", fixed(ZoneRule("external", rule(1))))
+        await settled(reconciler)
+        bus.errors["removeRichRule"] = (f"{NAME}.Exception", "INVALID_ZONE: external")
+        reconciler.clear("a")
+        await settled(reconciler)
+        assert recorder.calls == [("active", "a"), ("removed", "a")]
+
+    play(bus, story)
+
+
+def test_denied_reading_is_logged_once_with_the_remedy(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
     bus.errors["getRichRules"] = REFUSALS["by firewalld"]
 
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
         await until(lambda: len(bus.called("getRichRules")) >= 4)
-        assert told.told == []
+        assert recorder.calls == []
+        assert state_of(reconciler) == ("refusing", "refuses")
         bus.errors.clear()
-        await asyncio.wait_for(keeper.settled(), SOON)
-        assert told.told == [("standing", "a")]
+        await settled(reconciler)
+        assert recorder.calls == [("active", "a")]
+        assert state_of(reconciler)[0] == "present"
 
-    on_a_bus(bus, story)
+    play(bus, story)
     assert caplog.text.count("50-port-knocking-doors.rules") == 1
+
+
+def test_errors_are_followed_by_growing_pauses(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def note(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr(health, "_LAST_RETRY", 5.0)
+    bus.errors["getRichRules"] = REFUSALS["by firewalld"]
+
+    async def story(*_: object) -> None:
+        monkeypatch.setattr("port_knocking_doors.firewall.reconciler.asyncio.sleep", note)
+        while len(pauses) < 9:
+            await sleep(0.001)
+        monkeypatch.undo()
+
+    play(bus, story)
+    assert pauses[:9] == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
 
 
 @pytest.mark.parametrize(
-    ("user", "said", "expected"),
+    ("user", "answer", "expected"),
     [
         ("port-knocking-doors", "(polkit)", "install /etc/polkit-1/rules.d/50-port-knocking-doors.rules"),
-        ("somebody", "(polkit)", "run as root, or as user port-knocking-doors, which .*-doors.rules allows"),
+        ("another", "(polkit)", "run as root, or as user port-knocking-doors, which .*-doors.rules allows"),
         ("port-knocking-doors", "(uid)", "polkit is not running, .* install and start polkit"),
     ],
     ids=["the service's user", "another user", "no polkit"],
 )
-def test_who_may_not_change_rules_is_told_what_is_missing(
-    bus: FakeBus, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, user: str, said: str, expected: str
+def test_denied_change_is_logged_with_what_is_missing(
+    bus: FakeBus,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    user: str,
+    answer: str,
+    expected: str,
 ) -> None:
     monkeypatch.setattr(polkit, "_user", lambda: user)
     action = f"{NAME}.config"
-    bus.errors["addRichRule"] = (f"{NAME}.NotAuthorizedException", f"Not Authorized{said}: {action}")
+    bus.errors["addRichRule"] = (f"{NAME}.NotAuthorizedException", f"Not Authorized{answer}: {action}")
 
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
-        await asyncio.wait_for(keeper.settled(), SOON)
-        assert told.told == []
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
+        await settled(reconciler)
+        assert recorder.calls == []
 
-    on_a_bus(bus, story)
+    play(bus, story)
     (record,) = caplog.records
     assert action in record.getMessage()
     assert f"user {user} " in record.getMessage()
     assert re.search(expected, record.getMessage())
 
 
-def test_a_firewalld_that_is_still_starting_is_asked_again_soon(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
+def test_firewalld_that_is_still_starting_is_asked_again_soon(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
     unknown = (f"{DBUS}.Error.UnknownMethod", 'Method "getDefaultZone" is not known')
     bus.errors.update(dict.fromkeys(("getDefaultZone", "getZones", "getActiveZones"), unknown))
 
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
         await until(lambda: len(bus.called("getDefaultZone")) >= 4)
         bus.errors.clear()
-        await asyncio.wait_for(keeper.settled(), 0.5)
-        assert told.told == [("standing", "a")]
+        await asyncio.wait_for(reconciler.settled(), 0.5)
+        assert recorder.calls == [("active", "a")]
 
-    on_a_bus(bus, story)
+    play(bus, story)
     assert len(caplog.records) == 1
 
 
-def test_a_firewalld_that_does_not_answer_is_told_of_once_and_looked_at_again(
-    bus: FakeBus, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_firewalld_that_hangs_is_logged_once_and_read_back(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        await asyncio.wait_for(keeper.settled(), SOON)
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        await settled(reconciler)
+        assert state_of(reconciler)[0] == "present"
         bus.silent.update({"addRichRule", "getDefaultZone"})
-        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
+        reconciler.set_desired("a", public(1))
         await until(lambda: "does not answer" in caplog.text)
+        assert state_of(reconciler) == ("hung", "does not answer")
         for _ in range(20):
-            keeper.check()
+            reconciler.check()
             await asyncio.sleep(0)
         bus.zones["public"].append(rule(1))  # it did what it was asked for, and the answer was lost
         bus.own(False)
         bus.silent.clear()
         bus.own(True)
-        await asyncio.wait_for(keeper.settled(), SOON)
-        assert told.told == [("standing", "a")]
+        await settled(reconciler)
+        assert recorder.calls == [("active", "a")]
         assert bus.zones["public"] == [rule(1)]
+        assert state_of(reconciler)[0] == "present"
 
-    on_a_bus(bus, story)
+    play(bus, story)
     assert caplog.text.count("does not answer") == 1
+    assert caplog.text.count("firewalld answers") == 1
+
+
+def test_firewalld_that_stops_and_returns_is_logged_once_each(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        assert state_of(reconciler) == ("absent", "is not running")
+        await settled(reconciler)
+        assert recorder.calls == []
+        for _ in range(2):
+            bus.own(False)
+            await until(lambda: not reconciler.present)
+        bus.own(True)
+        await until(lambda: "firewalld answers" in caplog.text)
+
+    play(bus, story)
+    assert caplog.text.count("firewalld has stopped") == 1
     assert caplog.text.count("firewalld answers") == 1
 
 
@@ -254,355 +638,18 @@ WRONG: dict[str, tuple[str, str, list[Any]]] = {
 
 
 @pytest.mark.parametrize(("member", "signature", "body"), WRONG.values(), ids=WRONG)
-def test_an_answer_of_the_wrong_kind_does_not_end_the_worker(
+def test_answer_of_the_wrong_type_does_not_end_the_worker(
     bus: FakeBus, member: str, signature: str, body: list[Any]
 ) -> None:
     bus.replies[member] = (signature, body)
 
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("a", public(1))
         await until(lambda: bus.called(member))
         await asyncio.sleep(0.1)
         bus.replies.clear()
-        keeper.check()
-        await asyncio.wait_for(keeper.settled(), SOON)
-        assert told.told == [("standing", "a")]
+        reconciler.check()
+        await settled(reconciler)
+        assert recorder.calls == [("active", "a")]
 
-    on_a_bus(bus, story)
-
-
-def test_a_marked_rule_in_the_permanent_configuration_is_removed_and_reported(
-    bus: FakeBus, caplog: pytest.LogCaptureFixture
-) -> None:
-    others = 'rule priority="31314" port port="1" protocol="udp" accept'
-    bus.permanent["external"] += [rule(1), others]
-
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        await asyncio.wait_for(keeper.settled(), SOON)
-        bus.permanent["public"].append(rule(2))
-        bus.signal(f"{NAME}.config.zone", "Updated", "s", "public")
-        await until(lambda: caplog.text.count("permanent configuration") == 2)
-
-    on_a_bus(bus, story)
-    assert bus.permanent == {"public": [], "external": [others]}
-
-
-def test_a_door_wanted_again_while_its_rule_is_being_removed_stands_only_once_it_was_added_again(bus: FakeBus) -> None:
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
-        await asyncio.wait_for(keeper.settled(), SOON)
-        keeper.clear("a")
-        await until(lambda: bus.called("removeRichRule"))
-        told.told.clear()
-        keeper.set_desired("a", always(ZoneRule("public", rule(1))))
-        assert told.told == [], "firewalld has confirmed nothing yet"
-        await asyncio.wait_for(keeper.settled(), SOON)
-        assert told.told == [("standing", "a")]
-        assert bus.zones["public"] == [rule(1)]
-
-    on_a_bus(bus, story)
-
-
-def test_who_closes_waits_for_one_that_opens_and_not_for_all_of_them(bus: FakeBus) -> None:
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        keeper.set_desired("closing", always(ZoneRule("public", rule(1))))
-        await asyncio.wait_for(keeper.settled(), SOON)
-        for number in range(10, 30):
-            keeper.set_desired(number, always(ZoneRule("public", rule(number))))
-        keeper.clear("closing")
-        await asyncio.wait_for(keeper.settled(), SOON)
-        place = told.told.index(("gone", "closing"))
-        assert 1 <= place <= 3, told.told
-
-    on_a_bus(bus, story)
-
-
-def test_a_rule_that_another_takes_the_place_of_goes_after_that_has_come(bus: FakeBus) -> None:
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        keeper.set_desired("moving", always(ZoneRule("public", rule(1)), ZoneRule("public", rule(2))))
-        await asyncio.wait_for(keeper.settled(), SOON)
-        keeper.set_desired("moving", always(ZoneRule("external", rule(1)), ZoneRule("external", rule(2))))
-        keeper.set_desired("other", always(ZoneRule("public", rule(3))))
-        await until(lambda: bus.called("removeRichRule"))
-        assert sorted(bus.zones["external"]) == [rule(1), rule(2)]
-
-    on_a_bus(bus, story)
-
-
-def test_it_can_be_ended_at_any_moment(bus: FakeBus) -> None:
-    async def ended_after(turns: int) -> bool:
-        keeper = RuleReconciler(PRIORITY, Story())
-        keeper.set_desired("a", always(ZoneRule("public", rule(1)), ZoneRule("external", rule(1))))
-        worker = asyncio.create_task(keeper.run())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        settled = keeper._settled.is_set()
-        await end(worker)
-        return settled
-
-    async def main() -> None:
-        async with bus:
-            turns = 0
-            while not await ended_after(turns):
-                turns += 1
-            assert turns > 50
-
-    asyncio.run(main())
-
-
-def test_who_is_forgotten_ahead_of_firewalld_is_never_told_to_stand(bus: FakeBus) -> None:
-    bus.owned = False
-
-    async def story(keeper: RuleReconciler, told: Story) -> None:
-        keeper.set_desired("known", always(ZoneRule("public", rule(1))))
-        bus.own(True)
-        await asyncio.wait_for(keeper.settled(), SOON)
-        bus.own(False)
-        await until(lambda: not keeper.present)
-        keeper.set_desired("late", always(ZoneRule("public", rule(2))))
-        keeper.clear("late")
-        bus.own(True)
-        await asyncio.wait_for(keeper.settled(), SOON)
-        assert ("standing", "late") not in told.told
-        assert bus.called("addRichRule") == [["public", rule(1), 0]]
-
-    on_a_bus(bus, story)
-
-
-# --- any order of things
-
-
-class QuickLoop(asyncio.SelectorEventLoop):
-    """A loop in which nobody waits: when nothing is left to do, the time of the next timer has come."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._now = 0.0
-        selector: Any = self._selector  # type: ignore[attr-defined]
-        select = selector.select
-
-        def jump(timeout: float | None = None) -> Any:
-            if timeout:
-                self._now += timeout
-            return select(0)
-
-        selector.select = jump
-
-    def time(self) -> float:
-        return self._now
-
-
-class FakeFirewalld:
-    """As `firewalld.Firewalld` for its keeper, with faults to order. Works its calls off one by one."""
-
-    latest: "FakeFirewalld"
-
-    def __init__(self, on_event: Callable[[FirewalldEvent], None]) -> None:
-        FakeFirewalld.latest = self
-        self._on_event = on_event
-        self._turn = asyncio.Lock()
-        self.present = False
-        self.actual: set[ZoneRule] = set()
-        self.faults: list[str] = []
-        self.late: list[Callable[[], None]] = []
-        self.leaving: set[ZoneRule] = set()
-        """Rules that are being removed right now."""
-        self.lost: set[ZoneRule] = set()
-        """Rules that went without the keeper's doing."""
-
-    async def run(self) -> None:
-        await asyncio.get_running_loop().create_future()
-
-    def come(self) -> None:
-        if not self.present:
-            self.present = True
-            self._on_event(FirewalldEvent.APPEARED)
-
-    def go(self) -> None:
-        if self.present:
-            self.present = False
-            self.lose(set(self.actual))
-            self._on_event(FirewalldEvent.DISAPPEARED)
-
-    def reload(self) -> None:
-        if self.present:
-            self.lose(set(self.actual))
-            self._on_event(FirewalldEvent.RELOADED)
-
-    def lose(self, rules: set[ZoneRule]) -> None:
-        self.lost |= rules & self.actual
-        self.actual -= rules
-
-    async def _call(self, act: Callable[[], T]) -> T:
-        async with self._turn:
-            if not self.present:
-                raise FirewallError("gone", error_codes.UNREACHABLE)
-            fault = self.faults.pop(0) if self.faults else ""
-            await asyncio.sleep(0.005)
-            if not self.present:
-                raise FirewallError("gone", error_codes.UNREACHABLE)
-            while self.late:
-                self.late.pop(0)()
-            if fault in ("unanswered", "unanswered and done later"):
-                if fault == "unanswered and done later":
-                    self.late.append(act)  # type: ignore[arg-type]
-                await asyncio.sleep(5)
-                raise FirewallError("no answer", error_codes.UNANSWERED)
-            if fault == "done and unanswered":
-                act()
-                await asyncio.sleep(5)
-                raise FirewallError("no answer", error_codes.UNANSWERED)
-            if fault:
-                raise FirewallError(fault, fault)
-            return act()
-
-    async def zones(self) -> Zones:
-        return await self._call(lambda: Zones("public", {}, known=frozenset({"public", "external", "drop"})))
-
-    async def rules(self, zone: str) -> list[str]:
-        found = await self._call(lambda: [placed.rule for placed in sorted(self.actual) if placed.zone == zone])
-        self.lost = {placed for placed in self.lost if placed.zone != zone}
-        return found
-
-    async def add(self, zone: str, text: str) -> None:
-        await self._call(lambda: self.actual.add(ZoneRule(zone, text)))
-
-    async def remove(self, zone: str, text: str) -> None:
-        self.leaving.add(ZoneRule(zone, text))
-        try:
-            await self._call(lambda: self.actual.discard(ZoneRule(zone, text)))
-        except FirewallError as error:
-            if error.code == error_codes.INVALID_ZONE:
-                self.reload()  # no zone goes in another way, and its rules go with it
-            raise
-        finally:
-            self.leaving.discard(ZoneRule(zone, text))
-
-    async def wait_for_answer(self) -> None:
-        await self._call(lambda: None)
-
-    async def permanent_rules(self) -> dict[str, list[str]]:
-        return {}
-
-
-RULES = {
-    0: frozenset({ZoneRule("public", rule(0))}),
-    1: frozenset({ZoneRule("public", rule(1)), ZoneRule("external", rule(1))}),
-    2: frozenset({ZoneRule("public", rule(1)), ZoneRule("public", rule(2))}),  # one of them is another's, too
-    3: frozenset({ZoneRule("drop", rule(3))}),
-}
-ANCHOR = 9
-"""Wants its rule from first to last, so that its zone is always one that the keeper uses and looks into."""
-ANCHORED = frozenset({ZoneRule("public", rule(ANCHOR))})
-EVERY = sorted({placed for rules in RULES.values() for placed in rules})
-
-
-class Truth:
-    """A witness that looks at what it is told."""
-
-    def __init__(self) -> None:
-        self.up: set[Hashable] = set()
-        self.wanted: set[int] = set()
-        self.rules = {**RULES, ANCHOR: ANCHORED}
-
-    def on_active(self, owner: Hashable, zones: tuple[str, ...]) -> None:
-        fake = FakeFirewalld.latest
-        assert isinstance(owner, int)
-        assert owner in self.wanted, "nobody wants it any more"
-        assert zones == tuple(sorted({placed.zone for placed in self.rules[owner]}))
-        assert fake.actual | fake.lost >= self.rules[owner], "a rule does not stand"
-        assert not fake.leaving & self.rules[owner], "a rule is being removed"
-        self.up.add(owner)
-
-    def on_removed(self, owner: Hashable) -> None:
-        fake = FakeFirewalld.latest
-        assert isinstance(owner, int)
-        assert owner not in self.wanted
-        if owner in self.up:
-            others = {placed for other in self.wanted for placed in self.rules[other]}
-            assert not fake.actual & (self.rules[owner] - others), "a rule stands yet"
-        self.up.discard(owner)
-
-
-OWNERS = st.sampled_from(sorted(RULES))
-FAULTS = ("unanswered", "unanswered and done later", "done and unanswered", "UNREACHABLE", "BUSY", "INVALID_ZONE")
-ACTIONS = st.one_of(
-    st.tuples(st.sampled_from(["want", "want", "forget", "forget"]), OWNERS),
-    st.tuples(st.sampled_from(["reload", "go", "come", "come", "check"]), st.just(0)),
-    st.tuples(st.just("lose"), st.sampled_from(EVERY)),
-    st.tuples(st.just("stray"), st.integers(7, 8)),
-    st.tuples(st.just("fault"), st.sampled_from(FAULTS)),
-    st.tuples(st.just("pause"), st.sampled_from([0.0, 0.001, 0.004, 0.006, 0.02, 1.0, 20.0])),
-)
-
-
-@settings(
-    max_examples=int(os.environ.get("KEEPER_EXAMPLES", "400")),
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow],
-)
-@example(  # a rule that was lost and one that was added late, both of one owner
-    [
-        ("want", 1),
-        ("come", 0),
-        ("pause", 1.0),
-        ("want", 2),
-        ("lose", ZoneRule("public", rule(1))),
-        ("fault", "unanswered and done later"),
-        ("pause", 0.0),
-    ]
-)
-@example([("want", 0), ("come", 0), ("pause", 1.0), ("fault", "INVALID_ZONE"), ("forget", 0), ("pause", 0.0)])
-@given(st.lists(ACTIONS, max_size=40))
-def test_in_the_end_what_stands_is_what_is_wanted_and_all_that_was_told_was_true(
-    actions: list[tuple[str, Any]],
-) -> None:
-    async def main() -> None:
-        truth = Truth()
-        keeper = RuleReconciler(PRIORITY, truth)
-        fake, worker = FakeFirewalld.latest, asyncio.create_task(keeper.run())
-        truth.wanted.add(ANCHOR)
-        keeper.set_desired(ANCHOR, always(*ANCHORED))
-        try:
-            for action, what in actions:
-                match action:
-                    case "want":
-                        truth.wanted.add(what)
-                        keeper.set_desired(what, always(*RULES[what]))
-                    case "forget":
-                        truth.wanted.discard(what)
-                        keeper.clear(what)
-                    case "reload" | "go" | "come":
-                        getattr(fake, action)()
-                    case "check":
-                        keeper.check()
-                    case "lose":
-                        fake.lose({what})
-                    case "stray":
-                        fake.actual.add(ZoneRule("public", rule(what)))
-                    case "fault":
-                        fake.faults.append(what)
-                    case "pause":
-                        await asyncio.sleep(what)
-            fake.faults.clear()
-            fake.come()
-            await asyncio.sleep(20)
-            keeper.check()
-            settled = asyncio.create_task(keeper.settled())
-            await asyncio.wait({worker, settled}, timeout=60, return_when=asyncio.FIRST_COMPLETED)
-            if worker.done():
-                worker.result()
-            assert settled.done(), "it came to rest"
-            assert fake.actual == {placed for owner in truth.wanted for placed in truth.rules[owner]}
-            assert truth.up == truth.wanted
-            assert keeper.active_rules == len(fake.actual)
-        finally:
-            worker.cancel()
-            await asyncio.gather(worker, return_exceptions=True)
-
-    loop = QuickLoop()
-    try:
-        with mock.patch.object(reconciler, "Firewalld", FakeFirewalld):
-            loop.run_until_complete(main())
-    finally:
-        loop.close()
+    play(bus, story)
