@@ -194,19 +194,25 @@ def texts_of_the_program() -> str:
     return " ".join(" ".join(found).split())
 
 
-def symptoms() -> list[str]:
-    """The messages that the table of symptoms names."""
+def shown_messages() -> list[str]:
+    """The messages in the table of symptoms, and the warnings in the code blocks of every page."""
     (page,) = (page for page in PAGES if page.path.name == f"{PROGRAM}-server.8.md")
     rows = re.findall(r"(?m)^\| ([^|]+) \|", page.prose.partition("## Diagnosis")[2])
-    return [code for row in rows for code in re.findall(r"`([^`]+)`", row) if " " in code]
+    messages = [code for row in rows for code in re.findall(r"`([^`]+)`", row) if " " in code]
+    blocks = [block for page in PAGES for block in page.blocks]
+    return messages + [line for block in blocks for line in re.findall(r"(?m)^WARNING (.*)$", block)]
 
 
-@pytest.mark.parametrize("message", symptoms())
-def test_message_in_the_table_of_symptoms_exists(message: str) -> None:
+EXAMPLES = re.compile(r"…|[:;] |\d+(?:/tcp)?|\b(?:s|public|ssh)\b")
+"""What in a message is a value, or separates two texts of the program."""
+
+
+@pytest.mark.parametrize("message", shown_messages())
+def test_message_that_a_page_shows_exists(message: str) -> None:
     texts = texts_of_the_program()
-    fragments = [one.strip() for one in re.split(r"…|\d+(?:/tcp)?|\bs\b", message)]
-    assert any(fragments)
-    assert [one for one in fragments if one and one not in texts] == []
+    fragments = [one for one in map(str.strip, EXAMPLES.split(message)) if one]
+    assert fragments
+    assert [one for one in fragments if one not in texts] == []
 
 
 def test_walks_have_at_most_nine_modules_which_exist() -> None:
