@@ -26,4 +26,4 @@ def demo(
     seconds = 0.3 if pause is None else usage.seconds("--pause", pause, 0, 10)
     from port_knocking_doors.sandbox import demo as story
 
-    story.tell(seconds)
+    story.run(seconds)

@@ -1,6 +1,6 @@
 """The closer: removes every rule that carries a mark, for a daemon that could not do it itself.
 
-The guardian runs it as `python -m port_knocking_doors.daemon.sweep PRIORITY [json]`; for people and for systemd's
+The crash guard runs it as `python -m port_knocking_doors.daemon.sweep PRIORITY [json]`; for people and for systemd's
 ExecStopPost there is the command `sweep`. Where a daemon with the mark is running, there is nothing to do: it removes
 them itself.
 """

@@ -1,6 +1,6 @@
 """The demo: the whole story of a door, shown while it happens on throw-away hosts.
 
-`tell` is the table of contents, with one function for each chapter. A claim is printed only after it was observed; if
+`run` is the table of contents, with one function for each chapter. A claim is printed only after it was observed; if
 the observation differs, the story ends with a `DoorsError` that says how.
 """
 
@@ -47,7 +47,7 @@ _WORDS: dict[ConnectionOutcome, str] = {
 }
 
 
-def tell(pause: float) -> None:
+def run(pause: float) -> None:
     """Show the whole story, with `pause` seconds between knocks. Raises `DoorsError` if something else happens."""
     story = Narrator(sys.stdout)
     story.say(

@@ -41,7 +41,7 @@ class CrashGuard:
         theirs, self._pipe = os.pipe()
         try:
             self._shell = subprocess.Popen(
-                [SHELL, "-c", _SCRIPT, "port-knocking-doors-guardian", *self._closer],
+                [SHELL, "-c", _SCRIPT, "port-knocking-doors-crash-guard", *self._closer],
                 stdin=theirs,
                 stdout=subprocess.DEVNULL,
                 start_new_session=True,

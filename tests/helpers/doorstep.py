@@ -110,11 +110,11 @@ def gone(box: Sandbox, pids: Iterable[int]) -> Callable[[], bool]:
     return lambda: all(box.server.run([*question, str(pid)], check=False).returncode != 0 for pid in pids)
 
 
-def kill_with_guardian(box: Sandbox, daemon: Process) -> None:
+def kill_with_crash_guard(box: Sandbox, daemon: Process) -> None:
     """SIGKILL for a daemon and for everything that would close doors after it."""
-    guardians = children(box, daemon)
-    assert guardians
-    box.server.run(["kill", "-KILL", *map(str, guardians), str(daemon.inner_pid)])
+    guards = children(box, daemon)
+    assert guards
+    box.server.run(["kill", "-KILL", *map(str, guards), str(daemon.inner_pid)])
     daemon.wait(NOTICE)
 
 

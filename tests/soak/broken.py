@@ -49,7 +49,7 @@ def leaves_commands() -> None:
     CommandRunner.close = lambda *_: None  # type: ignore[method-assign]
 
 
-def no_guardian() -> None:
+def no_crash_guard() -> None:
     """Nobody closes the doors of a daemon that is killed."""
     from port_knocking_doors.system import crash_guard
 
@@ -95,7 +95,7 @@ FAULTS: dict[str, Callable[[], None]] = {
         never_closes,
         never_ignores,
         leaves_commands,
-        no_guardian,
+        no_crash_guard,
         leaks,
         tells,
         by_the_wall_clock,

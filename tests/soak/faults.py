@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from port_knocking_doors.sandbox.process import RequestError
-from tests.helpers.doorstep import kill_with_guardian
+from tests.helpers.doorstep import kill_with_crash_guard
 from tests.helpers.waiting import wait_until
 from tests.soak.model import Model, Window
 from tests.soak.stage import CHECK, ENDED_WITHIN, LISTENED, SNIFFED, Link, Stage, orders
@@ -319,12 +319,12 @@ class Faults:
             self.start()
 
     @fault(ends=True)
-    def kill_with_guardian(self) -> None:
+    def kill_with_crash_guard(self) -> None:
         """Nobody closes then but the next start."""
         with self._window(deaf=True, blind=True, settle=self._model.tolerances.blur):
             self._model.note(time.monotonic(), "died", self._model.tolerances.killed)
             self.deaths += 1
-            kill_with_guardian(self._stage.box, self._stage.daemon)
+            kill_with_crash_guard(self._stage.box, self._stage.daemon)
             self.start()  # what stands longer than the model allows is found afterwards
 
     @fault(ends=True)

@@ -367,7 +367,7 @@ class Soak:
             raise self._finding(f"log: {self._errors} errors, {self._faults.errors_expected} are owed")
         family, descriptors, resident = stage.children(), stage.descriptors(), stage.resident()
         if len(family) != 1:
-            raise self._finding(f"at rest: the daemon's processes are {family}, expected its guardian alone")
+            raise self._finding(f"at rest: the daemon's processes are {family}, expected its crash guard alone")
         if resident > MOST_RESIDENT:
             raise self._finding(f"at rest: {resident} KiB of memory")
         self._resident = resident

@@ -242,9 +242,9 @@ class Stage:
         return children(self.box, self.daemon)
 
     def ours(self) -> list[str]:
-        """Processes of the daemon's on the server, guardians and closers too."""
+        """Processes of the daemon's on the server, guards and closers too."""
         lines = self.box.server.run(["ps", "-ww", "-eo", "pid=,args="]).stdout.splitlines()
-        known = ("-m port_knocking_doors", "port_knocking_doors.daemon.sweep", "-guardian", "tests.soak.broken")
+        known = ("-m port_knocking_doors", "port_knocking_doors.daemon.sweep", "-crash-guard", "tests.soak.broken")
         return [line.strip() for line in lines if any(word in line for word in known)]
 
     def left_files(self) -> list[str]:

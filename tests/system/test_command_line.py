@@ -64,7 +64,7 @@ def text_of(ports: Sequence[object]) -> str:
 
 
 def relatives(box: Sandbox) -> str:
-    """Every process of the server that belongs to a daemon: itself, a guardian, a closer."""
+    """Every process of the server that belongs to a daemon: itself, a crash guard, a closer."""
     look = "for line in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$line; echo; done 2>/dev/null"
     lines = box.server.run(["sh", "-c", look]).stdout.splitlines()
     return "\n".join(
@@ -199,7 +199,7 @@ def test_knock_port_in_use_is_one_line_without_the_port(
     assert not any(str(port) in daemon.stderr.text for port in (*SEQUENCE, *OTHER_SEQUENCE))
 
 
-# For the sockets of the knock ports, and for the guardian.
+# For the sockets of the knock ports, and for the crash guard.
 @pytest.mark.parametrize(("number", "said"), [(12, "opening_sequence: port number"), (17, "closes the doors")])
 def test_lack_of_descriptors_is_no_configuration_error(bare: Sandbox, tmp_path: Path, number: int, said: str) -> None:
     conf = write_configuration(tmp_path)

@@ -98,9 +98,9 @@ def test_next_start_after_kill_of_both_runs_stop_commands_before_ready(
     daemon = with_commands(box, tmp_path, log)
     whole_sequence(client, client.server4)
     await_lines(log, f"start {client.address4}")
-    guardian = box.server.run(["pgrep", "-P", str(daemon.inner_pid)]).stdout.split()
+    guard = box.server.run(["pgrep", "-P", str(daemon.inner_pid)]).stdout.split()
     box.server.run(["kill", "-STOP", str(daemon.inner_pid)])
-    box.server.run(["kill", "-KILL", *guardian])
+    box.server.run(["kill", "-KILL", *guard])
     daemon.send_signal(signal.SIGKILL)
     daemon.wait(5)
     assert log.read_text().splitlines() == [f"start {client.address4}"]

@@ -162,7 +162,7 @@ def test_stranger_who_gets_in_for_a_moment_fails_demo(
 
     monkeypatch.setattr(demo, "_door_is_open", with_a_leak)
     with pytest.raises(DoorsError, match="port 22 is open for the stranger"):
-        demo.tell(0)
+        demo.run(0)
     assert "NO  not seen: Throughout, the stranger was refused" in capsys.readouterr().out
 
 
@@ -175,7 +175,7 @@ def test_door_that_stays_open_fails_demo(monkeypatch: pytest.MonkeyPatch, capsys
 
     monkeypatch.setattr(demo, "_door_is_open", with_a_wedge)
     with pytest.raises(DoorsError, match="port 22 is open for the client, expected refused by the firewall"):
-        demo.tell(0)
+        demo.run(0)
     assert "refused again" not in re.sub("NO  .*", "", capsys.readouterr().out)
 
 

@@ -18,7 +18,7 @@ from tests.helpers.doorstep import (
     closed_at,
     door_rules,
     gone,
-    kill_with_guardian,
+    kill_with_crash_guard,
     knock_port_rules,
     marked,
     nothing_marked,
@@ -170,7 +170,7 @@ def test_killed_daemons_doors_close_within_two_seconds(box: Sandbox, tmp_path: P
             one_more_try()
         for watch in (over4, over6, stranger4):
             assert 0 < closed_at(watch.attempts) - killed < KILLED_CLOSED
-    wait_until(gone(box, family), NOTICE, "neither guardian nor closer")
+    wait_until(gone(box, family), NOTICE, "neither crash guard nor closer")
     assert nothing_marked(box)
     daemon.wait_for("closed the doors of a daemon that ended without doing so: 8 rules removed")
 
@@ -209,7 +209,7 @@ def test_next_start_after_kill_of_both_closes_doors_before_ready(box: Sandbox, t
     client = box.hosts["client"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
-        kill_with_guardian(box, daemon)
+        kill_with_crash_guard(box, daemon)
         assert state(client) == "open", "nobody is left to shut it"
         again = start_daemon(box, tmp_path)
         assert state(client) == "prohibited"
@@ -226,7 +226,7 @@ def test_start_right_after_kill_keeps_its_own_rules(box: Sandbox, tmp_path: Path
         daemon.kill()
         again = start_daemon(box, tmp_path)
         assert state(client) == "prohibited"
-        wait_until(gone(box, family), NOTICE, "the old guardian gone")
+        wait_until(gone(box, family), NOTICE, "the old crash guard gone")
         assert len(knock_port_rules(box)) == len(SEQUENCE)
         knock(client, client.server4)
         await_open(client)
@@ -263,17 +263,17 @@ def test_signals_to_process_group_do_not_end_crash_guard(box: Sandbox, tmp_path:
             box.server.run(["kill", f"-{name}", "--", f"-{daemon.inner_pid}"])
         assert daemon.wait(NOTICE) == -signal.SIGKILL
         await_closed(client)
-    wait_until(gone(box, family), NOTICE, "no guardian left")
+    wait_until(gone(box, family), NOTICE, "no crash guard left")
 
 
 def test_signals_to_crash_guard_do_not_end_it(box: Sandbox, tmp_path: Path) -> None:
     client = box.hosts["client"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
-        (guardian,) = children(box, daemon)
+        (guard,) = children(box, daemon)
         for name in ("INT", "HUP", "TERM", "QUIT"):
-            box.server.run(["kill", f"-{name}", str(guardian)])
-        assert not gone(box, [guardian])()
+            box.server.run(["kill", f"-{name}", str(guard)])
+        assert not gone(box, [guard])()
         daemon.kill()
         await_closed(client)
 
@@ -310,8 +310,8 @@ def test_sweep_runs_nothing_from_working_folder(box: Sandbox, tmp_path: Path) ->
 
 
 def test_crash_guard_is_small(box: Sandbox, tmp_path: Path) -> None:
-    (guardian,) = children(box, start_daemon(box, tmp_path))
-    status = box.server.run(["cat", f"/proc/{guardian}/status"]).stdout
+    (guard,) = children(box, start_daemon(box, tmp_path))
+    status = box.server.run(["cat", f"/proc/{guard}/status"]).stdout
     resident = next(line.split() for line in status.splitlines() if line.startswith("VmRSS"))
     assert int(resident[1]) < 2500
     assert resident[2] == "kB"

@@ -19,7 +19,7 @@ from tests.helpers.doorstep import (
     closed_at,
     door_rules,
     gaps,
-    kill_with_guardian,
+    kill_with_crash_guard,
     knock_port_rules,
     marked,
     nothing_marked,
@@ -464,7 +464,7 @@ def test_rules_of_others_are_never_changed(box: Sandbox, tmp_path: Path) -> None
     daemon.terminate()
     assert daemon.wait(NOTICE) == 0
     assert others() == before
-    kill_with_guardian(box, start_daemon(box, tmp_path))
+    kill_with_crash_guard(box, start_daemon(box, tmp_path))
     last = start_daemon(box, tmp_path)
     last.terminate()
     assert last.wait(NOTICE) == 0
@@ -522,7 +522,7 @@ def test_permanent_rule_of_dead_daemon_is_removed_at_next_start(box: Sandbox, tm
         first = start_daemon(box, tmp_path, max_opened_door_duration=60)
         knock(client, client.server4)
         await_open(client)
-        kill_with_guardian(box, first)
+        kill_with_crash_guard(box, first)
         box.firewall_cmd("--runtime-to-permanent")
         assert len(permanent(box)) == len(SEQUENCE) + 1
         second = start_daemon(box, tmp_path)

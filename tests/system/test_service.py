@@ -18,7 +18,7 @@ from tests.helpers.doorstep import (
     NOTICE,
     await_closed,
     await_open,
-    kill_with_guardian,
+    kill_with_crash_guard,
     marked,
     nothing_marked,
     said,
@@ -172,7 +172,7 @@ def test_service_user_with_one_capability_serves_reloads_and_ends(users: Sandbox
         killed.wait_for(r"\bready\b", 20)
         knock(client, client.server4)
         await_open(client)
-        kill_with_guardian(users, killed)
+        kill_with_crash_guard(users, killed)
         assert marked(users.rules())
         post = installed.begin("ExecStopPost", "sweep")
         assert post.wait(2 * NOTICE) == 0

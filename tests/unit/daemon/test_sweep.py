@@ -96,7 +96,7 @@ def test_a_firewalld_that_is_stopped_took_everything_along(bus: FakeBus) -> None
 
 
 def test_one_that_gives_up_leaves_the_work_to_one_with_more_patience(bus: FakeBus) -> None:
-    """As after every end under systemd: the guardian's closer and ExecStopPost's begin in the same moment."""
+    """As after every end under systemd: the crash guard's closer and ExecStopPost's begin in the same moment."""
 
     async def story() -> None:
         async with bus:
