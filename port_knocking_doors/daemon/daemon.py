@@ -89,8 +89,8 @@ class Daemon:
             stack.enter_context(self._receiver)
             # From here on a door may be open; what went wrong before needs no closer.
             guard = stack.enter_context(CrashGuard(sweep.command(self._priority)))
-            end = self._ending.set
-            stack.enter_context(_signals({signal.SIGTERM: end, signal.SIGINT: end, signal.SIGHUP: self._on_hangup}))
+            handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._on_hangup}
+            stack.enter_context(_signals(handlers))
             control = stack.enter_context(Control(self._priority, self.handler))
             worker = asyncio.create_task(self._rules.run())
             others = [asyncio.create_task(work) for work in (self._start(), self._check(), control.run())]
@@ -154,6 +154,10 @@ class Daemon:
     def _verify_rules(self, loaded: Loaded) -> Swap:
         self._rules.verify(loaded.settings)
         return lambda: self._rules.apply(loaded.settings)
+
+    def stop(self) -> None:
+        """Let `run` come to its end, as SIGTERM does."""
+        self._ending.set()
 
     # End. ------------------------------------------------------------------------------------------------------------
 
