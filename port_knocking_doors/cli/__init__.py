@@ -1,7 +1,7 @@
-"""The command line: options, and then one call. Errors become one line and an exit status here, and nowhere else.
+"""The command line: reads options and calls the other folders; no work of its own, and no other folder reads options.
 
-Each command is a module of its own, and imports what it needs when it is called: the client must not wait for D-Bus.
-It does not even wait for the option library of the others.
+Errors become one line and an exit status here only. Each command is a module, loaded when it is used; `knock` is read
+without the option library of the others, because ssh waits for it.
 """
 
 import io
@@ -14,32 +14,32 @@ from port_knocking_doors.errors import DoorsError, in_words
 
 PROGRAM = "port-knocking-doors"
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it: 128 and the number of SIGINT."""
+"""Exit status after Ctrl-C, as in shells: 128 and the number of SIGINT."""
 
 _CLIENT = "knock"
 
 
 def main() -> NoReturn:
-    """Run the command line, and end the process with the exit status that it deserves."""
+    """Run the command line, and end the process with its exit status."""
     for stream in _open_streams():
-        if isinstance(stream, io.TextIOWrapper):  # a locale that lacks a character is no reason for a traceback
+        if isinstance(stream, io.TextIOWrapper):  # for locales that lack a character
             stream.reconfigure(errors="backslashreplace")
     status = _status()
     try:
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output had enough
+    except BrokenPipeError:  # the reader of standard output ended
         status = status or DoorsError.exit_status
         _silence()
-    except OSError as error:  # what was asked for did not get there; where something went wrong before, that was told
+    except OSError as error:  # an earlier error is reported already
         if not status:
             status = DoorsError.exit_status
-            _complain(f"standard output cannot be written ({error.strerror})")
+            _report_error(f"standard output cannot be written ({error.strerror})")
         _silence()
     try:
         if sys.stderr is not None:
             sys.stderr.flush()
-    except OSError:  # a log that is lost: nobody can be told, and the work was done
+    except OSError:  # the log is lost, and the work is done
         _silence()
     sys.exit(status)
 
@@ -52,16 +52,16 @@ def _status() -> int:
             knock_parser.run(sys.argv[2:])
             return 0
         return _other_status()
-    except SystemExit as end:  # the client's help; and who is told to end
+    except SystemExit as end:  # after the client's help, or from a signal handler
         return end.code if isinstance(end.code, int) else 0
     except DoorsError as error:
-        _complain(str(error))
+        _report_error(str(error))
         return error.exit_status
-    except BrokenPipeError:  # whoever read our output had enough
+    except BrokenPipeError:  # the reader of standard output ended
         _silence()
         return DoorsError.exit_status
-    except OSError as error:  # the system's fault: no descriptor, no process, a full disk
-        _complain(f"the system refused: {in_words(error)}")
+    except OSError as error:  # no descriptor, no process, a full disk
+        _report_error(f"the system refused: {in_words(error)}")
         return DoorsError.exit_status
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -80,19 +80,19 @@ def _other_status() -> int:
 
 
 def _silence() -> None:
-    """Let what is still to be written vanish: the interpreter tries again at its end, and complains."""
+    """Discard what is still buffered: the interpreter would write it again at its end, and fail."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     for stream in _open_streams():
         os.dup2(nowhere, stream.fileno())
 
 
 def _open_streams() -> list[TextIO]:
-    """Standard output and error, but for what the process was started without."""
+    """Standard output and error, except those that were closed at the start."""
     return [stream for stream in (sys.stdout, sys.stderr) if stream is not None]
 
 
-def _complain(text: str) -> None:
+def _report_error(text: str) -> None:
     if sys.stderr is None:  # print() would take standard output instead
         return
-    with suppress(OSError):  # nobody can be told
+    with suppress(OSError):
         print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)

@@ -1,6 +1,6 @@
-"""The application: the daemon's own options, and a table of commands, each of which is loaded when it is used.
+"""The application: the daemon's own options, and a table of commands, each loaded when it is used.
 
-A daemon loads no command but itself, which saves it a tenth of its memory.
+A daemon loads no other command, which saves a tenth of its memory.
 """
 
 from importlib import import_module
@@ -23,19 +23,19 @@ class _Listed(NamedTuple):
 COMMANDS = {
     "check": _Listed("check", "Show what is configured, or say what is wrong."),
     "doctor": _Listed("doctor", "Find out why a knock opens nothing."),
-    "demo": _Listed("demo", "Show the whole story on throw-away hosts."),
-    "status": _Listed("status", "Show what the running daemon is doing."),
+    "demo": _Listed("demo", "Show everything on throw-away hosts."),
+    "status": _Listed("status", "Show the state of the running daemon."),
     "open": _Listed("control", "Open a door for an address, as if it had knocked."),
-    "close": _Listed("control", "Close doors ahead of their time."),
+    "close": _Listed("control", "Close doors before their deadline."),
     "forget": _Listed("control", "Forget a knocker, so that it is no longer ignored."),
-    "reload": _Listed("control", "Make the daemon read its configuration again."),
-    "sweep": _Listed("sweep", "Close what a killed daemon left open."),
+    "reload": _Listed("control", "Make the daemon reload its configuration."),
+    "sweep": _Listed("sweep", "Close doors that a killed daemon left open."),
     "knock": _Listed("knock", "Knock at a host: the client."),
     "client-config": _Listed("client_config", "Print how to knock from other machines."),
     "knockd": _Listed("knockd", "Run with knockd's own options and file."),
     "tportknockd": _Listed("tportknockd", "Run with tportknockd's own options and file."),
 }
-"""In the order of the help: to set up, to look inside and to step in, the client, in place of another daemon."""
+"""In the order of the help: set up, inspect and control a daemon, the client, the other daemons' command lines."""
 
 
 class LazyGroup(PlainHelp, TyperGroup):

@@ -1,4 +1,4 @@
-"""`client-config`: how to knock, for other machines."""
+"""`client-config`: how to knock from other machines."""
 
 from pathlib import Path
 from typing import Optional
@@ -14,19 +14,18 @@ from port_knocking_doors.cli.options import CONF, SEQUENCE, Source, reject_optio
 def client_config(
     context: typer.Context,
     host: Optional[str] = typer.Argument(
-        None, metavar="[HOST]", help="The server's name or address; the word HOST stands for it otherwise."
+        None, metavar="[HOST]", help="The server's name or address. Without it: the word HOST."
     ),
     name: Optional[str] = typer.Option(
-        None, "--sequence", "-s", metavar="NAME", help="The sniffed sequence of this name, not the opening sequence."
+        None, "--sequence", "-s", metavar="NAME", help="Name of a sniffed sequence. Without it: the opening sequence."
     ),
     conf: Optional[Path] = CONF,
     magic_seq: Optional[str] = SEQUENCE,
 ) -> None:
     """Print how to knock from other machines: for ssh, a shell without this program, PowerShell and a phone app.
 
-    Shows the sequence in force, which is a secret: mind who looks over your shoulder, and where you paste it. On a
-    machine that many people use, copy the configuration file there (mode 0600) and leave the steps out of the command
-    lines, for other users can see what a process was started with.
+    The output shows the active sequence, which is a secret. On a machine that many people use, copy the configuration
+    file there (mode 0600) and leave the steps out of the command lines: other users can see the arguments of a process.
     """
     reject_options_before(context, "client-config", "conf", "magic_seq", "ports")
     from port_knocking_doors.client import snippets

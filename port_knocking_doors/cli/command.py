@@ -1,6 +1,6 @@
-"""What every command has in common: how its help reads, how wrong usage ends, and how it is declared.
+"""How commands are declared, what their help looks like, and how wrong usage ends.
 
-The option library words and lays out its help in another way with nearly every release, so the help is laid out here.
+The help of the option library changes with its releases, so it is formatted here.
 """
 
 from collections.abc import Callable
@@ -13,13 +13,13 @@ from port_knocking_doors.cli import usage
 from port_knocking_doors.errors import ConfigError
 
 UsageError: type[Exception] = typer.BadParameter.__bases__[0]
-"""What the option library raises for wrong usage. It is exported by no name; since typer 0.16 it is not click's."""
+"""The option library's exception for wrong usage. It has no public name; since typer 0.16 it is not click's."""
 
 F = TypeVar("F", bound=Callable[..., None])
 
 
 class PlainHelp:
-    """For a command or a group: help that is the same with every release, and usage errors that quote no value."""
+    """A mixin for a command or group: the same help with every release, and usage errors that quote no value."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
@@ -48,7 +48,7 @@ class PlainHelp:
 
 
 class PlainCommand(PlainHelp, TyperCommand):
-    """A command, as `declare` makes it."""
+    """A command made by `declare`."""
 
 
 declared: dict[str, typer.Typer] = {}
@@ -67,7 +67,7 @@ def declare(name: str, **settings: Any) -> Callable[[F], F]:
 
 
 def plain_application(**settings: Any) -> typer.Typer:
-    """An application of the option library, without any of its adornments."""
+    """An application of the option library, without completion, markup and its own tracebacks."""
     return typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, **settings)
 
 

@@ -1,4 +1,4 @@
-"""`open`, `close`, `forget`, `reload`: what a running daemon is told to do."""
+"""`open`, `close`, `forget`, `reload`: requests to a running daemon."""
 
 from pathlib import Path
 from typing import Any, Optional
@@ -11,7 +11,7 @@ from port_knocking_doors.control.protocol import Request, Verb, read_address
 from port_knocking_doors.control.status import Standing, doors_from_data
 from port_knocking_doors.errors import ConfigError
 
-ADDRESS = typer.Argument(..., metavar="ADDRESS", help="An address, IPv4 or IPv6.")
+ADDRESS = typer.Argument(..., metavar="ADDRESS", help="An IPv4 or IPv6 address.")
 
 
 @declare("open")
@@ -30,13 +30,13 @@ def open_(
 ) -> None:
     """Open a door of the running daemon for an address, as if it had knocked.
 
-    Its zone is the configured one, else the address's own, else the default zone: by what interface somebody comes is
-    known from a knock only. A door that is open from a knock is prolonged where it is.
+    Its zone is the configured one, else the zone of the address, else the default zone: only a knock shows the
+    interface of an address. A door that is open from a knock is prolonged in its zone.
     """
     request = Request(Verb.OPEN, _read(address), sequence or "")
     doors = doors_from_data(_ask(context, conf, priority, request))
     if not doors:
-        print(f"{request.address}: the command was started")
+        print(f"{request.address}: command started")
     for door in doors:
         what = f"{', '.join(door.opens) or 'a command'} by {door.sequence}"
         left = f" for {door.seconds_left:.3g} s" if door.seconds_left is not None else ""
@@ -51,18 +51,18 @@ def open_(
 @declare("close")
 def close(
     context: typer.Context,
-    address: Optional[str] = typer.Argument(None, metavar="[ADDRESS]", help="Whose doors."),
-    everybody: bool = typer.Option(False, "--all", help="Everybody's."),
+    address: Optional[str] = typer.Argument(None, metavar="[ADDRESS]", help="Address whose doors are closed."),
+    every: bool = typer.Option(False, "--all", help="Close all doors."),
     conf: Optional[Path] = CONF,
     priority: Optional[str] = PRIORITY,
 ) -> None:
-    """Close the doors of an address, or all doors, ahead of their time."""
-    if (address is None) is not everybody:
+    """Close the doors of an address, or all doors, before their deadline."""
+    if (address is None) is not every:
         raise ConfigError("close: expected either an ADDRESS or --all")
     answer = _ask(context, conf, priority, Request(Verb.CLOSE, None if address is None else _read(address)))
     print(f"{answer['closed']} doors closed" if answer["closed"] != 1 else "1 door closed")
     if answer["waiting"]:
-        print(f"Of these, {answer['waiting']} still stand: firewalld has not answered yet; see `status` and the log")
+        print(f"Of these, {answer['waiting']} are still open: firewalld has not answered yet; see `status` and the log")
 
 
 @declare("forget")
@@ -72,17 +72,17 @@ def forget(
     conf: Optional[Path] = CONF,
     priority: Optional[str] = PRIORITY,
 ) -> None:
-    """Forget a knocker: it is no longer ignored, and starts each sequence anew."""
+    """Forget a knocker: it is no longer ignored, and starts each sequence from the first step."""
     request = Request(Verb.FORGET, _read(address))
     was_known = _ask(context, conf, priority, request)
-    print(f"{request.address}: forgotten" if was_known else f"{request.address}: was not known as a knocker")
+    print(f"{request.address}: forgotten" if was_known else f"{request.address}: not found among the knockers")
 
 
 @declare("reload")
 def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Optional[str] = PRIORITY) -> None:
-    """Let the running daemon read its configuration again, as SIGHUP does. Open doors stay open.
+    """Make the running daemon reload its configuration, as SIGHUP does. Open doors stay open.
 
-    A wrong one changes nothing, and is told; the exit status is 2 then.
+    If the configuration has an error, the daemon keeps the running one, and the exit status is 2.
     """
     _ask(context, conf, priority, Request(Verb.RELOAD))
     print("Configuration reloaded")

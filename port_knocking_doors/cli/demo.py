@@ -1,4 +1,4 @@
-"""`demo`: the whole story in a sandbox."""
+"""`demo`: every feature on throw-away hosts."""
 
 from typing import Optional
 
@@ -15,12 +15,12 @@ def demo(
     pause: Optional[str] = typer.Option(
         None,
         metavar="SECONDS",
-        help="Pause between the knocks, for people to follow. Without it: 0.3.",
+        help="Pause between the knocks. Without it: 0.3.",
     ),
 ) -> None:
-    """Show the whole story on throw-away hosts with a real firewalld of their own; nothing of this machine is touched.
+    """Show every feature on throw-away hosts with their own firewalld; this machine is not changed.
 
-    Needs no root where ordinary users may make namespaces, and sudo elsewhere.
+    Needs no root where users may create namespaces, and sudo elsewhere.
     """
     reject_options_before(context, "demo")
     seconds = 0.3 if pause is None else usage.seconds("--pause", pause, 0, 10)

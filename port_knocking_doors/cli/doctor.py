@@ -1,4 +1,4 @@
-"""`doctor`: why nothing happens when somebody knocks."""
+"""`doctor`: why a knock opens nothing."""
 
 from pathlib import Path
 from typing import Optional
@@ -18,12 +18,12 @@ def doctor(
         "--listen",
         "-l",
         metavar="SECONDS",
-        help="Afterwards show each knock that the running daemon hears, and what it was judged.",
+        help="Afterwards show each knock that the running daemon receives, with its result.",
     ),
     conf: Optional[Path] = CONF,
     priority: Optional[str] = PRIORITY,
 ) -> None:
-    """Look for what keeps knocks from opening doors, and say what to do about it. Nothing is changed.
+    """Find out why a knock opens no door, and what to do. Nothing is changed.
 
     Exit status: 0 if no problem was found (a warning is none), 1 otherwise.
     """

@@ -1,4 +1,4 @@
-"""`knock` among the other commands; `knocking` has its command line."""
+"""`knock` as one of the commands; `knock_parser` reads its command line."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []},
 )
 def knock(context: typer.Context) -> None:
-    """Knock at a host, wait for its door, go through it: the client. Its own --help tells more."""
+    """Knock at a host, wait for its door, connect through it. See `knock --help`."""
     reject_options_before(context, "knock", "conf", "magic_seq")
 
     def load(conf: Path | None) -> "Loaded":

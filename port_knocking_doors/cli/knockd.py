@@ -1,4 +1,4 @@
-"""`knockd`: its options and its own file, for whoever used that daemon before."""
+"""`knockd`: the options and the file of that daemon."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +36,7 @@ def run(
         "-i",
         metavar="NAME",
         help="Interface to listen on, or a pattern such as 'ppp*'. Without it: the file's Interface, else "
-        f"{loader.KNOCKD_INTERFACE}. One that is not there is heard once it appears.",
+        f"{loader.KNOCKD_INTERFACE}. One that does not exist yet is used once it appears.",
     ),
     background: bool = typer.Option(
         False,
@@ -45,31 +45,31 @@ def run(
         help="Run in the background, and return once it listens. Needs the library python-daemon.",
     ),
     config: Optional[Path] = _CONFIG,
-    debug: bool = typer.Option(False, "--debug", "-D", help="Log every knock, too (never its port)."),
+    debug: bool = typer.Option(False, "--debug", "-D", help="Log every knock (never its port)."),
     lookup: bool = typer.Option(
         False,
         "--lookup",
         "-l",
-        help="Look up the names of hosts for the log. A security risk: whoever sees this host's questions to the name "
-        "server learns that somebody made a first knock, and which one that was; and a host that wants to seem absent "
-        "gives itself away by asking. The log waits for the answers, nothing else does.",
+        help="Look up the names of hosts for the log. A security risk: an observer of the queries to the name server "
+        "learns that a first knock was made, and which one it was; and the queries reveal a host that should seem "
+        "absent. Only the log waits for the answers.",
     ),
     pid_file: Optional[Path] = _PID_FILE,
     log_file: Optional[str] = typer.Option(
-        None, "--logfile", "-g", metavar="FILE", help="The log file, in place of the one that the configuration names."
+        None, "--logfile", "-g", metavar="FILE", help="The log file. Without it: that of the configuration."
     ),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Write the log to standard output, too."),
-    ipv4_only: bool = typer.Option(False, "--only-ip-v4", "-4", help="Hear IPv4 alone."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Write the log also to standard output."),
+    ipv4_only: bool = typer.Option(False, "--only-ip-v4", "-4", help="Use IPv4 only."),
     version: bool = typer.Option(False, "--version", "-V", help="Show the version, and end."),
 ) -> None:
-    """Take knockd's own options and read its own file, as it is.
+    """Run with the options and the file of knockd, unchanged.
 
-    Each door of the file has a Sequence, or a file of One_Time_Sequences, and the Start_Command that runs once
-    somebody has knocked it; %IP% there is the knocker's address. A Stop_Command follows Cmd_Timeout seconds later. No
-    port needs to be open, or looks open. See `port-knocking-doors check --knockd FILE` for what a file says.
+    Each door of the file has a Sequence, or a file of One_Time_Sequences, and a Start_Command that runs after the
+    sequence was knocked; %IP% in it is the knocker's address. The Stop_Command runs Cmd_Timeout seconds later. No port
+    needs to be open, or looks open. `port-knocking-doors check --knockd FILE` shows the content of a file.
 
-    Runs in the foreground without -d. SIGTERM and Ctrl-C run what stop commands are due and end it; SIGHUP reads the
-    file again and opens the log file anew.
+    Runs in the foreground without -d. SIGTERM and Ctrl-C run the stop commands that are due and end the daemon; SIGHUP
+    reads the file again and reopens the log file.
 
     Exit status: 0 done, 2 wrong usage or configuration, 1 any other failure.
     """
@@ -98,7 +98,7 @@ def run(
 
     def read_again() -> loader.Loaded:
         again = _load(path, interface, here, ipv4_only=ipv4_only)
-        # Of another Interface it keeps the mark of the first: that one is held, and names what is pending.
+        # Also with another Interface the mark stays: its lock is held, and pending commands are filed under it.
         return replace(again, settings=replace(again.settings, rule_priority=loaded.settings.rule_priority))
 
     def verify_log(again: loader.Loaded) -> Callable[[], None]:
@@ -107,7 +107,7 @@ def run(
         return lambda: knockd_log.use(log_path(options), syslog=options.use_syslog)
 
     def serve() -> None:
-        from port_knocking_doors.daemon.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
+        from port_knocking_doors.daemon.daemon import Daemon  # D-Bus takes a third of the start
 
         if background:
             log.to_syslog(COMMAND)
@@ -122,10 +122,10 @@ def run(
 
 
 def _folder() -> Path:
-    """Where relative paths begin, for as long as it runs: the background is elsewhere."""
+    """The folder that relative paths start from: a background process changes it."""
     try:
         return Path.cwd()
-    except FileNotFoundError:  # somebody removed it
+    except FileNotFoundError:  # removed
         return Path("/")
 
 

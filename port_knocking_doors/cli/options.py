@@ -1,4 +1,4 @@
-"""What commands have in common: the program's name, the application, and the options that name a configuration."""
+"""The options that commands share: those that name a configuration or a daemon."""
 
 import os
 from dataclasses import astuple, dataclass
@@ -10,7 +10,7 @@ import typer
 from port_knocking_doors.cli import PROGRAM, usage
 from port_knocking_doors.errors import ConfigError
 
-if TYPE_CHECKING:  # no command waits for what it does not use
+if TYPE_CHECKING:  # a command imports only what it uses
     from collections.abc import Callable, Collection
 
     from port_knocking_doors.config import loader
@@ -23,9 +23,9 @@ CONF = typer.Option(
     "--conf",
     "-c",
     metavar="FILE",
-    readable=False,  # the loader says it better
+    readable=False,  # the loader reports it
     help="Configuration file (TOML). Without it: ~/.port_knocker.toml, else /etc/port_knocker.toml, else built-in "
-    "defaults whose sequence everybody knows.",
+    "defaults with a public sequence.",
 )
 SEQUENCE = typer.Option(
     None,
@@ -33,36 +33,34 @@ SEQUENCE = typer.Option(
     "-m",
     metavar="SEQ",
     help='The opening sequence, 5 to 20 UDP ports: "PORT,PORT,PORT,PORT,PORT". Beats KNOCKER_SEQ, which beats the '
-    "file. Other users of this machine can see the options of a process: a file keeps the secret better.",
+    "file. Other users of this machine can see the options of a process: a file keeps them secret.",
 )
 PORTS = typer.Option(
     None,
     "--ports",
     "-p",
     metavar="PORTS",
-    help='The ports to guard, TCP unless said otherwise: "22" or "22,80,1194/udp". Beats KNOCKER_PORTS, which beats '
-    "the file.",
+    help='The ports to guard, TCP by default: "22" or "22,80,1194/udp". Beats KNOCKER_PORTS, which beats the file.',
 )
 ZONE = typer.Option(
     None,
     "--zone",
     metavar="NAME",
-    help="firewalld zone of the doors. Without it: the zone that the knocker's packets fall into.",
+    help="firewalld zone of the doors. Without it: the zone of the knocker's packets.",
 )
 INTERFACES = typer.Option(
     None,
     "--interface",
     "-i",
     metavar="NAME",
-    help="Interface that sniffed sequences are heard on, or a pattern such as 'ppp*'. May be given several times. "
-    "Without it: every interface.",
+    help="Interface to sniff on, or a pattern such as 'ppp*'. Repeatable. Without it: every interface.",
 )
 
 PRIORITY = typer.Option(
     None,
     "--priority",
     metavar="N",
-    help="Which daemon is meant, by its mark: its rule_priority. Without it: the one in the configuration.",
+    help="The daemon to ask, by its mark: its rule_priority. Without it: that of the configuration.",
 )
 
 
@@ -72,7 +70,7 @@ _MARK_MAX = 10**10 - 1
 
 @dataclass(frozen=True)
 class Source:
-    """What the options say of where the configuration comes from."""
+    """The options that name a configuration or override it."""
 
     conf: Path | None
     magic_seq: str | None
@@ -81,12 +79,12 @@ class Source:
     interfaces: list[str] | None
 
     def over(self, other: "Source") -> "Source":
-        """These options, and where one was not given the other's."""
+        """These options; where one is not given, that of `other`."""
         mine, others = astuple(self), astuple(other)
         return Source(*(own if own is not None else its for own, its in zip(mine, others, strict=True)))
 
     def load(self, served: "Callable[[], Collection[Port]] | None" = None) -> "loader.Loaded":
-        """The configuration in force. `served` stands for a look at the ports that this machine's programs serve."""
+        """The active configuration. `served` replaces the search for ports that programs of this machine serve."""
         from port_knocking_doors.config import files, loader
         from port_knocking_doors.system.listening_ports import listening_ports
 
@@ -112,15 +110,12 @@ _NAMES = {
 
 
 def reject_options_before(context: typer.Context, command: str, *used: str) -> None:
-    """Options ahead of the command are the daemon's own; the command makes use of those for these fields of `Source`.
-
-    Raises `ConfigError` where there are others, which would change nothing.
-    """
+    """Raise `ConfigError` if an option before `command` has no effect on it; those of the fields `used` have one."""
     given = context.obj or Source(None, None, None, None, None)
     for field, option in _NAMES.items():
         if field not in used and getattr(given, field) is not None:
-            what = f"this option stands ahead of {command} and would change nothing"
-            raise ConfigError(f"{what}, expected the options of {command} behind it", option)
+            what = f"has no effect before `{command}`; put options of `{command}` after it"
+            raise ConfigError(what, option)
 
 
 def mark_in(priority: str | None) -> int | None:
@@ -131,7 +126,7 @@ def mark_in(priority: str | None) -> int | None:
 
 
 def mark_of(context: typer.Context, conf: Path | None, priority: str | None) -> int:
-    """The mark of the daemon that a command is for. Raises `ConfigError` where the configuration tells none."""
+    """The mark of the daemon to ask. Raises `ConfigError` if the configuration has none."""
     reject_options_before(context, context.info_name or "the command", "conf")
     mark = mark_in(priority)
     if mark is not None:
@@ -139,5 +134,5 @@ def mark_of(context: typer.Context, conf: Path | None, priority: str | None) -> 
     try:
         return Source(conf, None, None, None, None).over(context.obj).load().settings.rule_priority
     except ConfigError as error:
-        hint = "a daemon that runs can be named by its mark, too: --priority N"
+        hint = "name a running daemon by its mark: --priority N"
         raise ConfigError(f"{error.problem}; {hint}", error.where, error.field) from error

@@ -1,4 +1,4 @@
-"""The program without a command: the daemon in the foreground, and what has to do with its configuration file."""
+"""The program without a command: the daemon in the foreground, and options about its configuration file."""
 
 from pathlib import Path
 from typing import Optional
@@ -22,23 +22,23 @@ def run(
     write_home: bool = typer.Option(
         False,
         "--set-configuration-file-in-home",
-        help="Write ~/.port_knocker.toml with a fresh random sequence, and end. A file that is there is left alone.",
+        help="Write ~/.port_knocker.toml with a random sequence, and end. An existing file is not overwritten.",
     ),
     show_help: bool = typer.Option(
         False, "--show-configuration-file-help", help="Explain every key of the configuration file, and end."
     ),
-    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every knock, too (never its port)."),
-    log_json: bool = typer.Option(False, "--log-json", help="Log one JSON object an event, for programs."),
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log every knock (never its port)."),
+    log_json: bool = typer.Option(False, "--log-json", help="Log one JSON object for each event, for programs."),
     version: bool = typer.Option(False, "--version", "-V", help="Show the version, and end."),
 ) -> None:
-    """Open ports of a firewalld server to those who knock, for their address only and for a short time.
+    """Open ports of a firewalld server to an address that knocks, for a short time.
 
-    Without a command, runs the daemon in the foreground. Whoever sends the datagram "knock\\n" to the UDP ports of the
-    opening sequence, in order, gets the guarded ports opened for some seconds; everybody else finds them closed.
-    SIGTERM and Ctrl-C close every door and end it; SIGHUP reads the configuration again.
+    Without a command, runs the daemon in the foreground. An address that sends the datagram "knock\\n" to the UDP
+    ports of the opening sequence, in order, gets the guarded ports opened for some seconds; for all other addresses
+    they stay closed. SIGTERM and Ctrl-C close every door and end the daemon; SIGHUP reloads the configuration.
 
     First steps: port-knocking-doors --set-configuration-file-in-home, then port-knocking-doors check, then
-    port-knocking-doors. To see it all work without touching this machine: port-knocking-doors demo.
+    port-knocking-doors. To see everything without changing this machine: port-knocking-doors demo.
 
     Exit status: 0 done, 2 wrong usage or configuration, 1 any other failure.
     """
@@ -54,8 +54,8 @@ def run(
         for option, is_given in alone.items():
             if is_given:
                 command = context.invoked_subcommand
-                raise ConfigError(f"this option goes with no command, expected it without {command}", option)
-        context.obj = source  # `--conf FILE check` means what `check --conf FILE` does
+                raise ConfigError(f"has no effect with a command, expected it without `{command}`", option)
+        context.obj = source  # `--conf FILE check` is `check --conf FILE`
     elif version:
         print(f"{PROGRAM} {__version__}")
     elif show_help:
@@ -64,7 +64,7 @@ def run(
         print(render.help_text())
     elif write_home:
         if source != Source(None, None, None, None, None):
-            raise ConfigError("this option needs no other, expected it alone", "--set-configuration-file-in-home")
+            raise ConfigError("excludes other options, expected it alone", "--set-configuration-file-in-home")
         _write_home_file()
     else:
         log.set_up(verbose, as_json=log_json)
@@ -79,7 +79,7 @@ def run(
 
 
 def _run_daemon(source: Source) -> None:
-    from port_knocking_doors.daemon.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
+    from port_knocking_doors.daemon.daemon import Daemon  # D-Bus takes a third of the start
     from port_knocking_doors.system import clock
 
     def load() -> loader.Loaded:
@@ -95,6 +95,6 @@ def _write_home_file() -> None:
     from port_knocking_doors.client import snippets
 
     written = files.write_home_file(files.find_home())
-    print(f"Wrote {written.path}: a fresh random sequence, and port 22 to guard.")
+    print(f"Wrote {written.path}: a random sequence, and port 22 to guard.")
     print(f"To knock from another machine, with HOST for this one, {snippets.shell_time(len(written.sequence))}:")
     print(f"  {snippets.shell_line(written.sequence)}")

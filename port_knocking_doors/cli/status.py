@@ -1,4 +1,4 @@
-"""`status`: what a running daemon is doing."""
+"""`status`: the state of a running daemon."""
 
 import json
 import os
@@ -41,7 +41,7 @@ def status(
     conf: Optional[Path] = CONF,
     priority: Optional[str] = PRIORITY,
 ) -> None:
-    """Show what the running daemon is doing: doors, knockers, listeners, sniffer, firewalld. No sequence is shown."""
+    """Show the state of the running daemon: doors, knockers, listeners, sniffer, firewalld. No sequence is shown."""
     if prometheus and (as_json or watch):
         raise ConfigError("--prometheus excludes --json and --watch, expected one of them")
     period = 1.0 if every is None else usage.seconds("--every", every, 0.1, 3600)

@@ -1,4 +1,4 @@
-"""`sweep`: what ExecStopPost runs."""
+"""`sweep`: ExecStopPost of the unit."""
 
 from typing import Optional
 
@@ -16,20 +16,20 @@ def sweep(
     patience: Optional[str] = typer.Option(
         None,
         metavar="SECONDS",
-        help="How long to wait for a firewalld that does not answer. Without it: 30.",
+        help="How long to wait for firewalld. Without it: 30.",
     ),
-    log_json: bool = typer.Option(False, "--log-json", help="Log one JSON object an event, for programs."),
+    log_json: bool = typer.Option(False, "--log-json", help="Log one JSON object for each event, for programs."),
 ) -> None:
-    """Close what a daemon left open that was killed, and run the stop commands that it owes. The unit's ExecStopPost.
+    """Close doors that a killed daemon left open, and run its pending stop commands. ExecStopPost of the unit.
 
-    Goes by what the daemon noted in its runtime directory, not by the configuration, which may have changed: run it as
-    the daemon's user. A daemon that is running is left alone, and so are its doors. Nothing to close is no failure.
+    Reads the notes in the daemon's runtime directory, not the configuration, which may have changed: run it as the
+    daemon's user. A running daemon and its doors are not touched. Exit status 0 if there is nothing to close.
     """
     reject_options_before(context, "sweep")
     seconds = 30.0 if patience is None else usage.seconds("--patience", patience, 1, 3600)
     log.set_up(verbose=False, as_json=log_json)
     if not instance.unreleased_marks():
         return
-    from port_knocking_doors.daemon import sweep as closer  # with D-Bus, most of the time that this takes
+    from port_knocking_doors.daemon import sweep as closer  # D-Bus takes most of the time
 
     closer.close_all(seconds)

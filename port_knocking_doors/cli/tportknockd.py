@@ -1,4 +1,4 @@
-"""`tportknockd`: its options and its own file, for whoever used that daemon before."""
+"""`tportknockd`: the options and the file of that daemon."""
 
 import ipaddress
 import sys
@@ -32,8 +32,8 @@ _CHECKED = typer.Option(
     "-C",
     metavar="FILE",
     readable=False,
-    help="Check this file: show every sequence in words, and every error. Shows the sequences: mind who looks over "
-    "your shoulder. Exit status 2 if anything is wrong.",
+    help="Check this file: show every sequence in words, and every error. The sequences are secret. Exit status 2 if "
+    "there is an error.",
 )
 
 
@@ -52,10 +52,10 @@ def run(
         None,
         "-r",
         metavar="SEC",
-        help="Taken and not needed: the addresses of interfaces are followed as they change, without any period.",
+        help="Accepted without effect: changes of interfaces and addresses are noticed at once.",
     ),
     listed: bool = typer.Option(False, "-l", help="List the interfaces with their state and addresses, and end."),
-    debug: bool = typer.Option(False, "-d", help="Log every knock, too (never its port or flags), in the foreground."),
+    debug: bool = typer.Option(False, "-d", help="Log every knock (never its port or flags); in the foreground only."),
     background: bool = typer.Option(
         False,
         "-D",
@@ -64,36 +64,36 @@ def run(
         "library python-daemon.",
     ),
 ) -> None:
-    """Take tportknockd's own options and read its own file, as it is.
+    """Run with the options and the file of tportknockd, unchanged.
 
-    Each block <NAME> … </NAME> of the file has a sequence of frames (tcp or udp:PORT:FLAGS), a timeout, and the
-    start_command that runs once somebody has knocked it; %IP% there is the knocker's address. A stop_command follows
-    command_delay seconds later, 30 if the file does not say. No port needs to be open, or looks open.
+    Each block <NAME> … </NAME> of the file has a sequence of frames (tcp or udp:PORT:FLAGS), a timeout, and a
+    start_command that runs after the sequence was knocked; %IP% in it is the knocker's address. The stop_command runs
+    command_delay seconds later (default: 30). No port needs to be open, or looks open.
 
-    Runs in the foreground without -D. SIGTERM and Ctrl-C run what stop commands are due and end it; SIGHUP reads the
-    file again.
+    Runs in the foreground without -D. SIGTERM and Ctrl-C run the stop commands that are due and end the daemon; SIGHUP
+    reads the file again.
 
     Exit status: 0 done, 2 wrong usage or configuration, 1 any other failure.
     """
     reject_options_before(context, COMMAND)
     if refresh is not None:
-        _placed("-r", lambda: _PERIOD.from_text(refresh))
+        _read_option("-r", lambda: _PERIOD.from_text(refresh))
     if device is not None:
-        _placed("-i", lambda: readers.interface_name(device))
+        _read_option("-i", lambda: readers.interface_name(device))
     if listed:
         print(_table())
     elif checked is not None:
         _check(checked)
     elif conf is None:
-        raise ConfigError("no file with the sequences is named, expected -c FILE", COMMAND)
+        raise ConfigError("the file with the sequences is missing, expected -c FILE", COMMAND)
     elif debug and background:
-        raise ConfigError("debugging is for the foreground and this is for the background, expected one of -d -D", "-D")
+        raise ConfigError("-d is for the foreground and -D for the background, expected one of -d -D", "-D")
     else:
         _run_daemon(conf.absolute() if background else conf, device, debug=debug, background=background)
 
 
 def load(path: Path, device: str | None) -> loader.Loaded:
-    """The settings that tportknockd's file stands for. Raises `ConfigError` for the first thing that is wrong."""
+    """The settings of tportknockd's file. Raises `ConfigError` for its first error."""
     found = loader.read_tportknockd(path)
     if errors := found.errors:
         more = f" (and {len(errors) - 1} more; see {COMMAND} -C)" if len(errors) > 1 else ""
@@ -106,10 +106,10 @@ def load(path: Path, device: str | None) -> loader.Loaded:
         sequences=tuple(replace(sequence, scope=scope) for sequence in found.sequences),
         rule_priority=instance.command_mark(COMMAND, str(path.absolute()), device or ""),
     )
-    return loader.Loaded(settings, path, _doubts(found), {})
+    return loader.Loaded(settings, path, _warnings(found), {})
 
 
-def _doubts(found: loader.Foreign) -> tuple[str, ...]:
+def _warnings(found: loader.Foreign) -> tuple[str, ...]:
     return (*found.warnings, *lint.foreign_warnings(found.sequences, listening_ports()))
 
 
@@ -117,7 +117,7 @@ def _check(path: Path) -> None:
     found = loader.read_tportknockd(path)
     for sequence in found.sequences:
         print(in_words(sequence))
-    for warning in _doubts(found):
+    for warning in _warnings(found):
         print(f"Warning: {warning}")
     sys.stdout.flush()
     for error in found.errors:
@@ -139,7 +139,7 @@ def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool
     if background:
         detached.require_library()
 
-    from port_knocking_doors.daemon.daemon import Daemon  # with D-Bus, a third of the start: nothing else needs it
+    from port_knocking_doors.daemon.daemon import Daemon  # D-Bus takes a third of the start
 
     if not background:
         clock.run(Daemon(loaded, read).run())
@@ -154,7 +154,7 @@ def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool
 
 
 def _table() -> str:
-    """The interfaces, each with its state and its addresses."""
+    """The interfaces, each with its state and addresses."""
     with interfaces.InterfaceMonitor() as known:
         rows = [_HEADINGS]
         for _, link in sorted(known.links.items()):
@@ -168,7 +168,7 @@ def _table() -> str:
     return "\n".join(f"{name:{widths[0]}}  {state:{widths[1]}}  {address}" for name, state, address in rows)
 
 
-def _placed(where: str, read: Callable[[], object]) -> None:
+def _read_option(where: str, read: Callable[[], object]) -> None:
     try:
         read()
     except ConfigError as wrong:

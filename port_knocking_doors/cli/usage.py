@@ -1,4 +1,4 @@
-"""Wrong usage in words. No value is quoted: a sequence may have been typed where something else belongs.
+"""Wrong usage in words. No value is quoted: it may be a sequence that was typed in the wrong place.
 
 An option or command that does not exist is quoted only if it consists of letters and hyphens; every step has a digit.
 Nothing here imports the option library, for `knock` must not wait for it.
@@ -15,7 +15,7 @@ _DIGITS = 20
 
 
 def unknown(kind: str, typed: str, known: Iterable[str]) -> str:
-    """What to say of an option or command that does not exist; the nearest of those that do is named."""
+    """The message for an option or command that does not exist, with the nearest one that does."""
     name = typed.partition("=")[0]
     nearest = difflib.get_close_matches(name, list(known), 1)
     what = f"{kind} {name}" if name.replace("-", "").isalpha() else f"this {kind}"
@@ -25,11 +25,11 @@ def unknown(kind: str, typed: str, known: Iterable[str]) -> str:
 def problem(error: Any, known: Iterable[str]) -> str:
     """The problem in a usage error of the option library; `known` are the options of the command.
 
-    The errors are told apart by their attributes: where their classes are depends on the release.
+    Attributes distinguish the errors: the place of their classes depends on the release.
     """
     if hasattr(error, "possibilities"):
         return unknown("option", error.option_name, known)
-    if hasattr(error, "option_name") or hasattr(error, "param_type"):  # these messages name only what is declared
+    if hasattr(error, "option_name") or hasattr(error, "param_type"):  # messages with declared names only
         return str(error.format_message()).rstrip(".")
     if getattr(error, "param", None) is not None:
         return f"{error.param.opts[0]}: the value is wrong"

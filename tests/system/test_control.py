@@ -150,7 +150,7 @@ def test_hung_firewalld_is_reported_and_no_door_is_called_open(
     assert doors(box) == [door_rule(client.address4)]
     box.firewalld.freeze()
     said = told(box, "close", "--all", *MARK)
-    assert said.startswith("1 door closed\nOf these, 1 still stand: firewalld has not answered yet")
+    assert said.startswith("1 door closed\nOf these, 1 are still open: firewalld has not answered yet")
     box.firewalld.thaw()
     wait_until(lambda: doors(box) == [], 20, "the door is gone")
 

@@ -136,7 +136,7 @@ def test_daemon_reports_first_error_and_number_of_errors(conf: Path) -> None:
 
 
 REFUSED: dict[str, tuple[tuple[str, ...], str]] = {
-    "no file": ((), "tportknockd: no file with the sequences is named, expected -c FILE"),
+    "no file": ((), "tportknockd: the file with the sequences is missing, expected -c FILE"),
     "-r without a number": (
         ("-r", "soon", "-l"),
         '-r: "soon" is not a number of seconds, expected a whole number from 1',
@@ -162,10 +162,7 @@ def test_wrong_usage_is_one_line(options: tuple[str, ...], said: str) -> None:
 def test_options_of_the_daemon_itself_are_not_swallowed(conf: Path) -> None:
     done = run(ahead=("-c", str(conf)))
     assert (done.returncode, done.stdout) == (2, "")
-    assert (
-        "--conf: this option stands ahead of tportknockd and would change nothing, expected the options of tport"
-        in done.stderr
-    )
+    assert "--conf: has no effect before `tportknockd`; put options of `tportknockd` after it" in done.stderr
 
 
 def test_missing_background_library_is_one_line_with_remedy(conf: Path) -> None:

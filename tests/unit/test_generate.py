@@ -59,7 +59,7 @@ def test_program_page_has_commands_and_options(made: Path) -> None:
         "--pause SECONDS",
     ):
         assert option in text
-    assert "Shows the sequences: mind who looks over your shoulder." in text
+    assert "The sequences are secret." in text
     assert "1970-01-02" in text
 
 

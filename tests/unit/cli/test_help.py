@@ -44,20 +44,20 @@ Usage: port-knocking-doors open [OPTIONS] ADDRESS
 
   Open a door of the running daemon for an address, as if it had knocked.
 
-  Its zone is the configured one, else the address's own, else the default
-  zone: by what interface somebody comes is known from a knock only. A door
-  that is open from a knock is prolonged where it is.
+  Its zone is the configured one, else the zone of the address, else the
+  default zone: only a knock shows the interface of an address. A door that is
+  open from a knock is prolonged in its zone.
 
 Arguments:
-  ADDRESS  An address, IPv4 or IPv6.
+  ADDRESS  An IPv4 or IPv6 address.
 
 Options:
   -s, --sequence NAME  Sequence to open (default: the opening sequence).
   -c, --conf FILE      Configuration file (TOML). Without it:
                        ~/.port_knocker.toml, else /etc/port_knocker.toml, else
-                       built-in defaults whose sequence everybody knows.
-  --priority N         Which daemon is meant, by its mark: its rule_priority.
-                       Without it: the one in the configuration.
+                       built-in defaults with a public sequence.
+  --priority N         The daemon to ask, by its mark: its rule_priority.
+                       Without it: that of the configuration.
   -h, --help           Show this help, and end.
 """
 

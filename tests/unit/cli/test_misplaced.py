@@ -44,7 +44,7 @@ ALONE = ("--set-configuration-file-in-home", "--show-configuration-file-help", "
 @pytest.mark.parametrize("option", ALONE)
 @pytest.mark.parametrize("command", ["check", "knock 127.0.0.1"])
 def test_what_concerns_the_program_itself_goes_with_no_command(option: str, command: str, tmp_path: Path) -> None:
-    said = f"{option}: this option goes with no command, expected it without {command.split()[0]}"
+    said = f"{option}: has no effect with a command, expected it without `{command.split()[0]}`"
     assert refused(f"{option} -c conf.toml {command}") == said
     assert [path.name for path in tmp_path.iterdir()] == ["conf.toml"]
 
@@ -73,7 +73,7 @@ def test_an_option_of_the_daemon_ahead_of_a_command_that_has_no_use_for_it(optio
     said = refused(f"{option} {command}")
     assert said.startswith("--")
     name = command.split()[0]
-    assert f": this option stands ahead of {name} and would change nothing, expected the options of {name}" in said
+    assert said.endswith(f": has no effect before `{name}`; put options of `{name}` after it")
     assert "20001" not in said
 
 
@@ -111,5 +111,5 @@ def test_a_configuration_beside_steps_is_refused(words: str) -> None:
 @pytest.mark.parametrize("option", ["-c conf.toml", f"-m {SEQUENCE}", "-p 22", "--zone x", "-i lo"])
 def test_a_new_file_is_not_made_of_options(option: str, tmp_path: Path) -> None:
     said = refused(f"{option} --set-configuration-file-in-home")
-    assert said == "--set-configuration-file-in-home: this option needs no other, expected it alone"
+    assert said == "--set-configuration-file-in-home: excludes other options, expected it alone"
     assert [path.name for path in tmp_path.iterdir()] == ["conf.toml"]

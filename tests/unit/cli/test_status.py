@@ -176,5 +176,5 @@ def test_a_wrong_configuration_is_no_reason_not_to_reach_the_daemon(daemon: None
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"port-knocking-doors: {wrong}:1: the key bogus is unknown")
-    assert done.stderr.endswith("by its mark, too: --priority N\n")
+    assert done.stderr.endswith("; name a running daemon by its mark: --priority N\n")
     assert subprocess.run([*argv, "--priority", str(PRIORITY)], capture_output=True, check=False).returncode == 0
