@@ -103,15 +103,8 @@ def load(
     path = found[0] if found else None
     settings, places, warnings = _from_file(path, home) if path is not None else (Settings(), {}, [])
     file = "" if path is None else files.display(path)
-    sources: dict[str, str] = {}
-    for override, text in ((_SEQUENCE, magic_seq), (_PORTS, ports), (_ZONE, zone)):
-        source = override.option
-        if text is None and override.variable is not None:
-            text, source = environ.get(override.variable), override.variable
-        if text is not None:
-            with _placed(source):
-                settings = replace(settings, **{override.field: override.read(text)})
-            sources[override.field] = source
+    given = {_SEQUENCE: magic_seq, _PORTS: ports, _ZONE: zone}
+    settings, sources = _overridden(settings, given, environ)
     try:
         native.check(settings)
     except ConfigError as wrong:
@@ -178,6 +171,22 @@ def _from_file(path: Path, home: Path | None) -> tuple[Settings, dict[str, str],
     warnings = [*files.mode_warnings(path, status)]
     settings, more = _with_imports(native.parse(text, shown), path, home)
     return settings, native.places(text, shown), warnings + more
+
+
+def _overridden(
+    settings: Settings, given: Mapping[_Override, str | None], environ: Mapping[str, str]
+) -> tuple[Settings, dict[str, str]]:
+    """The settings with the options or variables in place of their fields, and the source of each such field."""
+    sources: dict[str, str] = {}
+    for override, option in given.items():
+        source, text = override.option, option
+        if text is None and override.variable is not None:
+            source, text = override.variable, environ.get(override.variable)
+        if text is not None:
+            with _placed(source):
+                settings = replace(settings, **{override.field: override.read(text)})
+            sources[override.field] = source
+    return settings, sources
 
 
 def _with_imports(settings: Settings, path: Path, home: Path | None) -> tuple[Settings, list[str]]:

@@ -266,6 +266,10 @@ WRONG = {
         ["F:5: command_delay has no effect without stop_command, expected stop_command as well"],
     ),
     "an empty command": (block(start_command=""), [f"F:4: start_command: an empty string is not a command, {LINE}"]),
+    "all comment, without a blank before": (
+        block("start_command=#no", start_command=None),
+        [f"F:4: start_command: an empty string is not a command, {LINE}"],
+    ),
     "all comment": (block(start_command=" # no"), [f"F:4: start_command: an empty string is not a command, {LINE}"]),
     "an unprintable command": (
         block(start_command="tr\x07ue"),
