@@ -39,6 +39,7 @@ def test_invalid_toml_is_refused_without_quoting_it(text: str, message: str) -> 
         pytest.param("\nzone = [1,\n2,\n[sequence.sub] # \nname = 1", 2, id="before a table, with a comma"),
         pytest.param("\nzone = [1,\r\n2\r\n# \r\n", 2, id="before the end"),
         pytest.param("a = [1]\nb = [{c = '['},\nd = 3", 2, id="after other lists"),
+        pytest.param("zone = [1,\nopen = [22]]\n", 1, id="with its bracket in the next statement"),
     ],
 )
 def test_list_without_end_is_reported_on_its_first_line(text: str, line: int) -> None:
