@@ -36,7 +36,6 @@ MAX_TARGETS = 64
 """Of more addresses the program tests none: any destination passes, and user space decides."""
 
 _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
-INSTRUCTION_SIZE = _INSTRUCTION.size
 _JUMP_MAX = 255  # what fits into jt and jf
 _ROW = 4
 """Ranges that are tried in turn where the search by halves ends. A port costs 1.25 instructions like this and 2 if

@@ -12,20 +12,20 @@ import errno
 import mmap
 import os
 import socket
-import struct
-from array import array
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from port_knocking_doors.capture import bpf, ring
 from port_knocking_doors.capture.block import packets
+from port_knocking_doors.capture.dispatch import Dispatch
 from port_knocking_doors.errors import CaptureError
-from port_knocking_doors.knocks.authenticator import Act, Judge
+from port_knocking_doors.knocks.authenticator import Capture
 from port_knocking_doors.model import Address
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import logger
 from port_knocking_doors.system.rate_limit import Incident
 from port_knocking_doors.system.resource import Resource
+from port_knocking_doors.system.sockets import attach_filter, detach_filter
 
 GEOMETRY = ring.Geometry(block_size=1 << 15, blocks=256, frame_size=1 << 11, retire_after=5)
 """8 MiB: some 60,000 knocks of a burst. A lone knock waits up to `retire_after` milliseconds, and the kernel's timer
@@ -47,30 +47,22 @@ PROGRAM_LIMITS = (bpf.MAX_INSTRUCTIONS, bpf.MAX_INSTRUCTIONS, 1600, 600)
 one lets more packets through, and user space decides."""
 
 ETH_P_ALL = 0x0003  # linux/if_ether.h
-SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27  # asm-generic/socket.h
 
 
 class Sniffer(Resource):
-    """The ring and its socket: a context manager, and once entered it hears.
+    """The ring and its socket: a context manager, and once entered it captures.
 
-    `codes`: what is to be heard (`Step.code`). `scope_of` tells what to add to the codes of packets to a destination by
-    a link (by index), or None where nobody hears them. `targets`: addresses, other than this host's, that somebody
-    hears. Entering raises `CaptureError` where this process may not sniff.
+    `capture`: the codes to capture, and targets other than this host's addresses. `scope_bits`: what to add to the
+    codes of packets to a destination that arrive on an interface (by index), or None where they are within no scope.
+    Entering raises `CaptureError` where this process may not sniff.
     """
 
-    def __init__(
-        self,
-        codes: Iterable[int],
-        judge: Judge,
-        act: Act,
-        scope_of: Callable[[bytes, int], int | None],
-        targets: Iterable[Address] = (),
-    ) -> None:
-        self._codes = frozenset(codes)
-        self._judge = judge
-        self._act = act
-        self._scope_of = scope_of
-        self._targets = tuple(targets)
+    def __init__(self, dispatch: Dispatch, capture: Capture, scope_bits: Callable[[bytes, int], int | None]) -> None:
+        self._dispatch = dispatch
+        self._capture = capture
+        self._scope_bits = scope_bits
+        self._filtered: tuple[frozenset[int], frozenset[Address]] | None = None
+        """Codes and targets that the filter of the kernel passes, where there is one."""
         self._socket: socket.socket | None = None
         self._ring: mmap.mmap | None = None
         self._next = 0
@@ -90,7 +82,7 @@ class Sniffer(Resource):
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
             self._socket = sock
             sock.setblocking(False)
-            self._attach_filter(self._codes, self._targets)
+            self._attach_filter(self._capture)
             sock.setsockopt(ring.SOL_PACKET, ring.PACKET_VERSION, ring.TPACKET_V3)
             sock.setsockopt(ring.SOL_PACKET, ring.PACKET_IGNORE_OUTGOING, 1)
             sock.setsockopt(ring.SOL_PACKET, ring.PACKET_RX_RING, GEOMETRY.request())
@@ -115,72 +107,68 @@ class Sniffer(Resource):
             self._socket.close()
         self._socket = self._ring = None
 
-    def replace(self, codes: Iterable[int], judge: Judge, targets: Iterable[Address] = ()) -> None:
-        """Hear these from now on, and judge them so. The kernel exchanges filters between two packets: none is lost.
+    @contextmanager
+    def replacing(self, capture: Capture) -> Iterator[None]:
+        """Capture this from now on, unless the body raises. The kernel exchanges filters between two packets: none is
+        lost, and none is exchanged where the same is captured.
 
-        Raises `CaptureError` where the kernel has no room for a filter, with nothing changed but that all packets come.
+        Raises `CaptureError` where the kernel has no memory for a filter, with nothing changed but that all packets
+        pass.
         """
-        new_codes, new_targets = frozenset(codes), tuple(targets)
         try:
-            self._attach_filter(new_codes, new_targets)
+            self._attach_filter(capture)
         except OSError as error:
             raise CaptureError(f"packets cannot be filtered: {error.strerror}") from error
-        self._codes, self._targets, self._judge = new_codes, new_targets, judge
-
-    def judge_by(self, judge: Judge) -> None:
-        """Judge knocks so from now on."""
-        self._judge = judge
-
-    def _attach_filter(self, codes: Iterable[int], targets: Iterable[Address]) -> None:
-        assert self._socket is not None
-        wanted = tuple(bpf.interests(codes))
-        for limit in PROGRAM_LIMITS:
-            if self._attach(bpf.build(wanted, targets, limit)):
-                return
-            # While filters are exchanged the kernel counts both. Without any, all packets come: user space decides.
-            with suppress(FileNotFoundError):  # there was none
-                self._socket.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
-        raise OSError(errno.ENOMEM, "the kernel has no room for the filter (net.core.optmem_max)")
-
-    def _attach(self, program: bytes) -> bool:
-        """Whether the kernel had room for it."""
-        assert self._socket is not None
-        memory = array("B", program)
-        address, size = memory.buffer_info()
-        value = struct.pack("@HP", size // bpf.INSTRUCTION_SIZE, address)
         try:
-            self._socket.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, value)
-        except OSError as error:
-            if error.errno == errno.ENOMEM:
-                return False
+            yield
+        except BaseException:
+            with suppress(OSError):  # all packets pass
+                self._attach_filter(self._capture)
             raise
-        return True
+        self._capture = capture
+
+    def _attach_filter(self, capture: Capture) -> None:
+        assert self._socket is not None
+        targets = frozenset(scope.target for scope in capture.scopes if scope.target is not None)
+        wanted = capture.codes, targets
+        if wanted == self._filtered:
+            return
+        self._filtered = None
+        interests = tuple(bpf.interests(capture.codes))
+        for limit in PROGRAM_LIMITS:
+            if attach_filter(self._socket, bpf.build(interests, targets, limit)):
+                self._filtered = wanted
+                return
+            # While filters are exchanged the kernel counts both. Without any, all packets pass: user space decides.
+            detach_filter(self._socket)
+        raise OSError(errno.ENOMEM, "the kernel has no memory for the filter (net.core.optmem_max)")
 
     def _read(self) -> None:
         memory = self._ring
         assert memory is not None
-        codes, scope_of, judge = self._codes, self._scope_of, self._judge
+        judges, act, scope_bits = self._dispatch.judges, self._dispatch.act, self._scope_bits
         when = now()
         for _ in range(BLOCKS_AT_ONCE):
             block = self._next
             if not ring.is_ours(memory, block):
                 break
             when = now()
-            to, by, scope = b"", 0, None
+            to, by, bits = b"", 0, None
             for source, destination, code, packet_id, interface in packets(memory, block, GEOMETRY.block_size):
-                if code not in codes:  # the filter may let more through than was asked for
+                judge = judges.get(code)
+                if judge is None:  # the filter may let more through than was asked for
                     continue
                 # Of a block's packets nearly all come the same way: asking once for all of them saves 0.3 µs each.
                 if destination != to or interface != by:
                     to, by = destination, interface
-                    scope = scope_of(destination, interface)
-                if scope:
-                    code |= scope
-                elif scope is None:
+                    bits = scope_bits(destination, interface)
+                if bits:
+                    code |= bits
+                elif bits is None:
                     continue
                 outcome = judge(source, code, packet_id, when)
                 if outcome.needs_action:
-                    self._act(source, interface, outcome, when)
+                    act(source, interface, outcome, when)
             ring.release(memory, block)
             self._next = (block + GEOMETRY.block_size) % GEOMETRY.size
         else:

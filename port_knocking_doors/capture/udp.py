@@ -11,22 +11,23 @@ starve the others; the clock is read once for all that was read together.
 import asyncio
 import errno
 import math
+import os
 import select
 import socket
 import struct
-from array import array
-from collections.abc import Iterable
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from operator import itemgetter
 
+from port_knocking_doors.capture.dispatch import Dispatch
 from port_knocking_doors.capture.recvmmsg import IP_PKTINFO, SO_TIMESTAMPNS, Datagram, ReceiveBatch
 from port_knocking_doors.errors import DoorsError, ListenError
-from port_knocking_doors.knocks.authenticator import Act, Judge
+from port_knocking_doors.knocks.authenticator import Capture
 from port_knocking_doors.knocks.code import listened_code
 from port_knocking_doors.model import PAYLOAD
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import logger
-from port_knocking_doors.system.resource import Resource
+from port_knocking_doors.system.sockets import attach_filter, enlarge_receive_buffer
 
 MANY = 4
 """Datagrams read together after which the sockets rest: in a flood the daemon wakes for many at once, not for a few.
@@ -40,21 +41,12 @@ RECEIVE_BUFFER = 1 << 20
 _OF_THE_PORT = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EPERM})
 """What another choice of ports would mend, and another try would not; the rest may pass, such as a lack of memory."""
 
-SO_RCVBUFFORCE = 33  # asm-generic/socket.h
-SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
+class UdpListeners:
+    """A `capture.receiver.Receiver`: the sockets of all knock ports."""
 
-class UdpListeners(Resource):
-    """The sockets of all knock ports: a context manager, and once entered every port listens.
-
-    Entering raises `ListenError` where a port can't be had, and `DoorsError` where something else is lacking, with none
-    left open.
-    """
-
-    def __init__(self, ports: Iterable[int], judge: Judge, act: Act) -> None:
-        self._ports = tuple(dict.fromkeys(ports))
-        self.judge = judge
-        self._act = act
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
         self._sockets: dict[int, socket.socket] = {}
         self._ready: select.epoll | None = None
         self._of_descriptor: dict[int, tuple[ReceiveBatch, int]] = {}
@@ -63,13 +55,14 @@ class UdpListeners(Resource):
         self._rest: asyncio.TimerHandle | None = None
         self._failing: set[int] = set()
 
-    def open(self) -> None:
-        """Raises as `replace`."""
+    def start(self, capture: Capture) -> None:
+        """Raises as `replacing`."""
         self._ready = select.epoll()
-        self.replace(self._ports)
-        asyncio.get_running_loop().add_reader(self._ready, self._hear)
+        with self.replacing(capture):
+            pass
+        asyncio.get_running_loop().add_reader(self._ready, self._read)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         """Stop listening; again is harmless."""
         if self._rest is not None:
             self._rest.cancel()
@@ -81,25 +74,31 @@ class UdpListeners(Resource):
             self._sockets.popitem()[1].close()
         self._held.clear()
 
-    def __len__(self) -> int:
+    @property
+    def counters(self) -> Mapping[str, int]:
         """How many ports are listened on."""
-        return len(self._sockets)
+        return {"ports": len(self._sockets)}
 
-    def replace(self, ports: Iterable[int]) -> None:
-        """Listen on these ports from now on; sockets of ports that stay are kept, with what waits in them.
+    @contextmanager
+    def replacing(self, capture: Capture) -> Iterator[None]:
+        """See `capture.receiver.Receiver`: sockets of ports that stay are kept, with the datagrams that wait in them.
 
-        Raises `ListenError`, or `DoorsError` where the system lacks something else, with nothing changed.
+        Raises `ListenError` where a port cannot be had, and `DoorsError` where the system lacks something else.
         """
-        assert self._ready is not None
-        wanted = tuple(dict.fromkeys(ports))
-        with ExitStack() as stack:
-            added = {
-                port: stack.enter_context(_listen(port, place))
+        wanted = capture.ports
+        with ExitStack() as added:
+            sockets = {
+                port: added.enter_context(_listen(port, place))
                 for place, port in enumerate(wanted, 1)
                 if port not in self._sockets
             }
-            stack.pop_all()
-        for port in self._sockets.keys() - set(wanted):
+            yield
+            added.pop_all()
+        self._swap(frozenset(wanted), sockets)
+
+    def _swap(self, wanted: frozenset[int], added: Mapping[int, socket.socket]) -> None:
+        assert self._ready is not None
+        for port in self._sockets.keys() - wanted:
             sock = self._sockets.pop(port)
             self._ready.unregister(sock)
             sock.close()
@@ -110,59 +109,62 @@ class UdpListeners(Resource):
             sock.fileno(): (self._batches[sock.family], listened_code(port)) for port, sock in self._sockets.items()
         }
 
-    def _hear(self) -> None:
+    def _read(self) -> None:
         """Read what waits in all sockets, and judge it in the order in which it came.
 
         While one socket is read, another gets more. What the second look finds, and what is as old as anything that the
         first one found, is complete; the rest is held back for the next time, which follows at once, or after a rest.
         """
-        heard, self._held = self._held, []
-        first = self._take(heard)
-        if not heard:
+        received, self._held = self._held, []
+        first = self._take(received)
+        if not received:
             return
-        newest = max(heard)[0]
-        second = self._take(heard)
+        newest = max(received)[0]
+        second = self._take(received)
         complete = min(newest, second)
-        heard.sort(key=itemgetter(0))
+        received.sort(key=itemgetter(0))
         when = now()
-        judge = self.judge
-        for place, (stamp, source, code, port, interface) in enumerate(heard):
+        judges, act = self._dispatch.judges, self._dispatch.act
+        for place, (stamp, source, code, port, interface) in enumerate(received):
             if stamp > complete:
-                self._held = heard[place:]
+                self._held = received[place:]
                 break
+            judge = judges.get(code)
+            if judge is None:  # it was held back, and its port is not listened on any more
+                continue
             outcome = judge(source, code, port, when)
             if outcome.needs_action:
-                self._act(source, interface, outcome, when)
+                act(source, interface, outcome, when)
         loop = asyncio.get_running_loop()
-        if len(heard) >= MANY and first == second == math.inf and self._rest is None and self._ready is not None:
+        if len(received) >= MANY and first == second == math.inf and self._rest is None and self._ready is not None:
             loop.remove_reader(self._ready)
             self._rest = loop.call_later(REST, self._wake)
         elif self._held:
-            loop.call_soon(self._hear_again)
+            loop.call_soon(self._read_again)
 
     def _wake(self) -> None:
         self._rest = None
         if self._ready is not None:
-            asyncio.get_running_loop().add_reader(self._ready, self._hear)
-            self._hear()
+            asyncio.get_running_loop().add_reader(self._ready, self._read)
+            self._read()
 
-    def _hear_again(self) -> None:
+    def _read_again(self) -> None:
         if self._ready is not None and self._rest is None:
-            self._hear()
+            self._read()
 
-    def _take(self, heard: list[Datagram]) -> float:
+    def _take(self, received: list[Datagram]) -> float:
         """Read a batch from each socket in which something waits; the stamp up to which that was all."""
         assert self._ready is not None
         complete = math.inf
         for descriptor, _ in self._ready.poll(0):
             batch, code = self._of_descriptor[descriptor]
             try:
-                there_is_more = batch.take(descriptor, code, heard)
+                there_is_more = batch.take(descriptor, code, received)
             except OSError as error:
                 self._report(descriptor, error)
                 continue
-            if there_is_more and heard:  # and some of it may be older than what another socket holds
-                complete = min(complete, heard[-1][0])
+            if there_is_more and received:  # and some of it may be older than what another socket holds
+                complete = min(complete, received[-1][0])
         return complete
 
     def _report(self, descriptor: int, error: OSError) -> None:
@@ -181,8 +183,9 @@ def _listen(port: int, place: int) -> socket.socket:
         family, sock = _socket()
         try:
             # The filter comes ahead of the port: nothing unfiltered is ever received.
-            _attach_filter(sock)
-            _enlarge_buffer(sock)
+            if not attach_filter(sock, _only(PAYLOAD)):
+                raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+            enlarge_receive_buffer(sock, RECEIVE_BUFFER)
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             sock.setblocking(False)
             sock.bind(("::" if family == socket.AF_INET6 else "0.0.0.0", port))  # noqa: S104 every address is the point
@@ -227,18 +230,18 @@ def _why_not(error: OSError, place: int) -> str:
     return f"{which} cannot be listened on: {error.strerror}"
 
 
-def _attach_filter(sock: socket.socket) -> None:
-    """Let the kernel drop whatever does not carry exactly the payload.
+def _only(payload: bytes) -> bytes:
+    """The classic BPF program (linux/filter.h) that passes datagrams with exactly this payload of 6 bytes.
 
-    A classic BPF program (linux/filter.h); the packet begins at the UDP header of 8 bytes.
+    The packet begins at the UDP header of 8 bytes.
     """
     header = 8
-    word, rest = struct.unpack("!IH", PAYLOAD)
-    program = b"".join(
+    word, rest = struct.unpack("!IH", payload)
+    return b"".join(
         struct.pack("@HBBI", *instruction)
         for instruction in (
             (0x80, 0, 0, 0),  # BPF_LD | BPF_W | BPF_LEN
-            (0x15, 0, 5, header + len(PAYLOAD)),  # BPF_JMP | BPF_JEQ | BPF_K
+            (0x15, 0, 5, header + len(payload)),  # BPF_JMP | BPF_JEQ | BPF_K
             (0x20, 0, 0, header),  # BPF_LD | BPF_W | BPF_ABS
             (0x15, 0, 3, word),
             (0x28, 0, 0, header + 4),  # BPF_LD | BPF_H | BPF_ABS
@@ -247,13 +250,3 @@ def _attach_filter(sock: socket.socket) -> None:
             (0x06, 0, 0, 0),  # nothing of it
         )
     )
-    memory = array("B", program)
-    address, size = memory.buffer_info()
-    sock.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("@HP", size // 8, address))
-
-
-def _enlarge_buffer(sock: socket.socket) -> None:
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-    except PermissionError:  # CAP_NET_ADMIN is not needed for anything else
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

@@ -1,6 +1,6 @@
-"""What is in force: settings → the table of knockers, with its traps laid and the one-time sequences of the moment."""
+"""Settings → what proves who knocks: the table of knockers with its traps, and the one-time sequences of the moment."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -9,49 +9,131 @@ from random import SystemRandom
 from port_knocking_doors.config import knockd
 from port_knocking_doors.config.readers import RESERVED_NAME
 from port_knocking_doors.errors import DoorsError
-from port_knocking_doors.knocks import traps
+from port_knocking_doors.knocks.authenticator import Authenticator, Counts, KnockerView
 from port_knocking_doors.knocks.table import KnockerTable
+from port_knocking_doors.knocks.traps import choose_traps, move_traps
 from port_knocking_doors.model import Access, Port, Protocol, Sequence, Settings, Step
 from port_knocking_doors.system import one_time_file
 from port_knocking_doors.system.listening_ports import ephemeral_ports, listening_ports
 
+Build = Callable[[Settings, tuple[Sequence, ...]], Authenticator | None]
+"""Makes an authenticator for some settings, or None where they have no use for it. The sequences are the active ones:
+the opening sequence, and those of the settings with the steps that they have at the moment."""
+
+KNOCKERS = "knockers"
+
+
+@dataclass(frozen=True)
+class OneTimeSequences:
+    """The sequences whose steps are a line of a file, as of now."""
+
+    active: dict[Sequence, Sequence]
+    """For each of the settings' sequences the one with its steps; without any where no line is left, or none counts."""
+    lines: dict[Sequence, one_time_file.OneTimeLine]
+    """For each active one its line, until it is used."""
+    shut: tuple[tuple[Sequence, str], ...]
+    """Those whose file has no line for them, and why."""
+
+    @classmethod
+    def read(cls, settings: Settings, disabled: Collection[str]) -> "OneTimeSequences":
+        """A file that cannot be read shuts the doors of its sequences, and no other one."""
+        found = cls({}, {}, ())
+        shut: list[tuple[Sequence, str]] = []
+        for sequence in settings.sequences:
+            if not sequence.one_time:
+                continue
+            scoped = replace(_scoped(sequence, settings), steps=())
+            if sequence.one_time not in disabled:
+                try:
+                    read = partial(knockd.one_time_steps, flags=sequence.flags)
+                    line = one_time_file.current_line(sequence.one_time, read)
+                except DoorsError as error:
+                    shut.append((sequence, str(error)))
+                else:
+                    if line is None:
+                        shut.append((sequence, f"no sequence is left in {sequence.one_time}"))
+                    else:
+                        scoped = replace(scoped, steps=line.steps)
+                        found.lines[scoped] = line
+            found.active[sequence] = scoped
+        return replace(found, shut=tuple(shut))
+
 
 @dataclass(frozen=True)
 class ActiveConfig:
-    """The table of knockers for some settings, and what belongs to it."""
+    """What proves who knocks for some settings, and the one-time sequences of the moment."""
 
-    knockers: KnockerTable
-    lines: dict[Sequence, one_time_file.OneTimeLine]
-    """For each one-time sequence of the table, where it stands."""
-    shut: tuple[tuple[Sequence, str], ...]
-    """Those whose file has no line for them, and why."""
+    authenticators: dict[str, Authenticator]
+    """By their names in `AUTHENTICATORS`."""
+    one_time: OneTimeSequences
     disabled: set[str]
     """Files whose lines could not be marked as used: none of them counts any more."""
 
     @classmethod
-    def of(cls, settings: Settings, disabled: Iterable[str] = ()) -> "ActiveConfig":
-        """A file of one-time sequences that cannot be read shuts its doors, and no other one."""
-        passed_over = set(disabled)
-        sniffed: list[Sequence] = []
-        lines: dict[Sequence, one_time_file.OneTimeLine] = {}
-        shut: list[tuple[Sequence, str]] = []
-        for sequence in settings.sequences:
-            scoped = _scoped(sequence, settings)
-            if not sequence.one_time:
-                sniffed.append(scoped)
-            elif sequence.one_time not in passed_over:
-                read = partial(knockd.one_time_steps, flags=sequence.flags)
-                try:
-                    line = one_time_file.current_line(sequence.one_time, read)
-                except DoorsError as error:
-                    shut.append((sequence, str(error)))
-                    continue
-                if line is None:
-                    shut.append((sequence, f"no sequence is left in {sequence.one_time}"))
-                else:
-                    sniffed.append(replace(scoped, steps=line.steps))
-                    lines[sniffed[-1]] = line
-        return cls(_knockers(settings, tuple(sniffed)), lines, tuple(shut), passed_over)
+    def of(cls, settings: Settings) -> "ActiveConfig":
+        """Without the progress of any knocker."""
+        one_time = OneTimeSequences.read(settings, ())
+        sequences = sequences_of(replace(settings, sequences=_sniffed(settings, one_time)))
+        made = {name: build(settings, sequences) for name, build in AUTHENTICATORS.items()}
+        return cls({name: one for name, one in made.items() if one is not None}, one_time, set())
+
+    @property
+    def knockers(self) -> KnockerTable:
+        """The table of knockers."""
+        table = self.authenticators[KNOCKERS]
+        assert isinstance(table, KnockerTable)
+        return table
+
+    @property
+    def lines(self) -> dict[Sequence, one_time_file.OneTimeLine]:
+        """For each active one-time sequence its line, until it is used."""
+        return self.one_time.lines
+
+    @property
+    def shut(self) -> tuple[tuple[Sequence, str], ...]:
+        """The one-time sequences whose file has no line for them, and why."""
+        return self.one_time.shut
+
+    def adopt(self, other: "ActiveConfig") -> None:
+        """Take over the progress that is worth something with these settings, too."""
+        for name, authenticator in self.authenticators.items():
+            if name in other.authenticators:
+                authenticator.adopt(other.authenticators[name])
+
+    def renewed(self, settings: Settings) -> "ActiveConfig":
+        """With the next lines of the one-time files: the table of knockers has their steps at once, and keeps all traps
+        and all progress that these do not concern."""
+        one_time = OneTimeSequences.read(settings, self.disabled)
+        active = self.one_time.active
+        replaced = {active[one]: new for one, new in one_time.active.items() if new.steps != active[one].steps}
+        if replaced:
+            table = self.knockers
+            traps = table.traps
+            if any(sequence.traps for sequence in table.sequences):
+                sniffed = [one for one in _sniffed(settings, one_time) if one.steps]
+                traps = move_traps(traps, replaced, sniffed, _served(settings), ephemeral_ports(), SystemRandom())
+            table.replace_steps(replaced, traps)
+        return replace(self, one_time=one_time)
+
+    # All authenticators as one. --------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """Drop what does not matter any more."""
+        for authenticator in self.authenticators.values():
+            authenticator.expire(now)
+
+    def counts(self, now: float) -> Counts:
+        """How many sources are known, and how many are ignored."""
+        every = [authenticator.counts(now) for authenticator in self.authenticators.values()]
+        return Counts(sum(one.known for one in every), sum(one.ignored for one in every))
+
+    def view(self, now: float, limit: int) -> list[KnockerView]:
+        """At most `limit` of the sources that matter."""
+        return [view for one in self.authenticators.values() for view in one.view(now, limit)][:limit]
+
+    def forget(self, source: bytes) -> bool:
+        """Forget one source; whether it was known."""
+        return sum(authenticator.forget(source) for authenticator in self.authenticators.values()) > 0
 
 
 def interfaces(settings: Settings) -> list[str]:
@@ -81,11 +163,26 @@ def sequences_of(settings: Settings) -> tuple[Sequence, ...]:
     return (main, *settings.sequences)
 
 
-def _knockers(settings: Settings, sniffed: tuple[Sequence, ...]) -> KnockerTable:
-    sequences = sequences_of(replace(settings, sequences=sniffed))
-    laid = {}
+def _sniffed(settings: Settings, one_time: OneTimeSequences) -> tuple[Sequence, ...]:
+    return tuple(one_time.active.get(sequence) or _scoped(sequence, settings) for sequence in settings.sequences)
+
+
+def _served(settings: Settings) -> set[Port]:
+    """Ports that a program listens on, that knocks are received on or that a door opens."""
+    listened = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
+    opened = {port for one in sequences_of(settings) for port in one.access.ports}
+    return listened | opened | listening_ports()
+
+
+def _knocker_table(settings: Settings, sequences: tuple[Sequence, ...]) -> KnockerTable:
+    sniffed = [sequence for sequence in sequences if not sequence.listened]
+    traps = {}
     if any(sequence.traps for sequence in sniffed):
-        listened = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
-        opened = {port for one in sequences for port in one.access.ports}
-        laid = traps.choose_traps(sniffed, listened | opened | listening_ports(), ephemeral_ports(), SystemRandom())
-    return KnockerTable(sequences, settings.ignoring_period, settings.max_knockers, laid)
+        traps = choose_traps(sniffed, _served(settings), ephemeral_ports(), SystemRandom())
+    return KnockerTable(sequences, settings.ignoring_period, settings.max_knockers, traps)
+
+
+AUTHENTICATORS: dict[str, Build] = {
+    KNOCKERS: _knocker_table,
+}
+"""Everything that can prove who knocks, a line each."""

@@ -61,7 +61,7 @@ class ControlHandler:
 
     def forget(self, address: Address) -> bool:
         """Forget a knocker; whether it was known."""
-        return self._config.knockers.forget(address.packed)
+        return self._config.active.forget(address.packed)
 
     def reload(self) -> None:
         """Read the configuration again."""

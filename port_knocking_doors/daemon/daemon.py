@@ -59,7 +59,7 @@ class Daemon:
         self._timer.add(self._doors.next_deadline, self._doors.close_due)
         self._config = RunningConfig(loaded, load, self._events)
         self._knocks = KnockHandler(self._config, self._doors, self._events, self._timer)
-        self._receiver = self._config.connect(self._knocks.judge, self._knocks.handle)
+        self._receiver = self._config.connect(self._knocks.handle, self._knocks.wrap)
         collector = StatusCollector(self._config, self._doors, self._rules, parts.counters)
         self.handler = ControlHandler(self._config, self._doors, self._knocks, collector)
         """Does what the control socket is asked for."""
@@ -139,7 +139,7 @@ class Daemon:
             await asyncio.sleep(self._config.settings.rule_check_period)
             if self._uses_firewalld:
                 self._rules.reconciler.check()
-            self._config.knockers.expire(now())  # a matter of memory only
+            self._config.active.expire(now())  # a matter of memory only
 
     def _on_hangup(self) -> None:
         with reloading(), suppress(DoorsError):  # the log has the error

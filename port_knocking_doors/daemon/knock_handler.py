@@ -16,7 +16,6 @@ from port_knocking_doors.events import (
     WrongKnock,
 )
 from port_knocking_doors.knocks.authenticator import Judge, Outcome, Verdict
-from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.knocks.timeouts import AttemptTimeouts
 from port_knocking_doors.model import AccessRequest, Dialect
 from port_knocking_doors.system.deadline_timer import DeadlineTimer
@@ -42,11 +41,11 @@ class KnockHandler:
         timer.add(self._timeouts.next_deadline, self._report_timeouts)
         timer.add(self._steps.next_deadline, self._report_suppressed)
 
-    def judge(self, knockers: KnockerTable) -> Judge:
-        """What judges each packet: the table itself, or while single knocks are logged, one that reports each."""
+    def wrap(self, judge: Judge) -> Judge:
+        """What the receivers call for each packet: the judge, or one that reports each knock while that is wanted."""
 
         def aloud(source: bytes, code: int, packet_id: int, when: float) -> Outcome:
-            outcome = knockers.on_knock(source, code, packet_id, when)
+            outcome = judge(source, code, packet_id, when)
             # A wrong knock has an event of its own; a completed sequence has a door's.
             is_reported = outcome.verdict is Verdict.COMPLETE and not self._watched
             if outcome.verdict is not Verdict.WRONG and not is_reported:
@@ -55,12 +54,12 @@ class KnockHandler:
                 self._events.publish(Knocked(source, verdict, outcome.stage, names, when))
             return outcome
 
-        return aloud if self._verbose or self._watched else knockers.on_knock
+        return aloud if self._verbose or self._watched else judge
 
     def watch(self, is_watched: bool) -> None:
         """Report every single knock from now on, or do not any more."""
         self._watched = is_watched
-        self._config.judge_again()
+        self._config.receiver.wrap(self.wrap)
 
     def handle(self, source: bytes, interface: int, outcome: Outcome, when: float) -> None:
         """Publish what happened, and grant the access of what was completed."""
@@ -93,13 +92,13 @@ class KnockHandler:
     def _grant(self, source: bytes, interface: int, outcome: Outcome, when: float) -> None:
         address, name = ipaddress.ip_address(source), _interface_name(interface)
         consumed: set[tuple[str, int]] = set()
-        for sequence in outcome.sequences:
-            if not sequence.one_time or self._config.consume(sequence, consumed):
-                self._doors.grant(AccessRequest(address, name, sequence.access, when))
+        for access, sequence in outcome.grants:
+            if sequence is None or not sequence.one_time or self._config.consume(sequence, consumed):
+                self._doors.grant(AccessRequest(address, name, access, when))
 
     def _report_timeouts(self, when: float) -> None:
         for source, sequence in self._timeouts.due(when):
-            if stage := self._config.knockers.stage(source, sequence):
+            if stage := self._config.active.knockers.stage(source, sequence):
                 self._events.publish(SequenceTimedOut(source, sequence, stage))
 
     def _report_suppressed(self, when: float) -> None:

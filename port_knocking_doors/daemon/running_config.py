@@ -7,13 +7,13 @@ with nothing changed; then all swap; then all are notified by an event.
 import asyncio
 from collections.abc import Callable, Collection
 
+from port_knocking_doors.capture.dispatch import Wrap
 from port_knocking_doors.capture.receiver import KnockReceiver
 from port_knocking_doors.config.loader import Loaded
 from port_knocking_doors.daemon.active import ActiveConfig
 from port_knocking_doors.errors import ConfigError, DoorsError, LineGoneError
 from port_knocking_doors.events import EventStream, LineNotMarked, Reloaded, ReloadFailed, SequenceDisabled
-from port_knocking_doors.knocks.authenticator import Act, Judge
-from port_knocking_doors.knocks.table import KnockerTable
+from port_knocking_doors.knocks.authenticator import Act
 from port_knocking_doors.model import Sequence, Settings
 from port_knocking_doors.system import one_time_file
 from port_knocking_doors.system.log import logger
@@ -35,30 +35,21 @@ class RunningConfig:
         self.loaded = loaded
         self._load = load
         self._events = events
-        self._active = ActiveConfig.of(loaded.settings)
+        self.active = ActiveConfig.of(loaded.settings)
+        """The authenticators that are active, and what belongs to them."""
         self._verifiers: list[Verify] = [self._verify_priority]
         self._is_ending = False
         self.receiver: KnockReceiver
 
-    def connect(self, judge: Callable[[KnockerTable], Judge], act: Act) -> KnockReceiver:
-        """The receivers of what the configuration asks for, judged by `judge`; outcomes go to `act`."""
-        self._judge = judge
-        self.receiver = KnockReceiver(self.settings.opening_sequence, self.knockers, judge(self.knockers), act)
+    def connect(self, act: Act, wrap: Wrap) -> KnockReceiver:
+        """The receivers of what the authenticators ask for; outcomes go to `act`, and `wrap` is around each judge."""
+        self.receiver = KnockReceiver(self.active.authenticators.values(), act, wrap)
         return self.receiver
 
     @property
     def settings(self) -> Settings:
         """The settings that are active."""
         return self.loaded.settings
-
-    @property
-    def knockers(self) -> KnockerTable:
-        """The table of knockers that is active."""
-        return self._active.knockers
-
-    def judge_again(self) -> None:
-        """Ask again what judges packets."""
-        self.receiver.judge_by(self._judge(self.knockers))
 
     def end(self) -> None:
         """Refuse every further change."""
@@ -93,7 +84,10 @@ class RunningConfig:
     def _adopt(self, loaded: Loaded) -> None:
         swaps = [verify(loaded) for verify in self._verifiers]
         # Last: the receivers open what is new and swap it in at once, or change nothing.
-        self._activate(ActiveConfig.of(loaded.settings), loaded.settings)
+        active = ActiveConfig.of(loaded.settings)
+        active.adopt(self.active)
+        self.receiver.replace(active.authenticators.values())
+        self.active = active
         self.loaded = loaded
         for swap in swaps:
             swap()
@@ -105,12 +99,6 @@ class RunningConfig:
             )
         return lambda: None
 
-    def _activate(self, active: ActiveConfig, settings: Settings) -> None:
-        """Raises `DoorsError` with nothing changed."""
-        active.knockers.adopt(self.knockers)
-        self.receiver.replace(settings.opening_sequence, active.knockers, self._judge(active.knockers))
-        self._active = active
-
     # One-time sequences. ---------------------------------------------------------------------------------------------
 
     def consume(self, sequence: Sequence, consumed: set[tuple[str, int]]) -> bool:
@@ -118,7 +106,7 @@ class RunningConfig:
 
         `consumed`: path and place of the lines that this very knock has used, for every door that names their file.
         """
-        line = self._active.lines.pop(sequence, None)
+        line = self.active.lines.pop(sequence, None)
         if line is None:  # the same line again, in the same moment
             return False
         if (line.path, line.offset) in consumed:
@@ -132,7 +120,7 @@ class RunningConfig:
             return False
         except DoorsError as error:
             self._events.publish(LineNotMarked(sequence, str(error)))
-            self._active.disabled.add(line.path)
+            self.active.disabled.add(line.path)
             return False
         consumed.add((line.path, line.offset))
         return True
@@ -141,9 +129,10 @@ class RunningConfig:
         """Make the next one-time sequences active; every knocker keeps its progress."""
         if self._is_ending:
             return
-        before = {sequence for sequence, _ in self._active.shut}
+        before = {sequence for sequence, _ in self.active.shut}
+        self.active = self.active.renewed(self.settings)
         try:
-            self._activate(ActiveConfig.of(self.settings, self._active.disabled), self.settings)
+            self.receiver.replace(self.active.authenticators.values())
         except DoorsError as error:
             logger.error("no further one-time sequence is active until the configuration is reloaded: %s", error)
         else:
@@ -151,6 +140,6 @@ class RunningConfig:
 
     def report_disabled(self, known: Collection[Sequence] = ()) -> None:
         """Publish which sequences have no one-time sequence left, but for those that are known."""
-        for sequence, reason in self._active.shut:
+        for sequence, reason in self.active.shut:
             if sequence not in known:
                 self._events.publish(SequenceDisabled(sequence, reason))

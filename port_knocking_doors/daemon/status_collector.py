@@ -34,8 +34,8 @@ class StatusCollector:
     def snapshot(self) -> Snapshot:
         """Everything at this moment."""
         when = now()
-        settings, knockers, receiver = self._config.settings, self._config.knockers, self._config.receiver
-        counts, sniffed = knockers.counts(when), receiver.sniffed
+        settings, active = self._config.settings, self._config.active
+        known, received = active.counts(when), self._config.receiver.counters
         doors = self._doors.doors()
         return Snapshot(
             version=__version__,
@@ -44,10 +44,10 @@ class StatusCollector:
             configuration=str(self._config.loaded.path or ""),
             rule_priority=settings.rule_priority,
             sequences=tuple(sequence.name for sequence in sequences_of(settings)),
-            listeners=receiver.listening,
-            sniffing=sniffed is not None,
-            sniffer_seen=sniffed[0] if sniffed else 0,
-            sniffer_dropped=sniffed[1] if sniffed else 0,
+            listeners=received.get("ports", 0),
+            sniffing="seen" in received,
+            sniffer_seen=received.get("seen", 0),
+            sniffer_dropped=received.get("dropped", 0),
             firewalld=self._rules.state,
             rules=self._rules.reconciler.active_rules,
             rules_refused=self._rules.reconciler.refused_rules,
@@ -55,8 +55,8 @@ class StatusCollector:
             doors_waiting=sum(not self._doors.is_open(door) for door in doors),
             doors_limit=self._doors.limit,
             doors=tuple(map(self.of_door, doors[:DOORS_SHOWN])),
-            knockers_known=counts.known,
-            knockers_ignored=counts.ignored,
+            knockers_known=known.known,
+            knockers_ignored=known.ignored,
             knockers_limit=settings.max_knockers,
             knockers=tuple(
                 KnockerStatus(
@@ -65,7 +65,7 @@ class StatusCollector:
                     round(seen.ignored, 3),
                     round(seen.last_seen, 3),
                 )
-                for seen in knockers.view(when, KNOCKERS_SHOWN)
+                for seen in active.view(when, KNOCKERS_SHOWN)
             ),
             counts=self._counters.counts(),
         )

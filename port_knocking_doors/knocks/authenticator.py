@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import NamedTuple, Protocol
 
-from port_knocking_doors.model import Dialect, Scope, Sequence
+from port_knocking_doors.model import Access, Dialect, Scope, Sequence
 
 
 class Verdict(Enum):
@@ -29,15 +29,28 @@ class Verdict(Enum):
     COMPLETE = auto()
 
 
+class Grant(NamedTuple):
+    """An access that was proven, and is not yet allowed."""
+
+    access: Access
+    sequence: Sequence | None = None
+    """The sequence that was completed; a one-time sequence is used up before the access is given. None for another
+    proof."""
+
+
 @dataclass(frozen=True)
 class Outcome:
-    """A verdict with the sequences that it is about, and for `ADVANCED` the number of steps done so far."""
+    """What a packet was judged to be, and what that leads to."""
 
     verdict: Verdict
     sequences: tuple[Sequence, ...] = ()
+    """The sequences that the verdict is about."""
     stage: int = 0
+    """For `ADVANCED` and `COMPLETE` the number of steps done."""
     stages: tuple[tuple[Sequence, int], ...] = field(default=(), compare=False)
     """Every sequence that the knock moved, with the number of steps done."""
+    grants: tuple[Grant, ...] = field(default=(), compare=False)
+    """For `COMPLETE`, what was proven."""
     needs_action: bool = field(default=False, compare=False)
     """Whether the receiver hands it on, or forgets it at once. A field, and set by `of`: it is read for each packet."""
 
@@ -48,11 +61,22 @@ class Outcome:
         sequences: tuple[Sequence, ...] = (),
         stage: int = 0,
         stages: tuple[tuple[Sequence, int], ...] = (),
+        grants: tuple[Grant, ...] = (),
     ) -> "Outcome":
         """It needs action if it opens or is wrong, or moves a sequence of knockd's, which logs each stage."""
         is_logged = any(sequence.dialect is Dialect.KNOCKD for sequence, _ in stages)
         needs_action = is_logged or verdict in (Verdict.WRONG, Verdict.COMPLETE)
-        return cls(verdict, sequences, stage, stages, needs_action)
+        return cls(verdict, sequences, stage, stages, grants, needs_action)
+
+
+def merged(one: Outcome, other: Outcome) -> Outcome:
+    """The outcome of one packet that was judged twice: what is complete matters most, then what is further."""
+    stages = one.stages + other.stages
+    if one.verdict is other.verdict is Verdict.COMPLETE:
+        sequences, grants = one.sequences + other.sequences, one.grants + other.grants
+        return Outcome.of(Verdict.COMPLETE, sequences, max(one.stage, other.stage), stages, grants)
+    first = max(one, other, key=lambda outcome: (outcome.verdict is Verdict.COMPLETE, outcome.stage))
+    return Outcome.of(first.verdict, first.sequences, first.stage, stages, first.grants)
 
 
 NOT_A_KNOCK = Outcome.of(Verdict.NOT_A_KNOCK)
@@ -135,9 +159,11 @@ class Authenticator(Protocol):
 
         Number 0 is for packets within all scopes. An authenticator with one scope has nothing to do here.
         """
+        return
 
     def adopt(self, other: "Authenticator") -> None:
         """Take over, right after it was made, the progress of the one that it replaces."""
+        return
 
     def expire(self, now: float) -> int:
         """Drop what does not matter any more; how many sources those were. Only memory depends on it."""

@@ -10,7 +10,7 @@ from itertools import chain
 from typing import NamedTuple
 
 from port_knocking_doors.knocks import dialects
-from port_knocking_doors.knocks.authenticator import Outcome, Verdict
+from port_knocking_doors.knocks.authenticator import Grant, Outcome, Verdict
 from port_knocking_doors.knocks.code import LISTENED, SCOPE_SHIFT
 from port_knocking_doors.model import Dialect, Scope, Sequence
 
@@ -46,7 +46,13 @@ class CompiledSequence:
         self.advanced = tuple(
             Outcome.of(Verdict.ADVANCED, (sequence,), done, ((sequence, done),)) for done in range(self.length)
         )
-        self.complete = Outcome.of(Verdict.COMPLETE, (sequence,), self.length, ((sequence, self.length),))
+        self.complete = Outcome.of(
+            Verdict.COMPLETE,
+            (sequence,),
+            self.length,
+            ((sequence, self.length),),
+            (Grant(sequence.access, sequence),),
+        )
 
 
 class Subscribers(NamedTuple):

@@ -12,7 +12,7 @@ an empty one.
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from heapq import merge
 from itertools import takewhile
 
@@ -150,6 +150,38 @@ class Ranks:
             return False
         del self._ranks[knocker.rank][source]
         return True
+
+    def adopt(self, other: "Ranks", renewed: Mapping[CompiledSequence, CompiledSequence | None]) -> None:
+        """Take over the sources of another one; `renewed`: for each of its sequences the one that goes on, or None."""
+        for source, knocker in sorted(other, key=lambda one: one[1].last_seen):
+            attempts = []
+            for attempt in knocker.attempts:
+                if (sequence := renewed[attempt.sequence]) is not None:
+                    same = Attempt(sequence, attempt.stage, attempt.last_seen, attempt.packet_id)
+                    same.started = attempt.started
+                    attempts.append(same)
+            if not attempts and knocker.ignored_until == knocker.last_seen + self._ignoring_period:
+                self.file_wrong(source, knocker.last_seen)
+            elif attempts or knocker.ignored_until > knocker.last_seen:
+                self.file(source, Knocker(tuple(attempts), knocker.last_seen, 0, knocker.ignored_until))
+
+    def drop(self, sequences: Collection[CompiledSequence]) -> None:
+        """Forget all attempts in these sequences, and the sources of which nothing else is known."""
+        for source in [source for source, newcomer in self.newcomers.items() if newcomer[0] in sequences]:
+            del self.newcomers[source]
+        for source, knocker in list(self.known.items()):
+            left = tuple(attempt for attempt in knocker.attempts if attempt.sequence not in sequences)
+            if len(left) == len(knocker.attempts):
+                continue
+            knocker.attempts = left
+            if left or knocker.ignored_until > knocker.last_seen:
+                self.file(source, knocker)
+            else:
+                self.forget(source)
+        for rank in self._ranks:  # the oldest knock first
+            by_age = sorted(rank.items(), key=lambda one: one[1].last_seen)
+            rank.clear()
+            rank.update(by_age)
 
     def expire(self, now: float, memory: float) -> int:
         """Forget the sources whose last knock was `memory` seconds ago or longer; how many those were."""

@@ -20,7 +20,8 @@ This is the hot path of a flood: what a packet is to the sequences is worked out
 sources of a flood are remembered in a short form (`ranks`).
 """
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
+from itertools import islice
 from types import MappingProxyType
 
 from port_knocking_doors.knocks.authenticator import (
@@ -33,7 +34,7 @@ from port_knocking_doors.knocks.authenticator import (
     Counts,
     KnockerView,
     Outcome,
-    Verdict,
+    merged,
 )
 from port_knocking_doors.knocks.code import LISTENED, WITHOUT_SCOPES
 from port_knocking_doors.knocks.compiled import CompiledSequence, CompiledTable, Traps
@@ -73,6 +74,11 @@ class KnockerTable(Authenticator):
         self._trapped = compiled.trapped
 
     @property
+    def traps(self) -> Traps:
+        """As given."""
+        return self._compiled.traps
+
+    @property
     def sequences(self) -> tuple[Sequence, ...]:
         """Those that can be completed."""
         return tuple(self._compiled.sequences)
@@ -82,7 +88,8 @@ class KnockerTable(Authenticator):
         """The ports of listened sequences in the order of their steps, and the codes of what only a sniffer sees."""
         ports = [step.port for sequence in self.sequences if sequence.listened for step in sequence.steps]
         codes = frozenset(code for code in (*self._compiled.traps, *self._compiled.codes) if not code & LISTENED)
-        return Capture(tuple(dict.fromkeys(ports)), codes, self._compiled.scopes if codes else frozenset())
+        scopes = frozenset(sequence.scope for sequence in self.sequences if not sequence.listened)
+        return Capture(tuple(dict.fromkeys(ports)), codes, scopes)
 
     def add_scopes(self, number: int, scopes: frozenset[Scope]) -> None:
         """See `Authenticator`."""
@@ -180,9 +187,9 @@ class KnockerTable(Authenticator):
             stage += 1
             if stage == sequence.length:
                 stage = 0
-                outcome = sequence.complete if outcome is None else _both(outcome, sequence.complete)
+                outcome = sequence.complete if outcome is None else merged(outcome, sequence.complete)
             else:
-                outcome = sequence.advanced[stage] if outcome is None else _both(outcome, sequence.advanced[stage])
+                outcome = sequence.advanced[stage] if outcome is None else merged(outcome, sequence.advanced[stage])
             attempt.stage = stage
             attempt.last_seen = now
             attempt.packet_id = packet_id
@@ -243,18 +250,25 @@ class KnockerTable(Authenticator):
             return
         new = {_progress_key(sequence): one for sequence, one in self._compiled.sequences.items()}
         renewed = {old: new.get(_progress_key(sequence)) for sequence, old in other._compiled.sequences.items()}
-        for source, knocker in sorted(other._ranks, key=lambda one: one[1].last_seen):
-            attempts = []
-            for attempt in knocker.attempts:
-                if (sequence := renewed[attempt.sequence]) is not None:
-                    same = Attempt(sequence, attempt.stage, attempt.last_seen, attempt.packet_id)
-                    same.started = attempt.started
-                    attempts.append(same)
-            if not attempts and knocker.ignored_until == knocker.last_seen + self._ignoring_period:
-                self._ranks.file_wrong(source, knocker.last_seen)
-            elif attempts or knocker.ignored_until > knocker.last_seen:
-                taken = Knocker(tuple(attempts), knocker.last_seen, 0, knocker.ignored_until)
-                self._ranks.file(source, taken)
+        self._ranks.adopt(other._ranks, renewed)
+
+    def replace_steps(self, replaced: Mapping[Sequence, Sequence], traps: Traps) -> None:
+        """Put other sequences in the place of some, which have other steps from now on and are the same otherwise.
+
+        One without steps is left out; one whose predecessor is not in the table is added. `traps`: those of all
+        sequences from now on. Progress in all other sequences stays; what was done of the old steps is worth nothing.
+        """
+        before = self._compiled
+        sequences = [replaced.get(sequence, sequence) for sequence in before.sequences]
+        sequences += (new for old, new in replaced.items() if old not in before.sequences)
+        kept = {sequence: one for sequence, one in before.sequences.items() if sequence not in replaced}
+        compiled = CompiledTable(sequences, traps, kept)
+        for number, scopes in self._scopes.items():
+            compiled.add_scopes(number, scopes)
+        self._use(compiled)
+        self._memory = max([self._memory, *(one.span for one in compiled.sequences.values())])
+        self._ranks.grow(compiled.length)
+        self._ranks.drop({before.sequences[old] for old in replaced if old in before.sequences})
 
     def expire(self, now: float) -> int:
         """See `Authenticator`: `on_knock` never counts an attempt whose time is over."""
@@ -271,31 +285,19 @@ class KnockerTable(Authenticator):
 
     def view(self, now: float, limit: int) -> list[KnockerView]:
         """The sources that are furthest first, then those that are ignored; each with the latest knock first."""
-        found: list[KnockerView] = []
-        for source, knocker in self._ranks.recent(now, self._memory):
-            done = tuple(
-                (attempt.sequence.sequence, attempt.stage) for attempt in knocker.attempts if attempt.is_on_its_way(now)
-            )
-            ignored = max(0.0, knocker.ignored_until - now)
-            if done or ignored:
-                found.append(KnockerView(source, done, ignored, now - knocker.last_seen))
-                if len(found) >= limit:
-                    break
-        return found
+        views = (_view(source, knocker, now) for source, knocker in self._ranks.recent(now, self._memory))
+        return list(islice((view for view in views if view.done or view.ignored), limit))
 
     def forget(self, source: bytes) -> bool:
         """Forget progress and ignored period of one source; whether it was known."""
         return self._ranks.forget(source)
 
 
-def _both(one: Outcome, other: Outcome) -> Outcome:
-    """Two sequences moved by the same knock: a complete one matters most, then the one that is further."""
-    stages = one.stages + other.stages
-    if one.verdict is other.verdict is Verdict.COMPLETE:
-        return Outcome.of(Verdict.COMPLETE, one.sequences + other.sequences, max(one.stage, other.stage), stages)
-    is_first = one.verdict is Verdict.COMPLETE or (other.verdict is not Verdict.COMPLETE and one.stage >= other.stage)
-    chosen = one if is_first else other
-    return Outcome.of(chosen.verdict, chosen.sequences, chosen.stage, stages)
+def _view(source: bytes, knocker: Knocker, now: float) -> KnockerView:
+    done = tuple(
+        (attempt.sequence.sequence, attempt.stage) for attempt in knocker.attempts if attempt.is_on_its_way(now)
+    )
+    return KnockerView(source, done, max(0.0, knocker.ignored_until - now), now - knocker.last_seen)
 
 
 def _busy(attempts: Iterable[Attempt], now: float) -> frozenset[str]:

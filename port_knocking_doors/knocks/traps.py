@@ -9,11 +9,11 @@ host's own outgoing datagrams are answered in.
 """
 
 from bisect import bisect_left
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import pairwise
 from random import Random
 
-from port_knocking_doors.knocks.code import connection_code
+from port_knocking_doors.knocks.code import connection_code, port_of, protocol_of
 from port_knocking_doors.model import PORT_MAX, Port, Protocol, Sequence
 
 
@@ -38,11 +38,51 @@ def choose_traps(
         free = _free_ports(protocol, every, served, outgoing)
         spread = {count: _spread(free, count, random) for count in sorted({one.traps for _, one in trapped})}
         for place, sequence in trapped:
-            own = _beside(free, sorted({step.port for step in sequence.steps if step.protocol is protocol}))
-            for port in (own + [port for port in spread[sequence.traps] if port not in own])[: sequence.traps]:
+            ports = sorted({step.port for step in sequence.steps if step.protocol is protocol})
+            for port in _with_neighbours(free, ports, spread[sequence.traps], sequence.traps):
                 trapped_by.setdefault(connection_code(protocol, port), []).append(place)
     alike = {of: frozenset(every[place] for place in of) for of in set(map(tuple, trapped_by.values()))}
     return {code: alike[tuple(of)] for code, of in trapped_by.items()}
+
+
+def move_traps(
+    traps: Mapping[int, frozenset[Sequence]],
+    replaced: Mapping[Sequence, Sequence],
+    sequences: Iterable[Sequence],
+    served: Collection[Port],
+    outgoing: range,
+    random: Random,
+) -> dict[int, frozenset[Sequence]]:
+    """The traps once some sequences have other steps; `replaced`: the sequence before → the one with the other steps.
+
+    Traps stay where they are, but for those that a new step is on. A sequence with new steps gets traps beside each of
+    them in exchange for some of its own. `sequences`: all of them, as of now; the rest as for `choose_traps`.
+    """
+    every = tuple(sequences)
+    steps = {(step.protocol, step.port) for one in every for step in one.steps}
+    stay = {code: of for code, of in traps.items() if (protocol_of(code), port_of(code)) not in steps}
+    gone = frozenset(replaced)
+    # Differences of sets and not their members one by one: to hash a sequence takes long.
+    moved = {code: of - gone for code, of in stay.items()}
+    for old, new in replaced.items():
+        own = {code for code, of in stay.items() if old in of}
+        for protocol in Protocol:
+            ports = sorted({step.port for step in new.steps if step.protocol is protocol})
+            if not new.traps or not ports:
+                continue
+            free = _free_ports(protocol, every, served, outgoing)
+            drawn = [port_of(code) for code in own if protocol_of(code) is protocol]
+            for port in _with_neighbours(free, ports, drawn or _spread(free, new.traps, random), new.traps):
+                code = connection_code(protocol, port)
+                moved[code] = moved.get(code, frozenset()) | {new}
+    alike: dict[frozenset[Sequence], frozenset[Sequence]] = {}
+    return {code: alike.setdefault(of, of) for code, of in moved.items() if of}
+
+
+def _with_neighbours(free: list[int], steps: list[int], spread: Iterable[int], count: int) -> list[int]:
+    """`count` ports: those beside the steps, and as many of the others as it takes."""
+    own = _beside(free, steps)
+    return (own + [port for port in spread if port not in own])[:count]
 
 
 def _free_ports(

@@ -30,10 +30,10 @@ from port_knocking_doors.system.rtnetlink import (
     messages,
     request,
 )
+from port_knocking_doors.system.sockets import enlarge_receive_buffer
 
 NETLINK_ROUTE = 0  # linux/netlink.h
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100  # linux/rtnetlink.h
-SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 
 RECEIVE_BUFFER = 1 << 20
 """Bytes of kernel memory for a burst of notifications, of which each takes some kilobytes."""
@@ -281,10 +281,7 @@ def _socket() -> socket.socket:
     """A non-blocking rtnetlink socket, subscribed to links and addresses."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_ROUTE)
     try:
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
-        except PermissionError:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        enlarge_receive_buffer(sock, RECEIVE_BUFFER)
         sock.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
     except BaseException:
         sock.close()

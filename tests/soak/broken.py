@@ -32,14 +32,12 @@ def never_ignores() -> None:
     """Who erred is heard all the same."""
     from port_knocking_doors.knocks.table import KnockerTable
 
-    err: Any = KnockerTable._err
+    make: Any = KnockerTable.__init__
 
-    def forgive(self: KnockerTable, source: bytes, knocker: Any, now: float, left: Any) -> Any:
-        outcome = err(self, source, knocker, now, left)
-        knocker.ignored_until = now
-        return outcome
+    def forgive(self: KnockerTable, sequences: Any, _: float, *rest: Any) -> None:
+        make(self, sequences, 0.0, *rest)
 
-    KnockerTable._err = forgive  # type: ignore[method-assign]
+    KnockerTable.__init__ = forgive  # type: ignore[assignment,method-assign]
 
 
 def leaves_commands() -> None:

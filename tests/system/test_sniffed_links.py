@@ -35,7 +35,7 @@ def netns_of(client: ClientHost) -> str:
 
 def test_missing_interface_is_captured_each_time_it_appears(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, {"duration": 0.5}, options=("-i", "ppp*", "-i", "late0"))
-    daemon.wait_for("interface late0 is not there")
+    daemon.wait_for("interface late0 does not exist")
     with box.server.listen(GUARDED):
         for _again in range(2):
             plug_in(box, client, "late0", 1)
@@ -49,13 +49,13 @@ def test_missing_interface_is_captured_each_time_it_appears(box: Sandbox, client
 @pytest.mark.skipif(not tun.can_be_had(), reason=f"{tun.DEVICE} is not there for this user: no link without a header")
 def test_link_without_ethernet_header_is_captured_once_it_matches(box: Sandbox, tmp_path: Path) -> None:
     daemon = sniffing(box, tmp_path, options=("-i", "ppp*"))
-    daemon.wait_for(r"interface ppp\* is not there: it is heard once it appears")
+    daemon.wait_for(r"interface ppp\* does not exist: listening on it once it appears")
     for name, server, knocker in (("vpn0", "10.9.2.1", "10.9.2.2"), ("ppp0", "10.9.3.1", "10.9.3.2")):
         tun.make(box.server, name, f"{server}/24")
         steps = [Frame(protocol=UDP, port=UDP_STEP, payload=3)]
         steps += [Frame(protocol=TCP, port=port, flags=sum(LETTERS[one] for one in flags)) for port, flags in RIGHT]
         if name.startswith("ppp"):
-            daemon.wait_for("interface ppp0 is there: it is heard")
+            daemon.wait_for("interface ppp0 exists: listening on it")
         by, to = ip_address(knocker), ip_address(server)
         tun.arrive(box.server, name, [replace(step, source=by, destination=to).packet() for step in steps])
     daemon.wait_for("10.9.3.2: opened")

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import pytest
 
+from port_knocking_doors.capture.dispatch import Dispatch
 from port_knocking_doors.capture.sniffer import DROPS_EVERY, GEOMETRY, Sniffer
-from port_knocking_doors.knocks.authenticator import NOT_A_KNOCK, Outcome
+from port_knocking_doors.knocks.authenticator import NOT_A_KNOCK, Capture, Outcome
 from port_knocking_doors.knocks.code import code_of
 from port_knocking_doors.model import Flags, Protocol, Step
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
@@ -59,12 +60,15 @@ async def hear(folder: Path, others: tuple[frozenset[int], ...], exchanges: int)
             judged.append(packet_id >> 16)
         return NOT_A_KNOCK
 
-    codes = cycle(other | {stays} for other in others)
-    with Sniffer(next(codes), judge, lambda *_: None, lambda *_: 0) as sniffer:
+    captures = cycle(Capture(codes=other | {stays}) for other in others)
+    dispatch = Dispatch(lambda *_: None)
+    dispatch.judges = dict.fromkeys(frozenset().union({stays}, *others), judge)
+    with Sniffer(dispatch, next(captures), lambda *_: 0) as sniffer:
         print("hears", flush=True)
         while exchanges:
             before = len(judged)
-            sniffer.replace(next(codes), judge)
+            with sniffer.replacing(next(captures)):
+                pass
             await asyncio.sleep(0.005)  # all that waits is read
             exchanges -= len(judged) > before  # the others were between the same two packets as one before
         print("exchanged", flush=True)

@@ -10,9 +10,11 @@ from itertools import pairwise
 import pytest
 
 from port_knocking_doors.capture import udp
+from port_knocking_doors.capture.dispatch import Dispatch
 from port_knocking_doors.capture.recvmmsg import BATCH
 from port_knocking_doors.capture.udp import UdpListeners
-from port_knocking_doors.knocks.authenticator import NOT_A_KNOCK, Outcome
+from port_knocking_doors.knocks.authenticator import NOT_A_KNOCK, Capture, Judge, Outcome
+from port_knocking_doors.knocks.code import listened_code
 from port_knocking_doors.model import PAYLOAD
 from tests.helpers.ports import free_ports
 
@@ -39,7 +41,7 @@ def test_flooded_port_starves_neither_another_port_nor_the_loop() -> None:
         return NOT_A_KNOCK
 
     async def story() -> None:
-        with UdpListeners((flooded, quiet), judge, lambda *_: None):
+        with listening((flooded, quiet), judge):
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
                 for place in range(8 * BATCH):
                     if place == 3 * BATCH // 2:
@@ -57,6 +59,18 @@ def test_flooded_port_starves_neither_another_port_nor_the_loop() -> None:
 
 
 @contextmanager
+def listening(ports: tuple[int, ...], judge: Judge) -> Iterator[UdpListeners]:
+    dispatch = Dispatch(lambda *_: None)
+    dispatch.judges = {listened_code(port): judge for port in ports}
+    listeners = UdpListeners(dispatch)
+    try:
+        listeners.start(Capture(ports))
+        yield listeners
+    finally:
+        listeners.stop()
+
+
+@contextmanager
 def sender(port: int) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         sock.connect(("127.0.0.1", port))
@@ -68,7 +82,7 @@ async def turns(count: int = 20) -> None:
         await asyncio.sleep(0)
 
 
-def test_after_many_at_once_the_sockets_rest_and_nothing_that_came_meanwhile_is_lost(
+def test_sockets_rest_after_a_burst_and_lose_no_datagram(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[int] = []
@@ -80,10 +94,10 @@ def test_after_many_at_once_the_sockets_rest_and_nothing_that_came_meanwhile_is_
         return NOT_A_KNOCK
 
     async def story() -> None:
-        with UdpListeners((port,), judge, lambda *_: None), sender(port) as sock:
+        with listening((port,), judge), sender(port) as sock:
             sock.send(PAYLOAD)
             await turns()
-            assert len(told) == 1, "who knocks alone is heard at once"
+            assert len(told) == 1, "a lone knock is judged at once"
             sock.send(PAYLOAD)
             await turns()
             assert len(told) == 2, "and once more"
@@ -100,7 +114,7 @@ def test_after_many_at_once_the_sockets_rest_and_nothing_that_came_meanwhile_is_
     asyncio.run(asyncio.wait_for(story(), SOON))
 
 
-def test_closed_while_they_rest_they_do_not_wake(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sockets_stopped_while_they_rest_do_not_wake(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[int] = []
     (port,) = free_ports(1)
     monkeypatch.setattr(udp, "REST", 0.05)
@@ -111,11 +125,11 @@ def test_closed_while_they_rest_they_do_not_wake(monkeypatch: pytest.MonkeyPatch
 
     async def story() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: told.append(-1))
-        with UdpListeners((port,), judge, lambda *_: None) as ears, sender(port) as sock:
+        with listening((port,), judge) as listeners, sender(port) as sock:
             for _ in range(udp.MANY):
                 sock.send(PAYLOAD)
             await turns()
-            ears.close()
+            listeners.stop()
             await asyncio.sleep(0.1)
 
     asyncio.run(asyncio.wait_for(story(), SOON))
