@@ -1,8 +1,9 @@
 """The sockets of the knock ports, on the loopback interface: what a flood on one port is to the others."""
 
 import asyncio
-import os
 import socket
+import struct
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -11,7 +12,7 @@ import pytest
 
 from port_knocking_doors.capture import udp
 from port_knocking_doors.capture.dispatch import Dispatch
-from port_knocking_doors.capture.recvmmsg import BATCH
+from port_knocking_doors.capture.recvmmsg import BATCH, SO_TIMESTAMPNS
 from port_knocking_doors.capture.udp import UdpListeners
 from port_knocking_doors.knocks.authenticator import NOT_A_KNOCK, Capture, Judge, Outcome
 from port_knocking_doors.knocks.code import listened_code
@@ -22,15 +23,29 @@ SOON = 10.0
 
 
 @pytest.fixture
-def one_processor() -> Iterator[None]:
-    """Run on one processor: packets that several of them send over the loopback interface arrive in any order."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    yield
-    os.sched_setaffinity(0, before)
+def stamped_on_arrival() -> Iterator[None]:
+    """Wait until the kernel stamps datagrams when they arrive, and keep it doing so.
+
+    A worker of the kernel switches that on after the first socket has asked for it (net/core/dev.c: netstamp_work);
+    until then a datagram is stamped when it is read.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        sock.bind(("127.0.0.1", 0))
+        deadline = time.monotonic() + SOON
+        while True:
+            sock.sendto(b"", sock.getsockname())
+            sent = time.time()
+            time.sleep(0.01)
+            ((_, _, stamp),) = sock.recvmsg(1, 64)[1]
+            seconds, nanoseconds = struct.unpack("qq", stamp)
+            if seconds + nanoseconds / 1e9 <= sent:
+                break
+            assert time.monotonic() < deadline
+        yield
 
 
-@pytest.mark.usefixtures("one_processor")
+@pytest.mark.usefixtures("stamped_on_arrival")
 def test_flooded_port_starves_neither_another_port_nor_the_loop() -> None:
     flooded, quiet = free_ports(2)
     told: list[int] = []
