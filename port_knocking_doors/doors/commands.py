@@ -134,6 +134,9 @@ class CommandRunner:
         self._closing[door] = closing
         life.add_done_callback(lambda _: self._forget(door, life, closing))
 
+    def prolong(self, door: Door) -> None:
+        """Do nothing: no command waits behind another door's."""
+
     def close(self, door: Door) -> None:
         """Run the door's stop command, once its start command has ended."""
         if closing := self._closing.pop(door, None):

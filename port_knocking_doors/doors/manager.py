@@ -71,6 +71,7 @@ class DoorManager:
             seconds = None
         answer = self._table.open(door, None if seconds is None else when + seconds)
         if answer is Answer.PROLONG:
+            opener.prolong(door)
             self._events.publish(DoorProlonged(door, seconds, when))
         elif answer is Answer.REFUSE:
             self._events.publish(DoorRefused(door, len(self._table), when))

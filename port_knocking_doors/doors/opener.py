@@ -52,6 +52,9 @@ class Opener(Protocol):
     def open(self, door: Door) -> None:
         """Open the door, or try to until it is closed."""
 
+    def prolong(self, door: Door) -> None:
+        """Note that an open door was asked for again: it stays as it is, but may be the one that is needed next."""
+
     def close(self, door: Door) -> None:
         """Close the door, or try to until it is closed."""
 

@@ -11,7 +11,7 @@ from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.firewall.zone_rules import ZoneRule
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Access, Door, FirewalldState, Port, Protocol, Settings
-from port_knocking_doors.system.clock import wait_at_most
+from port_knocking_doors.system.clock import now, wait_at_most
 from port_knocking_doors.system.sd_notify import extend_timeout
 
 _KNOCK_PORTS = "knock ports"
@@ -103,7 +103,11 @@ class RuleOpener:
 
     def open(self, door: Door) -> None:
         """Have a rule for each port of the door, in the zone of the knocker's packets."""
-        self.reconciler.set_desired(door, lambda zones: self._door_rules(door, zones))
+        self.reconciler.set_desired(door, lambda zones: self._door_rules(door, zones), now())
+
+    def prolong(self, door: Door) -> None:
+        """Have the door come back ahead of others after a reload of firewalld."""
+        self.reconciler.touch(door, now())
 
     def _door_rules(self, door: Door, zones: Zones) -> list[ZoneRule]:
         zone = self._settings.zone or zones.zone_of(door.address, door.interface)
