@@ -23,8 +23,8 @@ from port_knocking_doors.daemon.status_collector import StatusCollector
 from port_knocking_doors.doors.manager import DoorManager
 from port_knocking_doors.errors import ConfigError, DoorsError
 from port_knocking_doors.events import EventStream, Ready, Reloaded, Stopped
+from port_knocking_doors.firewall.health import pending_line
 from port_knocking_doors.firewall.rule_opener import RuleOpener
-from port_knocking_doors.system import firewalld_service
 from port_knocking_doors.system.clock import now, wait_at_most
 from port_knocking_doors.system.crash_guard import CrashGuard
 from port_knocking_doors.system.deadline_timer import DeadlineTimer
@@ -123,7 +123,7 @@ class Daemon:
             await wait_at_most(FIRST_ANSWER, reconciler.ready())
             return
         reason = reconciler.unavailable_reason
-        text = firewalld_service.pending(reason if reconciler.present else "")
+        text = pending_line(reason, reconciler.present)
         logger.warning("%s", text, extra=event_fields(LogEvent.FIREWALLD, reason=reason))
 
     async def _audit(self) -> None:

@@ -4,6 +4,7 @@ from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import polkit
 from port_knocking_doors.firewall.error_codes import INVALID_ZONE
 from port_knocking_doors.model import FirewalldState
+from port_knocking_doors.system import firewalld_service
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
 
 _FIRST_RETRY, _LAST_RETRY = 0.05, 5.0
@@ -83,3 +84,11 @@ class FirewalldHealth:
 
 def _fields(reason: object, **more: object) -> dict[str, object]:
     return event_fields(LogEvent.FIREWALLD, reason=reason, **more)
+
+
+def pending_line(reason: str, present: bool) -> str:
+    """The log line while doors wait for firewalld. `reason`: as of `FirewalldHealth.unavailable_reason`."""
+    if present:
+        return f"firewalld {reason}: accepting knocks, doors stay pending"
+    absent = reason if firewalld_service.is_installed() else "is not installed"
+    return f"firewalld {absent}: accepting knocks, no door opens until firewalld runs: {firewalld_service.remedy()}"

@@ -30,17 +30,6 @@ def remedy(start: str = "systemctl start firewalld") -> str:
     return f"{_INSTALL.get(manager, f'{manager} install')} firewalld" if manager else "install the package firewalld"
 
 
-def pending(obstacle: str) -> str:
-    """The daemon's line while firewalld does not do what the daemon asks.
-
-    `obstacle`: what firewalld does instead, such as `refuses`; empty where it does not run.
-    """
-    if obstacle:
-        return f"firewalld {obstacle}: accepting knocks, doors stay pending"
-    absent = "is not running" if is_installed() else "is not installed"
-    return f"firewalld {absent}: accepting knocks, no door opens until firewalld runs: {remedy()}"
-
-
 def _program(name: str) -> bool:
     path = os.pathsep.join((os.environ.get("PATH", os.defpath), _ADMINISTRATORS_PATH))
     return shutil.which(name, path=path) is not None

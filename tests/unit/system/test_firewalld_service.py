@@ -39,27 +39,3 @@ def test_remedy_follows_from_what_is_installed(
     equip(host, programs, has_unit=has_unit)
     assert firewalld_service.is_installed() is installed
     assert firewalld_service.remedy() == remedy
-
-
-PENDING = {
-    "refuses": ("refuses", True, "firewalld refuses: accepting knocks, doors stay pending"),
-    "hangs": ("does not answer", True, "firewalld does not answer: accepting knocks, doors stay pending"),
-    "not running": (
-        "",
-        True,
-        "firewalld is not running: accepting knocks, no door opens until firewalld runs: systemctl start firewalld",
-    ),
-    "not installed": (
-        "",
-        False,
-        "firewalld is not installed: accepting knocks, no door opens until firewalld runs: apt install firewalld",
-    ),
-}
-
-
-@pytest.mark.parametrize(("obstacle", "installed", "line"), PENDING.values(), ids=PENDING)
-def test_pending_line_says_what_to_do_where_firewalld_does_not_run(
-    obstacle: str, installed: bool, line: str, host: Path
-) -> None:
-    equip(host, ["apt"], has_unit=installed)
-    assert firewalld_service.pending(obstacle) == line
