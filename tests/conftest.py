@@ -1,6 +1,6 @@
 """What holds for all tests: a busy machine is no failure, and packaging/test tries the same examples each time.
 
-Whoever runs pytest by hand tries new ones; an example that failed is kept by hypothesis and tried again.
+pytest run by hand tries new ones; hypothesis keeps an example that failed and tries it again.
 """
 
 import os

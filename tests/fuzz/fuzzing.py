@@ -24,14 +24,14 @@ _START = 60.0
 
 @dataclass(frozen=True)
 class Result:
-    """What came of it."""
+    """The result of a run."""
 
     failed: bool
     runs: int
     coverage: int
     """Edges of the code that were seen; comparable between runs of one target only."""
     output: str
-    """What it said, without the fuzzer's own progress."""
+    """Its output, without the fuzzer's own progress."""
 
 
 def fuzz(target: Target, seconds: int, crashes: Path, *, inputs: int | None = None) -> Result:
@@ -70,8 +70,10 @@ def fuzz(target: Target, seconds: int, crashes: Path, *, inputs: int | None = No
     said = done.stdout + done.stderr
     runs = re.findall(r"number_of_executed_units: (\d+)", said)
     coverage = re.findall(r"\bcov: (\d+)", said)
-    told = "\n".join(line for line in said.splitlines() if not re.match(r"#\d+\t|INFO: |WARNING: Failed to find", line))
-    return Result(done.returncode != 0, int((runs or ["0"])[-1]), int((coverage or ["0"])[-1]), told)
+    output = "\n".join(
+        line for line in said.splitlines() if not re.match(r"#\d+\t|INFO: |WARNING: Failed to find", line)
+    )
+    return Result(done.returncode != 0, int((runs or ["0"])[-1]), int((coverage or ["0"])[-1]), output)
 
 
 def _quoted(word: str) -> str:

@@ -8,7 +8,7 @@ from importlib import import_module
 
 
 def main() -> None:
-    atheris = import_module("atheris")  # there are no types for it, and not everybody has it
+    atheris = import_module("atheris")  # it has no types, and not every Python has it
     name, *options = sys.argv[1:]
     with atheris.instrument_imports(include=["port_knocking_doors"]):
         import_module("port_knocking_doors.capture.packet")

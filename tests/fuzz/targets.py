@@ -27,7 +27,7 @@ _PLAIN_KEYS = re.compile(
     r"|command_delay|cmd_timeout|seq_timeout|zone|name|path|format",
     re.IGNORECASE,
 )
-"""Keys whose numbers are nobody's secret, at the beginning of an error that may quote them."""
+"""Keys whose numbers are no secret, at the beginning of an error that may quote them."""
 
 _NAMES = re.compile(r"(?:</?|\[)([^<>\[\]\n]+)[>\]]")
 """What stands where knockd's and tportknockd's files have a door's name."""
@@ -111,8 +111,8 @@ def check_foreign(module: ModuleType, data: bytes) -> None:
     except ConfigError as error:
         _check_error(error, names)
         return
-    for told in _all_of(ConfigError, answer):
-        _check_error(told, names)
+    for found in _all_of(ConfigError, answer):
+        _check_error(found, names)
 
 
 def check_control(module: ModuleType, data: bytes) -> None:
@@ -127,12 +127,12 @@ def check_control(module: ModuleType, data: bytes) -> None:
     assert event is None or isinstance(event, dict)
     try:
         module.read_reply(data)
-    except DoorsError as error:  # the daemon's end may be anybody who took its place
+    except DoorsError as error:  # any process may have taken the daemon's place
         _check_text(error)
 
 
 def _check_error(error: Exception, names: Iterable[str] = ()) -> None:
-    """`names` are those of the text's doors, which an error may tell and chance may give a step's digits."""
+    """`names` are those of the text's doors, which an error may show and which may contain a step's digits."""
     said = str(error)
     assert re.match(r"F(:\d+)?: .", said), f"this names no place: {said}"
     _check_text(error)

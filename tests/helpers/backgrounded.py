@@ -62,7 +62,7 @@ def fail_later(folder: Path) -> None:
     notify("READY=1")
     while not (folder / "go").exists():
         time.sleep(0.005)
-    raise DoorsError("too late for anybody to hear")
+    raise DoorsError("too late to be reported")
 
 
 def leave(folder: Path) -> None:

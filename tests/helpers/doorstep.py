@@ -1,4 +1,4 @@
-"""What stands before a door and behind it: the guarded service, its clients, and the rules in the real firewalld."""
+"""A door from both sides: the guarded service, its clients, and the rules in the real firewalld."""
 
 import re
 import time
@@ -11,7 +11,7 @@ from tests.helpers.running import GUARDED, SEQUENCE
 from tests.helpers.waiting import wait_until
 
 NOTICE = 5.0
-"""Seconds for something to be noticed that takes some milliseconds, on a machine that is busy."""
+"""Seconds within which something that takes milliseconds is done on a busy machine."""
 
 MARK = f'priority="{RULE_PRIORITY}"'
 
@@ -22,7 +22,7 @@ def server_of(host: ClientHost, address: IPv4Address | IPv6Address) -> IPv4Addre
 
 
 def state(host: ClientHost, *, ipv6: bool = False) -> str:
-    """What becomes of a connection to the guarded port."""
+    """The outcome of a connection to the guarded port."""
     return host.connect(host.server6 if ipv6 else host.server4, GUARDED)
 
 
@@ -41,7 +41,7 @@ def marked(rules: Iterable[str]) -> list[str]:
 
 
 def door_rules(box: Sandbox, zone: str = "") -> list[str]:
-    """The marked rules that let somebody's address in."""
+    """The marked rules that let an address in."""
     return [rule for rule in marked(box.rules(zone)) if "source address" in rule]
 
 
@@ -51,7 +51,7 @@ def knock_port_rules(box: Sandbox, zone: str = "") -> list[str]:
 
 
 def a_door_rule(address: object, port: int = GUARDED) -> str:
-    """The rule that a door for this address is."""
+    """The rule of a door for this address."""
     family = "ipv6" if ":" in str(address) else "ipv4"
     return f'rule {MARK} family="{family}" source address="{address}" port port="{port}" protocol="tcp" accept'
 
@@ -67,12 +67,12 @@ def said(process: Process, pattern: str) -> list[str]:
 
 
 def past(moment: float) -> None:
-    """Wait until the monotonic clock is past a moment, for deadlines that nobody can see."""
+    """Wait until the monotonic clock is past a moment, for deadlines that no test can see."""
     wait_until(lambda: time.monotonic() > moment, moment - time.monotonic() + 1, "time to go by")
 
 
 def one_more_try() -> None:
-    """Let every `watch_connect` try once more: what another connection saw, it has not seen yet."""
+    """Wait until every `watch_connect` has tried once more: it may not have seen yet what another connection saw."""
     past(time.monotonic() + 0.1)
 
 
@@ -111,7 +111,7 @@ def gone(box: Sandbox, pids: Iterable[int]) -> Callable[[], bool]:
 
 
 def kill_with_crash_guard(box: Sandbox, daemon: Process) -> None:
-    """SIGKILL for a daemon and for everything that would close doors after it."""
+    """Send SIGKILL to a daemon and to everything that would close its doors."""
     guards = children(box, daemon)
     assert guards
     box.server.run(["kill", "-KILL", *map(str, guards), str(daemon.inner_pid)])

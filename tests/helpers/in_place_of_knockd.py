@@ -48,10 +48,10 @@ def await_run(log: Path, *lines: str) -> None:
     wait_until(lambda: ran(log) == list(lines), SOON, lambda: f"{lines}; it is {ran(log)}")
 
 
-def told(log: Path) -> list[str]:
+def log_lines(log: Path) -> list[str]:
     """The lines of a log of knockd's without their times."""
     return [line.partition("] ")[2] for line in ran(log)]
 
 
-def await_told(log: Path, line: str, times: int = 1) -> None:
-    wait_until(lambda: told(log).count(line) >= times, SOON, lambda: f"{line}; it is {told(log)}")
+def await_line(log: Path, line: str, times: int = 1) -> None:
+    wait_until(lambda: log_lines(log).count(line) >= times, SOON, lambda: f"{line}; it is {log_lines(log)}")

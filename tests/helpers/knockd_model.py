@@ -43,14 +43,14 @@ class _Attempt:
 
 @dataclass
 class Knockd:
-    """Tells of each packet what knockd writes into its log. Time stands still: time-outs are not this model's."""
+    """Returns for each packet what knockd writes into its log. Time stands still: time-outs are not this model's."""
 
     doors: tuple[Door, ...]
     faulty: bool
     """When the first attempt of the list is cleared, all others are forgotten with it."""
     _attempts: list[_Attempt] = field(default_factory=list)
 
-    def hear(self, packet: Packet) -> list[str]:
+    def receive(self, packet: Packet) -> list[str]:
         if not any(door.names(packet) for door in self.doors):
             return []
         self._clear()
@@ -86,7 +86,7 @@ class Knockd:
         self._attempts = [attempt for attempt in self._attempts if not attempt.over]
 
 
-def told(doors: Iterable[Door], packets: Iterable[Packet], *, faulty: bool) -> list[list[str]]:
+def expected_log(doors: Iterable[Door], packets: Iterable[Packet], *, faulty: bool) -> list[list[str]]:
     """For each packet, what is written of it."""
     knockd = Knockd(tuple(doors), faulty)
-    return [knockd.hear(packet) for packet in packets]
+    return [knockd.receive(packet) for packet in packets]

@@ -1,4 +1,4 @@
-"""Plays packets from any source address, each of them another one to whoever looks: no port and number comes twice.
+"""Plays packets from any source address; no two have the same source port and sequence number.
 
 Run on a client's host: `python play.py SERVER PAUSE < PACKETS`, JSON rows of source, protocol, port, flags and, where
 it is not 0, seconds to wait ahead of it.
@@ -14,7 +14,7 @@ TCP = 6
 
 
 def packet(source: str, server: str, protocol: int, port: int, flags: int, number: int) -> bytes:
-    """An IPv4 packet. The kernel fills in length and checksum of its header; nobody here looks at the others."""
+    """An IPv4 packet. The kernel fills in length and checksum of its header; nothing here checks the others."""
     source_port = 1024 + number % 60000
     if protocol == TCP:
         body = struct.pack("!HHIIBBHHH", source_port, port, number, 0, 5 << 4, flags, 1024, 0, 0)

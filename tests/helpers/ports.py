@@ -1,11 +1,11 @@
-"""UDP ports that nobody has."""
+"""Free UDP ports."""
 
 import socket
 from contextlib import ExitStack
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """So many different ones. Nobody holds them: they are free for as long as nobody else asks for any."""
+    """`number` different ones. They are not reserved: another process may take them."""
     with ExitStack() as stack:
         socks = [stack.enter_context(socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)) for _ in range(count)]
         for sock in socks:

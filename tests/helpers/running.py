@@ -55,7 +55,7 @@ def knock(
 
 
 def door_rule(address: Address, port: int = GUARDED, protocol: str = "tcp", priority: int = RULE_PRIORITY) -> str:
-    """What a door is in firewalld, letter by letter."""
+    """The rule of a door, as firewalld shows it."""
     return (
         f'rule priority="{priority}" family="ipv{address.version}" source address="{address}" '
         f'port port="{port}" protocol="{protocol}" accept'
@@ -63,7 +63,7 @@ def door_rule(address: Address, port: int = GUARDED, protocol: str = "tcp", prio
 
 
 def knock_port_rules(ports: Sequence[int] = SEQUENCE, priority: int = RULE_PRIORITY) -> set[str]:
-    """What lets everybody's knocks through."""
+    """The rules that let knocks through."""
     return {f'rule priority="{priority}" port port="{port}" protocol="udp" accept' for port in ports}
 
 

@@ -1,4 +1,4 @@
-"""The daemon as its unit runs it, on a sandbox's server: user, capabilities, sandboxing; and what systemd hears."""
+"""The daemon as its unit runs it, on a sandbox's server: user, capabilities, sandboxing, notifications to systemd."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ UNIT = SYSTEMD / "port-knocking-doors.service"
 COMMANDS_UNIT = SYSTEMD / "port-knocking-doors-commands.service"
 RULES = REPOSITORY / "packaging" / "polkit" / "50-port-knocking-doors.rules"
 USER = "port-knocking-doors"
-OTHER = "somebody"
+OTHER = "visitor"
 
 CONF = "/run/configuration/port_knocker.toml"
 NOTIFY_SOCKET = "/run/notify"
@@ -22,12 +22,12 @@ WATCHDOG_USEC = 400_000
 
 _LISTENER = f"""
 import os, socket
-heard = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-heard.bind("{NOTIFY_SOCKET}")
+receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+receiver.bind("{NOTIFY_SOCKET}")
 os.chmod("{NOTIFY_SOCKET}", 0o777)
 print("listening", flush=True)
 while True:
-    print(heard.recv(4096).decode().replace(chr(10), " "), flush=True)
+    print(receiver.recv(4096).decode().replace(chr(10), " "), flush=True)
 """
 
 
@@ -58,7 +58,8 @@ class Installation:
             self._box.server.run(["mount", "--bind", str(root / "etc" / name), f"/etc/{name}"])
 
     def _show_program(self) -> None:
-        """Let everybody get at the program and its Python: where a folder above is closed to others, as root's own is,
+        """Make the program and its Python readable for every user: where a folder above is closed to others, as
+        /root is,
         an open one takes its place, with nothing else in it."""
         places = [Path(place) for place in (REPOSITORY, sys.prefix, sys.base_prefix)]
         closed = {folder for place in places for folder in [_closed(place)] if folder is not None}
@@ -75,7 +76,7 @@ class Installation:
         self._box.server.run(["mount", "--bind", source, place])
 
     def configure(self, conf: Path) -> None:
-        """Put the configuration where everybody could get at it, but for the permissions of tmpfiles.conf."""
+        """Put the configuration where only the permissions of tmpfiles.conf protect it."""
         owner = ["-o", USER, "-g", USER, "-m", "600"]
         self._box.server.run(["install", "-D", *owner, str(conf), CONF])
 
@@ -97,7 +98,7 @@ class Installation:
         return {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"}
 
     def listen(self) -> Process:
-        """What systemd would hear, a line each on standard output."""
+        """The notifications that systemd would receive, a line each on standard output."""
         listener = self._box.server.popen([sys.executable, "-c", _LISTENER])
         listener.stdout.wait_for("listening", 10)
         return listener

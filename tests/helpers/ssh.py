@@ -7,7 +7,7 @@ from tests.helpers.running import GUARDED
 
 USER = "doorman"
 USER_NUMBER = 54321
-_SSHD = "/usr/sbin/sshd"  # it starts itself anew by this name, so it has to be a whole one
+_SSHD = "/usr/sbin/sshd"  # it starts itself again by this name, so the path must be absolute
 
 
 class Ssh:
@@ -29,7 +29,7 @@ class Ssh:
         self.sshd = self._start()
 
     def _add_user(self) -> None:
-        """In the sandbox's view of the file alone: there is an ordinary user, whoever runs the tests."""
+        """In the sandbox's view of the file alone, so that there is an ordinary user on any machine."""
         passwd = self._folder / "passwd"
         entry = f"{USER}:x:{USER_NUMBER}:{USER_NUMBER}::{self._folder}:/bin/sh\n"
         passwd.write_text(Path("/etc/passwd").read_text() + entry)

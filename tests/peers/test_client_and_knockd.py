@@ -41,11 +41,11 @@ def test_knockd_opens_for_our_client(tmp_path: Path, door: str, words: list[str]
         client = box.hosts["client"]
         knockd = box.server.popen(["knockd", "-v", "-D", "-c", str(conf), "-i", client.server_interface])
 
-        def hears() -> bool:
+        def listens() -> bool:
             assert knockd.poll() is None, knockd.stderr.text + knockd.stdout.text
             return box.server.run(["cat", "/proc/net/packet"]).stdout.count("\n") == 2
 
-        wait_until(hears, 10, "knockd to listen")
+        wait_until(listens, 10, "knockd to listen")
         opened = tmp_path / f"{door}-{client.address4}"
 
         def knocked() -> bool:

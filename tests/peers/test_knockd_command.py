@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.sandbox import ClientHost, Host, Sandbox
-from tests.helpers.in_place_of_knockd import PROGRAM, SOON, await_run, await_told, knock, ran, running, told, write
+from tests.helpers.in_place_of_knockd import PROGRAM, SOON, await_line, await_run, knock, log_lines, ran, running, write
 from tests.helpers.waiting import wait_until
 
 ONE, TWO, THREE = (7101, 7901, 7301), (7102, 7902, 7302), (7103, 7903, 7303)
@@ -43,7 +43,7 @@ def in_background(host: Host, conf: Path, *options: object, cwd: Path | None = N
 
 
 def end(host: Host, pid_file: Path, number: signal.Signals = signal.SIGTERM) -> None:
-    """End whoever wrote his number there, and wait until he is gone."""
+    """End the process whose number is in the file, and wait until it is gone."""
     pid = pid_file.read_text().strip()
     host.run(["kill", f"-{number.value}", pid])
     wait_until(lambda: host.run(["kill", "-0", pid], check=False).returncode, SOON, f"the end of {pid}")
@@ -64,19 +64,19 @@ def test_named_interface_alone_is_captured(
         knock(stranger, stranger.server4, ONE)
         knock(client, client.server4, ONE)
         await_run(log, str(client.address4))
-    lines = told(tmp_path / "log")
+    lines = log_lines(tmp_path / "log")
     assert (lines[0], lines[-1]) == (f"starting up, listening on {here}", "shutting down")
 
 
 def test_interface_any_captures_every_interface(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
-    """Real knockd takes the name, and hears doors with a Target alone."""
+    """Real knockd accepts the name, and then captures packets of doors with a Target alone."""
     stranger = box.hosts["stranger"]
     conf = configuration(tmp_path, door("d", ONE, f"Command = echo %IP% >>{log}"))
     with running(box.server, conf, "-i", "any"):
         for count, host in enumerate((client, stranger), start=1):
             knock(host, host.server4, ONE)
             wait_until(lambda count=count: len(ran(log)) == count, SOON, host.name)  # type: ignore[misc]
-    assert told(tmp_path / "log")[0] == "starting up, listening on any"
+    assert log_lines(tmp_path / "log")[0] == "starting up, listening on any"
 
 
 def test_option_4_ignores_ipv6_knocks(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
@@ -127,12 +127,12 @@ def test_commands_of_both_families_run_and_report_their_status(
         knock(client, client.server4, ONE)
         await_run(log, f"start4 {by4}", f"stop4 {by4}")
         knock(client, client.server6, ONE)
-        await_told(tmp_path / "log", "d: command returned non-zero status code (4)")
+        await_line(tmp_path / "log", "d: command returned non-zero status code (4)")
         knock(client, client.server6, TWO)
-        await_told(tmp_path / "log", f"{by6}: e: OPEN SESAME")
+        await_line(tmp_path / "log", f"{by6}: e: OPEN SESAME")
         knock(client, client.server4, TWO)
         await_run(log, f"start4 {by4}", f"stop4 {by4}", f"start6 {by6}", f"stop6 {by6}", "four")
-    lines = told(tmp_path / "log")
+    lines = log_lines(tmp_path / "log")
     assert [line for line in lines if "code" in line] == [
         f"d: command returned non-zero status code ({status})" for status in (3, 4)
     ]
@@ -198,7 +198,7 @@ def test_command_gets_no_variable_of_the_environment(
     assert not (tmp_path / "owned").exists()
 
 
-# --- what it tells
+# --- what it logs
 
 
 def test_options_verbose_debug_and_log_work(box: Sandbox, client: ClientHost, tmp_path: Path, log: Path) -> None:
@@ -208,8 +208,8 @@ def test_options_verbose_debug_and_log_work(box: Sandbox, client: ClientHost, tm
         await_run(log, str(client.address4))
         lines = [f"{client.address4}: d: Stage {stage}" for stage in (1, 2, 3)]
         lines += [f"{client.address4}: d: OPEN SESAME", f"d: running command: echo {client.address4} >>{log}"]
-        await_told(tmp_path / "other", lines[-1])
-        assert told(tmp_path / "other") == [f"starting up, listening on {client.server_interface}", *lines]
+        await_line(tmp_path / "other", lines[-1])
+        assert log_lines(tmp_path / "other") == [f"starting up, listening on {client.server_interface}", *lines]
         daemon.stdout.wait_for("running command", SOON)
         assert daemon.stdout.lines == [f"listening on {client.server_interface}...", *lines]
         daemon.wait_for("DEBUG .*: knock advanced to step 2$")
@@ -231,16 +231,16 @@ def test_option_lookup_logs_host_names_and_hung_resolver_delays_no_door(
     try:
         with running(box.server, conf, "-i", "to-*", "-l") as daemon:
             knock(client, client.server4, ONE)
-            await_told(tmp_path / "log", f"{client.address4} (knocker.example): d: OPEN SESAME")
-            await_told(tmp_path / "log", f"d: running command: echo {client.address4} >>{log}")
+            await_line(tmp_path / "log", f"{client.address4} (knocker.example): d: OPEN SESAME")
+            await_line(tmp_path / "log", f"d: running command: echo {client.address4} >>{log}")
             knock(stranger, stranger.server4, ONE)
             knock(client, client.server4, ONE)
             await_run(log, str(client.address4), str(stranger.address4), str(client.address4))
-            assert f"{stranger.address4}: d: Stage 1" not in told(tmp_path / "log"), "it still hangs"
+            assert f"{stranger.address4}: d: Stage 1" not in log_lines(tmp_path / "log"), "it still hangs"
             daemon.terminate()
             assert daemon.wait(10) == 0
-        await_told(tmp_path / "log", f"{client.address4}: d: OPEN SESAME")
-        assert told(tmp_path / "log")[-1] == "shutting down"
+        await_line(tmp_path / "log", f"{client.address4}: d: OPEN SESAME")
+        assert log_lines(tmp_path / "log")[-1] == "shutting down"
     finally:
         stranger.run(["nft", "delete table ip deaf"])
         for path in ("/etc/hosts", "/etc/resolv.conf"):
@@ -285,7 +285,7 @@ def test_background_daemon_logs_to_syslog_and_to_the_configured_file(
     finally:
         end(box.server, pid_file)
         syslog.kill()
-    assert told(tmp_path / "log")[-1] == "shutting down"
+    assert log_lines(tmp_path / "log")[-1] == "shutting down"
 
 
 def test_version_and_help_are_printed(box: Sandbox) -> None:
@@ -306,17 +306,17 @@ def test_background_daemon_takes_pid_file_and_relative_paths(
     once = f"[once]\nOne_Time_Sequences = sequences\nCommand = echo once >>{log}\n"
     options = f"Interface = {client.server_interface}\n" + ("" if by_option else "PidFile = pid\n")
     text = f"[options]\nLogFile = knockd.log\n{options}" + door("d", ONE, f"Command = echo %IP% >>{log}") + once
-    conf, pid_file, told_to = write(tmp_path / "knockd.conf", text), tmp_path / "pid", tmp_path / "knockd.log"
+    conf, pid_file, log_file = write(tmp_path / "knockd.conf", text), tmp_path / "pid", tmp_path / "knockd.log"
     in_background(box.server, Path("knockd.conf"), *(["-p", "pid"] if by_option else []), cwd=tmp_path)
     try:
         knock(client, client.server4, ONE)
         await_run(log, str(client.address4))
         knock(client, client.server4, (7105, 7905))
         await_run(log, str(client.address4), "once")
-        told_to.rename(tmp_path / "rotated")
+        log_file.rename(tmp_path / "rotated")
         conf.write_text(text.replace(str(ONE[0]), str(TWO[0])))
         box.server.run(["kill", "-HUP", pid_file.read_text().strip()])
-        wait_until(told_to.exists, SOON, "a log file anew")
+        wait_until(log_file.exists, SOON, "a new log file")
         knock(client, client.server4, (7106, 7905))
         await_run(log, str(client.address4), "once", "once")
         second = box.server.run(
@@ -327,8 +327,8 @@ def test_background_daemon_takes_pid_file_and_relative_paths(
     finally:
         end(box.server, pid_file)
     assert not pid_file.exists()
-    assert told(tmp_path / "rotated")[-1] == f"re-reading config file: {conf}"
-    assert told(told_to)[-1] == "shutting down"
+    assert log_lines(tmp_path / "rotated")[-1] == f"re-reading config file: {conf}"
+    assert log_lines(log_file)[-1] == "shutting down"
 
 
 def test_unwritable_pid_file_is_refused_in_one_line(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
@@ -356,7 +356,7 @@ def test_sighup_reloads_file_reopens_log_and_keeps_attempts(
     conf = configuration(tmp_path, stays, changes)
     with running(box.server, conf, "-i", client.server_interface) as daemon:
         knock(client, client.server4, ONE[:2])
-        await_told(tmp_path / "log", f"{client.address4}: stays: Stage 2")
+        await_line(tmp_path / "log", f"{client.address4}: stays: Stage 2")
         (tmp_path / "log").rename(tmp_path / "rotated")
         configuration(tmp_path, stays, door("changes", THREE, f"Command = echo changed >>{log}"))
         daemon.send_signal(signal.SIGHUP)
@@ -366,12 +366,12 @@ def test_sighup_reloads_file_reopens_log_and_keeps_attempts(
         knock(client, client.server4, TWO)
         knock(client, client.server4, THREE)
         await_run(log, "stays", "changed")
-        await_told(tmp_path / "log", f"{client.address4}: changes: OPEN SESAME")
-        assert told(tmp_path / "log")[:2] == [
+        await_line(tmp_path / "log", f"{client.address4}: changes: OPEN SESAME")
+        assert log_lines(tmp_path / "log")[:2] == [
             f"{client.address4}: stays: Stage 3",
             f"{client.address4}: stays: OPEN SESAME",
         ]
-        assert told(tmp_path / "rotated")[-1] == f"re-reading config file: {conf}"
+        assert log_lines(tmp_path / "rotated")[-1] == f"re-reading config file: {conf}"
 
         # One that is wrong changes nothing but the log file, which is logrotate's business.
         (tmp_path / "log").rename(tmp_path / "rotated")
@@ -380,7 +380,7 @@ def test_sighup_reloads_file_reopens_log_and_keeps_attempts(
         daemon.wait_for(rf'keeping the running one: {conf}:\d+: Sequence: position 1: "ssh" is not a port')
         knock(client, client.server4, ONE)
         await_run(log, "stays", "changed", "stays")
-        await_told(tmp_path / "log", f"{client.address4}: stays: OPEN SESAME")
+        await_line(tmp_path / "log", f"{client.address4}: stays: OPEN SESAME")
 
         # A folder that is gone is no reason not to open.
         (tmp_path / "gone").mkdir()
@@ -399,12 +399,12 @@ def test_sighup_reloads_file_reopens_log_and_keeps_attempts(
     assert "Traceback" not in daemon.stderr.text
 
 
-def await_file(told_to: Path, client: ClientHost, log: Path) -> None:
-    """Knock, and wait for the file that this is told to."""
+def await_file(log_file: Path, client: ClientHost, log: Path) -> None:
+    """Knock, and wait for the file that records it."""
     before = len(ran(log))
     knock(client, client.server4, ONE)
     wait_until(lambda: len(ran(log)) > before, SOON, "the door")
-    await_told(told_to, f"{client.address4}: stays: OPEN SESAME")
+    await_line(log_file, f"{client.address4}: stays: OPEN SESAME")
 
 
 def test_sighup_applies_another_interface_and_syslog(

@@ -1,7 +1,7 @@
 """knockd's files as real knockd reads them, and as we do: generated ones, good and broken, and a list of differences.
 
 knockd reads its whole file before it opens the interface. With one that does not exist it ends at once, and its message
-tells whether the file passed; with -D it shows what it made of each line. No root and no sandbox is needed for that.
+says whether the file passed; with -D it shows how it read each line. No root and no sandbox is needed for that.
 """
 
 import random
@@ -280,7 +280,7 @@ REASONS = {
     "knockd overlooks what follows a second colon": r"extra text follows the protocol",
     "knockd asks the capture library for what the target is, when it begins to listen": r"is not an address",
     "knockd stops at a zero byte, and hands other control characters to the shell": r"control character",
-    "knockd would obey the fixed sequence once, and then strike out a line that nobody knocked": (
+    "knockd would obey the fixed sequence once, and then mark a line that was not knocked": (
         r"the door has One_Time_Sequences already"
     ),
     "knockd takes what is behind 4095 bytes for a line of its own": r"the line has \d+ bytes",
@@ -400,7 +400,7 @@ def in_force(path: Path) -> str:
         pytest.param("65536", True, id="no such port"),
         pytest.param(",".join(["3"] * 32), True, id="32 steps"),
         pytest.param(",".join(["3"] * 33), True, id="33 steps"),
-        # knockd waits for port 0, which nobody can knock on, or for a part of what the line says.
+        # knockd waits for port 0, to which no packet can be sent, or for a part of the line.
         pytest.param("three", False, id="a word"),
         pytest.param("3,", False, id="a comma at the end"),
         pytest.param("3,0", False, id="port 0"),

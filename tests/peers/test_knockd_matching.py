@@ -2,7 +2,7 @@
 
 Compared is what each writes of every step and every door that opens. Known differences, each with its reason:
 
-- When knockd clears the first attempt of its list, it forgets all others with it: somebody else's wrong knock, or one
+- When knockd clears the first attempt of its list, it forgets all others with it: another address's wrong knock, or one
   that opened a door, sends others back to the start. This daemon doesn't, and a model with that fault foretells knockd.
 - The very packet that was just accepted, once more (the network doubled it, or TCP sent its SYN again), ends an attempt
   in knockd. Here it is no knock.
@@ -29,7 +29,7 @@ import pytest
 from port_knocking_doors.model import Flags
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 from tests.helpers import play
-from tests.helpers.knockd_model import TCP, UDP, Door, Packet, told
+from tests.helpers.knockd_model import TCP, UDP, Door, Packet, expected_log
 from tests.helpers.waiting import wait_until
 
 FLAG_SETS = ("", "syn", "syn,!ack", "fin", "syn,ack", "!rst")
@@ -66,8 +66,8 @@ def both(box: Sandbox, client: ClientHost, folder: Path, conf: str) -> tuple[Pro
         log.with_suffix(".conf").write_text(conf.replace("LOG", str(log)))
         log.with_suffix(".conf").chmod(0o600)
     link = client.server_interface
-    # Answers to sources that nobody has would wait for ARP, and fill the one socket by which the kernel sends the ICMP
-    # of all hosts, those of other tests, too.
+    # Answers to sources that do not exist would wait for ARP, and fill the one socket by which the kernel sends the
+    # ICMP of all hosts, those of other tests, too.
     mute = f"add rule inet mute out oifname {link} drop"
     chain = "add chain inet mute out { type filter hook output priority 0; }"
     box.server.run(["nft", f"add table inet mute; {chain}; {mute}"])
@@ -100,7 +100,7 @@ def send(
 
 
 def finished(client: ClientHost, logs: Iterable[Path], last: Door) -> None:
-    """Wait until both have heard a last knock, and so everything ahead of it."""
+    """Wait until both have received a last knock, and so everything before it."""
     send(client, [Packet("10.0.1.250", protocol, port, last.value) for protocol, port in last.steps[:1]])
     for log in logs:
         wait_until(lambda log=log: f"10.0.1.250: {last.name}: Stage 1" in read(log), 20, f"{log} ends")  # type: ignore[misc]
@@ -162,7 +162,8 @@ def test_random_traces_match_as_in_knockd(box: Sandbox, client: ClientHost, tmp_
     for seed in seeds:
         doors, packets = doors_and_traces(seed)
         foretold = {
-            faulty: list(chain(*told([one for one, _ in doors], packets, faulty=faulty))) for faulty in (True, False)
+            faulty: list(chain(*expected_log([one for one, _ in doors], packets, faulty=faulty)))
+            for faulty in (True, False)
         }
         for _ in range(TRIES):
             of_knockd, of_ours = played(box, client, tmp_path, doors, packets)
@@ -198,7 +199,7 @@ def test_time_limits_are_those_of_knockd(box: Sandbox, client: ClientHost, tmp_p
 def test_repeated_packet_is_ignored_here_and_ends_attempt_in_knockd(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
-    """A known difference: whoever lets TCP send its SYN again gets in here."""
+    """A known difference: here a SYN that TCP sends again does no harm."""
     one = door("ssh", [(TCP, 7001), (TCP, 7002)], "syn")
     *_, knockd_log, our_log = both(box, client, tmp_path, text([(one, "syn")], Path("LOG")))
     script = """
@@ -211,7 +212,7 @@ with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as sock:
     client.run([sys.executable, "-c", script, str(client.server4)], env={"PYTHONPATH": sys.path[0]})
     wait_until(lambda: "OPEN SESAME" in read(our_log), 10, "ours opens")
     send(client, [Packet("10.0.1.12", TCP, 7001, 2)])
-    wait_until(lambda: "10.0.1.12: ssh: Stage 1" in read(knockd_log), 10, "knockd has heard it all")
+    wait_until(lambda: "10.0.1.12: ssh: Stage 1" in read(knockd_log), 10, "knockd has received all packets")
     assert "OPEN SESAME" not in read(knockd_log)
 
 

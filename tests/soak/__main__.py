@@ -12,7 +12,7 @@ from tests.soak.soak import Finding, Soak
 
 _DESCRIPTION = """\
 Random knocks and random faults against a real daemon and a real firewalld, in a sandbox; a slow model says who must get
-in and who must stay out. Exit status 0: every promise was kept; 1: one was not, and all that was seen is told.
+in and who must stay out. Exit status 0: every promise was kept; 1: one was not, and all that was seen is printed.
 """
 
 

@@ -29,7 +29,7 @@ def never_closes() -> None:
 
 
 def never_ignores() -> None:
-    """Who erred is heard all the same."""
+    """An address is not ignored after a wrong knock."""
     from port_knocking_doors.knocks.table import KnockerTable
 
     make: Any = KnockerTable.__init__
@@ -48,7 +48,7 @@ def leaves_commands() -> None:
 
 
 def no_crash_guard() -> None:
-    """Nobody closes the doors of a daemon that is killed."""
+    """The doors of a killed daemon stay open."""
     from port_knocking_doors.system import crash_guard
 
     crash_guard._SCRIPT = "read -r word"
@@ -68,17 +68,17 @@ def leaks() -> None:
     KnockerTable.on_knock = keep  # type: ignore[method-assign]
 
 
-def tells() -> None:
+def shows_port() -> None:
     """A sequence's port in the log."""
     from port_knocking_doors.daemon.knock_handler import KnockHandler
 
     grant: Any = KnockHandler._grant
 
-    def tell(self: KnockHandler, *arguments: Any) -> Any:
+    def show(self: KnockHandler, *arguments: Any) -> Any:
         logging.getLogger("port_knocking_doors").info("after %s", self._config.settings.opening_sequence[0])
         return grant(self, *arguments)
 
-    KnockHandler._grant = tell  # type: ignore[method-assign, assignment]
+    KnockHandler._grant = show  # type: ignore[method-assign, assignment]
 
 
 def by_the_wall_clock() -> None:
@@ -95,7 +95,7 @@ FAULTS: dict[str, Callable[[], None]] = {
         leaves_commands,
         no_crash_guard,
         leaks,
-        tells,
+        shows_port,
         by_the_wall_clock,
     )
 }

@@ -1,4 +1,4 @@
-"""What goes wrong, and what is done by hand: each tells the model what may follow, and does it."""
+"""Faults and orders by hand: each first reports to the model what may follow, and then does it."""
 
 import random
 import signal
@@ -14,7 +14,7 @@ from tests.soak.model import Model, Window
 from tests.soak.stage import CHECK, ENDED_WITHIN, LISTENED, SNIFFED, Link, Stage, orders
 
 FOUR_HOURS = 4 * 3600.0
-Tell = Callable[[str], None]
+Record = Callable[[str], None]
 BAD_FILES = (
     "bogus = 1\n",
     "opening_sequence = [",
@@ -50,13 +50,13 @@ def fault(weight: int = 1, *, ends: bool = False) -> Callable[[Callable[["Faults
 
 
 class Faults:
-    """Does them, one after the other. `tell` puts a line into the list of actions."""
+    """Does them, one after the other. `record` puts a line into the list of actions."""
 
-    def __init__(self, stage: Stage, model: Model, chance: random.Random, tell: Tell) -> None:
+    def __init__(self, stage: Stage, model: Model, chance: random.Random, record: Record) -> None:
         self._stage = stage
         self._model = model
         self._chance = chance
-        self._tell = tell
+        self._record = record
         self._deck: list[Fault] = []
         self._skewed = 0.0
         self.done: dict[str, int] = {}
@@ -83,10 +83,10 @@ class Faults:
 
     def do(self, name: str) -> None:
         """One fault, from its beginning to its end."""
-        self._tell(f"begin {name}")
+        self._record(f"begin {name}")
         FAULTS[name].do(self)
         self.done[name] = self.done.get(name, 0) + 1
-        self._tell(f"end {name}")
+        self._record(f"end {name}")
 
     @contextmanager
     def _window(
@@ -138,7 +138,7 @@ class Faults:
 
     @fault()
     def crash(self) -> None:
-        """What a firewalld that was killed left in the kernel is nobody's, until it clears the table."""
+        """The rules that a killed firewalld left in the kernel stay until firewalld clears the table."""
         with self._window(blind=True, deaf_listened=True, cut=True):
             self._stage.box.firewalld.kill()
             self._pause(0, 1)
@@ -177,7 +177,7 @@ class Faults:
 
     @fault()
     def runtime_to_permanent(self) -> None:
-        """An administrator's word, while doors stand."""
+        """An administrator reloads firewalld while doors are open."""
         self._stage.box.firewall_cmd("--runtime-to-permanent")
 
     @fault()
@@ -299,7 +299,7 @@ class Faults:
     # The daemon's end. -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start a daemon, and return once it hears."""
+        """Start a daemon, and return once it listens."""
         stage, start = self._stage, self._stage.log_size()
         stage.begin(*self._chance.choice(((), ("-i", "to-*"), ("-v",))))
         stage.await_log(r"\bready\b", start)
@@ -320,12 +320,12 @@ class Faults:
 
     @fault(ends=True)
     def kill_with_crash_guard(self) -> None:
-        """Nobody closes then but the next start."""
+        """Only the next start closes the doors then."""
         with self._window(deaf=True, blind=True, settle=self._model.tolerances.blur):
             self._model.note(time.monotonic(), "died", self._model.tolerances.killed)
             self.deaths += 1
             kill_with_crash_guard(self._stage.box, self._stage.daemon)
-            self.start()  # what stands longer than the model allows is found afterwards
+            self.start()  # a door that is open longer than the model allows is found afterwards
 
     @fault(ends=True)
     def kill_under_a_hung_firewalld(self) -> None:
@@ -354,7 +354,7 @@ class Faults:
             self._model.note(time.monotonic(), "died", self._model.tolerances.killed)
             self._stage.daemon.send_signal(self._chance.choice((signal.SIGTERM, signal.SIGINT)))
             status = self._stage.daemon.wait(ENDED_WITHIN)
-            assert status == 0, f"told to end, the daemon ended with {status}"
+            assert status == 0, f"SIGTERM: the daemon ended with {status}"
             assert not self._stage.in_kernel(), "a door is open after the daemon's end"
             self.start()
 

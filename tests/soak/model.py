@@ -1,6 +1,6 @@
 """The slow and obvious model: for whom a door must be open, for whom it may be, and who must stay out.
 
-It is told what was sent, what was asked for and what was broken, in the order of time, and works out what a daemon that
+It gets what was sent, what was asked for and what was broken, in the order of time, and works out what a daemon that
 keeps its promises may look like. Where that cannot be known (a packet may have been lost, a deadline is near, something
 is broken just now) it allows both. Knows no clock and no sandbox; all times are seconds of one monotonic clock.
 
@@ -36,7 +36,7 @@ class Plan:
     steps: tuple[Hit, ...]
     duration: float
     listened: bool = False
-    """Heard by sockets, which take the right payload alone, and by way of the firewall."""
+    """Received by sockets, which accept the right payload alone, behind the firewall."""
     lifetime: float = math.inf
     timeout: float = math.inf
     opens: int = 0
@@ -45,7 +45,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Orders:
-    """What the daemon was told to do."""
+    """The daemon's configuration."""
 
     plans: tuple[Plan, ...]
     ignoring: float
@@ -98,7 +98,7 @@ class Window:
     cut: bool = False
     """Whether connections may fail for other reasons than the firewall."""
     source: str | None = None
-    """About whom it is; None for everybody."""
+    """The address that it affects; None for every address."""
 
     def overlaps(self, start: float, end: float, source: str | None = None) -> bool:
         return self.begin <= end and start <= self.end and self.source in (None, source)
@@ -108,7 +108,7 @@ class Window:
 class _Attempt:
     stage: int
     started: float
-    heard: float
+    received: float
     echo: tuple[int, int]
 
 
@@ -117,7 +117,7 @@ class _Knocker:
     attempts: dict[str, _Attempt] = field(default_factory=dict)
     ignored_until: float = -math.inf
     unsure_until: float = -math.inf
-    """Until when nobody can tell what the daemon thinks of it, unless it says more meanwhile."""
+    """Until when the daemon's state of it is uncertain, unless its log says more meanwhile."""
     last: float = -math.inf
 
 
@@ -134,9 +134,9 @@ class _Door:
 
 
 class Model:
-    """All that is known; what breaks things may tell from another thread.
+    """Everything known; faults may report from another thread.
 
-    `every_order`: what the daemon may have been told, over the whole time.
+    `every_order`: the configurations that the daemon may have had, over the whole time.
     """
 
     def __init__(self, orders: Orders, every_order: Iterable[Orders], tolerances: Tolerances) -> None:
@@ -152,11 +152,11 @@ class Model:
         self._windows: list[Window] = []
         self._events: list[tuple[float, int, tuple[object, ...]]] = []
         self._order = count()
-        self._telling = threading.Lock()
+        self._reporting = threading.Lock()
         self._history: dict[str, deque[str]] = defaultdict(lambda: deque(maxlen=30))
         self.counts: Counter[str] = Counter()
 
-    # What it is told. ------------------------------------------------------------------------------------------------
+    # What is reported to it. ------------------------------------------------------------------------------------------
 
     def begins(self, window: Window) -> Window:
         """Something is not as usual, from a moment that has just gone by."""
@@ -167,18 +167,18 @@ class Model:
         """Something happened at that time: `("sent", Packet)`, `("died", seconds until all is shut)`, `("disturbed",)`,
         `("orders_given", Orders)`, `("opened", start, address, sequence)`, `("closed", start, address or None)` or
         `("forgotten", start, address)`."""
-        with self._telling:
+        with self._reporting:
             heapq.heappush(self._events, (when, next(self._order), event))
 
     def advance(self) -> None:
-        """Work out what follows from what it was told so far."""
+        """Work out what follows from the reports so far."""
         while self._events:
-            with self._telling:
+            with self._reporting:
                 when, _, (what, *about) = heapq.heappop(self._events)
             getattr(self, f"_{what}")(when, *about)
 
     def forget_windows(self, before: float) -> None:
-        """Nothing from before that time is told any more."""
+        """Nothing from before that time is reported any more."""
         self._windows = [window for window in self._windows if window.end > before - self._quiet]
 
     # What it says. ---------------------------------------------------------------------------------------------------
@@ -237,12 +237,12 @@ class Model:
     def history(self, source: str) -> list[str]:
         """What is known of an address, for people."""
         doors = [(name, door) for (owner, name), door in self._doors.items() if owner == source]
-        told = [
+        attempts = [
             f"{name}: must {door.must_from:.2f} to {door.must_until:.2f},"
             f" may {door.may_from:.2f} to {door.may_until:.2f}"
             for name, door in doors
         ]
-        return [f"{source}:", *self._history[source], *told]
+        return [f"{source}:", *self._history[source], *attempts]
 
     def _free(self, source: str, start: float, end: float) -> bool:
         return any(window.blind and window.overlaps(start, end, source) for window in self._windows)
@@ -335,7 +335,7 @@ class Model:
         for plan in self._orders.plans:
             attempt = knocker.attempts.get(plan.name)
             if attempt is not None and (
-                self._is_past(attempt.heard + plan.lifetime, packet)
+                self._is_past(attempt.received + plan.lifetime, packet)
                 or self._is_past(attempt.started + plan.timeout, packet)
             ):
                 gone.add(plan.name)
@@ -366,7 +366,7 @@ class Model:
             knocker.ignored_until = packet.end + self._orders.ignoring
 
     def _is_past(self, limit: float, packet: Packet) -> bool:
-        """Whether the time was over when the packet was judged; raises where nobody can tell."""
+        """Whether the time was over when the packet was judged; raises where that is uncertain."""
         if packet.start > limit + self.tolerances.blur:
             return True
         if packet.end + self.tolerances.blur < limit:
@@ -409,4 +409,4 @@ class Model:
 
 
 class _UnsureError(Exception):
-    """Nobody can tell."""
+    """The outcome is uncertain."""

@@ -1,4 +1,4 @@
-"""The run: rounds of random visits while things go wrong, looks at what stands, and the quiet after each round."""
+"""The run: rounds of random visits and faults, checks of the doors, and the quiet after each round."""
 
 import json
 import random
@@ -96,7 +96,7 @@ class Soak:
         with Sandbox(clients=("client", "stranger")) as box:
             stage = self._stage = Stage(box, self._folder, addresses=self._addresses, broken=self._broken)
             chance = random.Random(f"{self._seed} faults")
-            self._faults = Faults(stage, self._model, chance, self._tell)
+            self._faults = Faults(stage, self._model, chance, self._act)
             try:
                 self._play()
             except Finding:
@@ -248,7 +248,7 @@ class Soak:
     # Looks. ----------------------------------------------------------------------------------------------------------
 
     def _look(self) -> None:
-        """One look at what stands, in one of four ways."""
+        """One check of the doors, in one of four ways."""
         way = self._chance.choices(("firewalld", "kernel", "connections", "log", "status"), (3, 4, 5, 2, 1))[0]
         if way == "connections":
             self._try_connections()
@@ -290,7 +290,7 @@ class Soak:
         return {(door["address"], int(opens.partition("/")[0])) for door in doors for opens in door["opens"]}
 
     def _try_connections(self) -> None:
-        """Real connections: of two who must get in, two who may, and two of anybody."""
+        """Real connections: of two who must get in, two who may, and two others."""
         for link in self._stage.links:
             when = time.monotonic()
             open_now = sorted(door for door in self._model.must(when, when + 1) if door[0] in link.addresses)
@@ -313,7 +313,7 @@ class Soak:
                     )
 
     def _is_wrong(self, door: tuple[str, int], start: float, end: float, outcome: str) -> bool:
-        """Whether who must get in did not; raises where somebody got in who must not."""
+        """Whether an address that must get in did not; raises where one got in that must not."""
         if not self._model.is_connected(start, end):
             return False
         self.counts[f"connections, {'let in' if outcome == 'open' else 'kept out'}"] += 1
@@ -340,7 +340,7 @@ class Soak:
     # The quiet. ------------------------------------------------------------------------------------------------------
 
     def _grow_quiet(self) -> None:
-        """Nobody knocks and nothing breaks any more: what is open stays so for its time, and no longer."""
+        """No more knocks and faults: what is open stays so for its time, and no longer."""
         self._model.advance()
         while time.monotonic() < self._model.quiet_at():
             self._look()
@@ -379,7 +379,7 @@ class Soak:
         self._model.forget_windows(time.monotonic())
 
     def _judge_commands(self) -> None:
-        """Every start has its stop, and whoever surely completed the sequence had a start."""
+        """Every start has its stop, and every sequence that was surely completed had a start."""
         ran: dict[str, list[str]] = {}
         for line in self._stage.ran.read_text().splitlines():
             which, source = line.split()
@@ -417,7 +417,7 @@ class Soak:
     def _end(self) -> None:
         """The daemon ends, and nothing of it is left."""
         stage = self._stage
-        self._tell("the end")
+        self._act("the end")
         stage.daemon.terminate()
         status = stage.daemon.wait(ENDED_WITHIN)
         self._read_log()
@@ -435,9 +435,9 @@ class Soak:
             raise self._finding(f"at the end: files are left: {left}")
         self._judge_commands()
 
-    # What is told. ---------------------------------------------------------------------------------------------------
+    # What is reported. ------------------------------------------------------------------------------------------------
 
-    def _tell(self, action: str) -> None:
+    def _act(self, action: str) -> None:
         self._actions.append(f"{time.monotonic() - self._began:8.2f} {action}")
 
     def _finding(self, what: str, *sources: str) -> Finding:

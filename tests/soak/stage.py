@@ -1,4 +1,4 @@
-"""What the soak test plays on: the sandbox, the daemon in it, who knocks at it, and what can be seen of it."""
+"""The soak test's stage: the sandbox, the daemon in it, its clients, and what can be seen of it."""
 
 import json
 import os
@@ -24,7 +24,7 @@ LISTENED = ((21007, 21003, 21011, 21001, 21005), (21107, 21103, 21011, 21101, 21
 SECRETS = sorted({*LISTENED[0], *LISTENED[1], *(step.port for step in (*SNIFFED, *COMMANDS))})
 IGNORING, LIFETIME, TIMEOUT = 1.0, 2.0, 2.0
 CHECK = 10.0
-"""Seconds between the daemon's own looks at the rules: longer than anything may stay wrong that it is told of."""
+"""Seconds between the daemon's checks of the rules: longer than a fault may last that firewalld reports."""
 READY_WITHIN = 30.0
 ENDED_WITHIN = 20.0
 PROGRAM = [sys.executable, "-m", "port_knocking_doors"]
@@ -34,7 +34,7 @@ _IN_FIREWALLD = re.compile(r'source address="([^"]+)" port port="(\d+)"')
 
 
 def orders(number: int) -> Orders:
-    """What the daemon is told by its first or its second configuration."""
+    """The daemon's first or second configuration."""
     main = Plan(
         "main",
         tuple(Hit("udp", port) for port in LISTENED[number]),
@@ -61,13 +61,13 @@ class Sender:
 
     def __init__(self, host: ClientHost) -> None:
         theirs, mine = os.pipe()
-        back, told = os.pipe()
+        back, answers = os.pipe()
         self._ask = os.fdopen(mine, "w", buffering=1)
         self._answers = os.fdopen(back)
         argv = [sys.executable, str(Path(__file__).with_name("sender.py")), str(host.server4), str(host.server6)]
-        self.process = host.popen(argv, stdin=theirs, stdout=told)
+        self.process = host.popen(argv, stdin=theirs, stdout=answers)
         os.close(theirs)
-        os.close(told)
+        os.close(answers)
 
     def begin(self, what: str, **arguments: Any) -> None:
         """Ask without waiting."""
@@ -100,7 +100,7 @@ class Stage:
         for path in (self.log, self.ran):
             path.touch()
         self.number = 0
-        """Which configuration is in force, or will be at the next start."""
+        """Which configuration is active, or will be at the next start."""
         self.write(0)
         self.daemon: Process
         self.links = [self._link(host, addresses) for host in box.hosts.values()]
@@ -134,8 +134,8 @@ class Stage:
 
     def write(self, number: int) -> None:
         """The configuration with that number."""
-        told = orders(number)
-        main, sniffed, commands = told.plans
+        given = orders(number)
+        main, sniffed, commands = given.plans
         lines: list[tuple[str, object]] = [
             ("ports_to_controls", [main.opens]),
             ("opening_sequence", [step.port for step in main.steps]),
@@ -242,7 +242,7 @@ class Stage:
         return children(self.box, self.daemon)
 
     def ours(self) -> list[str]:
-        """Processes of the daemon's on the server, guards and closers too."""
+        """Processes of the daemon's on the server, crash guards and sweeps too."""
         lines = self.box.server.run(["ps", "-ww", "-eo", "pid=,args="]).stdout.splitlines()
         known = ("-m port_knocking_doors", "port_knocking_doors.daemon.sweep", "-crash-guard", "tests.soak.broken")
         return [line.strip() for line in lines if any(word in line for word in known)]

@@ -1,4 +1,4 @@
-"""Running in the background: who returns when, what a daemon keeps and lets go of, and whose a pid file is."""
+"""Running in the background: when the parent returns, what a daemon keeps and closes, and whose a pid file is."""
 
 import fcntl
 import json
@@ -30,7 +30,7 @@ PATHS = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 @pytest.fixture
 def pid_file(tmp_path: Path) -> Iterator[Path]:
-    """A name for one; whoever is in it at the end goes."""
+    """A path for one; the process in it is killed at the end."""
     path = tmp_path / "daemon.pid"
     yield path
     with suppress(OSError, ValueError):
@@ -134,13 +134,13 @@ def test_parent_interrupted_before_pid_arrives_ends_daemon(monkeypatch: pytest.M
             raise KeyboardInterrupt
 
     reading, writing = os.pipe()
-    with subprocess.Popen(["sleep", "1000"]) as daemon, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear:
+    with subprocess.Popen(["sleep", "1000"]) as daemon, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
         try:
             os.write(writing, str(daemon.pid).encode())
             with monkeypatch.context() as patch:
                 patch.setattr("select.poll", Interrupted)
                 with pytest.raises(KeyboardInterrupt):
-                    daemonize._await_ready(ear, reading, NOT_A_CHILD)
+                    daemonize._await_ready(receiver, reading, NOT_A_CHILD)
             assert daemon.wait(LONG) == -signal.SIGTERM
         finally:
             daemon.kill()
@@ -176,7 +176,7 @@ def test_background_daemon_detaches_and_keeps_what_it_needs(pid_file: Path) -> N
     assert (state["folder"], state["umask"]) == ("/", 0o022)
     assert state["session"] not in (os.getsid(0), state["pid"]), "a session of its own, and no way to a terminal"
     assert state["opened"], "what the program itself opened"
-    assert os.read(reading, 1) == b"", "nobody holds the caller's pipe"
+    assert os.read(reading, 1) == b"", "no process holds the caller's pipe"
     os.close(reading)
 
 

@@ -134,7 +134,7 @@ def test_port_that_stays_closed_is_status_3_with_reason(box: Sandbox, client: Cl
 
 
 def test_later_try_opens_after_lost_one(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
-    """When the client begins, nobody hears it."""
+    """When the client begins, no daemon listens."""
     conf = write_configuration(tmp_path, ignoring_period_after_knock_error=0.1)
     words = [*PROGRAM, "knock", *QUICK, "-c", str(conf), "--wait", PORT, "--tries", "50", str(client.server4)]
     with box.server.listen(GUARDED):
@@ -150,9 +150,9 @@ def test_tries_use_addresses_of_host_in_turn(box: Sandbox, client: ClientHost, t
     hosts = tmp_path / "hosts"
     hosts.write_text(f"{client.server6} both\n{client.server4} both\n")
     box.server.run(["mount", "--bind", str(hosts), "/etc/hosts"])
-    nobody = tmp_path / "resolv.conf"
-    nobody.write_text("nameserver 127.0.0.1\n")  # refuses at once
-    box.server.run(["mount", "--bind", str(nobody), "/etc/resolv.conf"])
+    unreachable = tmp_path / "resolv.conf"
+    unreachable.write_text("nameserver 127.0.0.1\n")  # refuses at once
+    box.server.run(["mount", "--bind", str(unreachable), "/etc/resolv.conf"])
     start_daemon(box, tmp_path, ignoring_period_after_knock_error=0.1)
     conf = ["-c", tmp_path / "port_knocker.toml"]
     echo = [sys.executable, "-m", "http.server", "--bind", str(client.server4), PORT]

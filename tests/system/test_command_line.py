@@ -64,7 +64,7 @@ def text_of(ports: Sequence[object]) -> str:
 
 
 def relatives(box: Sandbox) -> str:
-    """Every process of the server that belongs to a daemon: itself, a crash guard, a closer."""
+    """Every process of the server that belongs to a daemon: itself, a crash guard, a sweep."""
     look = "for line in /proc/[0-9]*/cmdline; do tr '\\0' ' ' <$line; echo; done 2>/dev/null"
     lines = box.server.run(["sh", "-c", look]).stdout.splitlines()
     return "\n".join(
@@ -279,7 +279,7 @@ def test_daemons_with_different_marks_keep_each_others_doors(box: Sandbox, clien
     assert set(box.rules()) == {second_door, *knock_port_rules(OTHER_SEQUENCE, priority=77)}
 
 
-# --- what is in force
+# --- what is active
 
 PRECEDENCE: dict[str, tuple[list[str], dict[str, str], Sequence[int], int]] = {
     "file": ([], {}, SEQUENCE, GUARDED),
@@ -450,7 +450,7 @@ def test_line_has_time_without_journal(box: Sandbox, tmp_path: Path) -> None:
 
 @pytest.fixture
 def supervisor() -> Iterator[socket.socket]:
-    """A socket to be told on; in a folder of a short name, since a socket's may not be long."""
+    """A socket for notifications; in a folder of a short name, since a socket's may not be long."""
     with tempfile.TemporaryDirectory() as folder, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(f"{folder}/notify")
         sock.settimeout(10)
@@ -493,7 +493,7 @@ def test_daemon_is_not_ready_before_firewalld_answers(
 
 
 def test_missing_supervisor_is_no_failure(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
-    daemon = begin_daemon(box, write_configuration(tmp_path), env={"NOTIFY_SOCKET": str(tmp_path / "nobody")})
+    daemon = begin_daemon(box, write_configuration(tmp_path), env={"NOTIFY_SOCKET": str(tmp_path / "absent")})
     daemon.wait_for(r"\bready\b")
     knock(client, client.server4)
     wait_open(client, client.server4)

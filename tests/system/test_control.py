@@ -44,8 +44,8 @@ def command(box: Sandbox, *words: str) -> "subprocess.CompletedProcess[str]":
     return done
 
 
-def told(box: Sandbox, *words: str) -> str:
-    """What a command that succeeds says."""
+def output_of(box: Sandbox, *words: str) -> str:
+    """The output of a command, which must succeed."""
     done = command(box, *words)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout.strip()
@@ -61,7 +61,7 @@ def test_status_shows_doors_knockers_and_counters(box: Sandbox, client: ClientHo
     knock(stranger, stranger.server4, [SEQUENCE[0], SEQUENCE[2]])
     daemon.wait_for("wrong knock")
 
-    data = json.loads(told(box, "status", "--json", "--conf", conf))
+    data = json.loads(output_of(box, "status", "--json", "--conf", conf))
     (door,), (ahead, ignored) = data["doors"], data["knockers"]
     assert 0 < door.pop("seconds_left") <= 600
     assert door == {
@@ -77,13 +77,13 @@ def test_status_shows_doors_knockers_and_counters(box: Sandbox, client: ClientHo
     assert 0 < ignored["ignored_seconds"] <= 600
     assert (data["listeners"], data["firewalld"], data["rules"], data["configuration"]) == (5, "present", 6, conf)
 
-    table = told(box, "--conf", conf, "status")
+    table = output_of(box, "--conf", conf, "status")
     assert re.search(rf"^  {client.address4} +main +{GUARDED}/tcp +public +open +\d+ (s|min)$", table, re.MULTILINE), (
         table
     )
     assert re.search(rf"^  {stranger.address4} .* ago  - +\d+ (s|min)$", table, re.MULTILINE), table
 
-    text = told(box, "status", "--prometheus", *MARK) + "\n"
+    text = output_of(box, "status", "--prometheus", *MARK) + "\n"
     samples = {
         sample.name: sample.value for family in text_string_to_metric_families(text) for sample in family.samples
     }
@@ -96,20 +96,20 @@ def test_open_close_and_forget_work_by_hand(box: Sandbox, client: ClientHost, tm
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=600, ignoring_period_after_knock_error=600)
     stranger = box.hosts["stranger"]
     with box.server.listen(GUARDED):
-        said = told(box, "open", f"::ffff:{client.address4}", *MARK)
+        said = output_of(box, "open", f"::ffff:{client.address4}", *MARK)
         assert re.fullmatch(rf"{client.address4}: open: {GUARDED}/tcp by main in zone public for \S+ s", said)
         assert client.connect(client.server4, GUARDED) == "open"
         assert stranger.connect(stranger.server4, GUARDED) == "prohibited"
-        assert told(box, "open", "fd00:0:0:1::2", "--sequence", "main", *MARK).startswith("fd00:0:0:1::2: open: ")
-        assert told(box, "close", str(client.address4), *MARK) == "1 door closed"
+        assert output_of(box, "open", "fd00:0:0:1::2", "--sequence", "main", *MARK).startswith("fd00:0:0:1::2: open: ")
+        assert output_of(box, "close", str(client.address4), *MARK) == "1 door closed"
         assert client.connect(client.server4, GUARDED) == "prohibited"
         assert client.connect(client.server6, GUARDED) == "open"
-        assert told(box, "close", "--all", *MARK) == "1 door closed"
+        assert output_of(box, "close", "--all", *MARK) == "1 door closed"
         assert doors(box) == []
 
         knock(client, client.server4, SEQUENCE[1:2])
         daemon.wait_for("wrong knock")
-        assert told(box, "forget", str(client.address4), *MARK) == f"{client.address4}: forgotten"
+        assert output_of(box, "forget", str(client.address4), *MARK) == f"{client.address4}: forgotten"
         knock(client, client.server4)
         wait_open(client, client.server4)
 
@@ -124,12 +124,12 @@ def test_open_close_and_forget_work_by_hand(box: Sandbox, client: ClientHost, tm
 
 
 def test_open_by_hand_prolongs_knocked_door_in_its_zone(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
-    """By hand nobody knows by what interface somebody comes; a second door would stand in the default zone."""
+    """By hand no interface is known, so a second door would be opened in the default zone."""
     box.firewall_cmd("--zone=internal", f"--change-interface={client.server_interface}")
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=600)
     knock(client, client.server4)
     daemon.wait_for(f"{client.address4}: opened {GUARDED}/tcp in zone internal")
-    said = told(box, "open", str(client.address4), *MARK)
+    said = output_of(box, "open", str(client.address4), *MARK)
     assert f"open: {GUARDED}/tcp by main in zone internal" in said
     assert (doors(box, "internal"), doors(box)) == ([door_rule(client.address4)], [])
     daemon.wait_for(f"{client.address4}: prolonged {GUARDED}/tcp")
@@ -140,16 +140,16 @@ def test_hung_firewalld_is_reported_and_no_door_is_called_open(
 ) -> None:
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=600)
     box.firewalld.freeze()
-    assert "not open yet, firewalld has not confirmed it" in told(box, "open", str(client.address4), *MARK)
+    assert "not open yet, firewalld has not confirmed it" in output_of(box, "open", str(client.address4), *MARK)
     daemon.wait_for("firewalld does not answer", 20)
-    status = told(box, "status", "--json", *MARK)
+    status = output_of(box, "status", "--json", *MARK)
     assert '"hung"' in status
     assert '"standing": "waiting"' in status
     box.firewalld.thaw()
     daemon.wait_for(f"opened {GUARDED}/tcp", 20)
     assert doors(box) == [door_rule(client.address4)]
     box.firewalld.freeze()
-    said = told(box, "close", "--all", *MARK)
+    said = output_of(box, "close", "--all", *MARK)
     assert said.startswith("1 door closed\nOf these, 1 are still open: firewalld has not answered yet")
     box.firewalld.thaw()
     wait_until(lambda: doors(box) == [], 20, "the door is gone")
@@ -162,7 +162,7 @@ def test_reload_command_acts_as_sighup(box: Sandbox, client: ClientHost, tmp_pat
         wait_open(client, client.server4)
         other = [port + 1000 for port in SEQUENCE]
         conf = write_configuration(tmp_path, opening_sequence=other, max_opened_door_duration=600)
-        assert told(box, "reload", *MARK) == "Configuration reloaded"
+        assert output_of(box, "reload", *MARK) == "Configuration reloaded"
         # Whatever happens to a door's rule would show within the reload's own time: it is settled when it returns.
         assert client.connect(client.server4, GUARDED) == "open"
 
@@ -189,7 +189,7 @@ def test_socket_is_removed_at_end_and_replaced_after_kill(box: Sandbox, tmp_path
         daemon = begin_daemon(box, conf)
         daemon.wait_for(r"\bready\b", 30)
         assert box.server.run(["stat", "-c", "%a %F", SOCKET]).stdout.strip() == "600 socket"
-        told(box, "status", *MARK)
+        output_of(box, "status", *MARK)
         daemon.send_signal(number)
         daemon.wait(20)
         is_left = box.server.run(["test", "-e", SOCKET], check=False).returncode == 0
@@ -210,13 +210,13 @@ def test_two_daemons_are_addressed_by_their_marks(box: Sandbox, client: ClientHo
     ports = [port + 1000 for port in SEQUENCE]
     start_daemon(box, other, rule_priority=77, opening_sequence=ports, max_opened_door_duration=600)
     conf = str(other / "port_knocker.toml")
-    told(box, "open", str(client.address4), *MARK)
-    told(box, "open", str(client.address4), "--conf", conf)
+    output_of(box, "open", str(client.address4), *MARK)
+    output_of(box, "open", str(client.address4), "--conf", conf)
     assert (doors(box), doors(box, priority=77)) == (
         [door_rule(client.address4)],
         [door_rule(client.address4, priority=77)],
     )
-    assert told(box, "close", "--all", "--conf", conf) == "1 door closed"
+    assert output_of(box, "close", "--all", "--conf", conf) == "1 door closed"
     assert (doors(box), doors(box, priority=77)) == ([door_rule(client.address4)], [])
     done = command(box, "status", "--priority", "78")
     assert (done.returncode, done.stdout) == (1, "")
@@ -233,14 +233,16 @@ def test_daemon_in_place_of_knockd_is_addressed_by_its_mark(box: Sandbox, client
     named = re.search(r"name one that runs: (--priority) (\d+)$", done.stderr.strip())
     assert named, done.stderr
     mark = named.groups()
-    assert "Firewalld: unused\n" in told(box, "status", *mark)
-    assert "a command by a" in told(box, "open", str(client.address4), "--sequence", "a", *mark)
-    wait_until(lambda: "  command  -     open " in told(box, "status", *mark), 20, "its command has ended", every=0.2)
+    assert "Firewalld: unused\n" in output_of(box, "status", *mark)
+    assert "a command by a" in output_of(box, "open", str(client.address4), "--sequence", "a", *mark)
+    wait_until(
+        lambda: "  command  -     open " in output_of(box, "status", *mark), 20, "its command has ended", every=0.2
+    )
     conf.write_text(conf.read_text().replace("21003", "71003"))
     done = box.server.run([*PROGRAM, "reload", *mark], check=False)
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert f"{conf}:2: Sequence: position 2: port 71003 is out of range" in done.stderr
-    assert told(box, "close", str(client.address4), *mark) == "1 door closed"
+    assert output_of(box, "close", str(client.address4), *mark) == "1 door closed"
 
 
 def test_watched_status_redraws_and_restores_terminal(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
@@ -281,7 +283,7 @@ def test_watched_status_redraws_and_restores_terminal(box: Sandbox, client: Clie
 
 
 def test_hostile_connections_delay_no_door(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
-    """Idle, chattering, deaf and dying ones, more than there is room for, while somebody knocks."""
+    """Idle, chattering, deaf and dying ones, more than the daemon accepts, while a client knocks."""
     start_daemon(box, tmp_path, max_opened_door_duration=1)
     hostile = f"""
 import socket, sys, time
@@ -312,5 +314,5 @@ while time.monotonic() < end:
 
     wait_until(answers, 30, "status answers again", every=0.2)
     started = time.monotonic()
-    told(box, "close", "--all", *MARK)
+    output_of(box, "close", "--all", *MARK)
     assert time.monotonic() - started < 30

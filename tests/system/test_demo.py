@@ -1,4 +1,4 @@
-"""The demo: it tells the whole story, claims only what it saw, and leaves nothing."""
+"""The demo: it shows the whole story, claims only what it saw, and leaves nothing."""
 
 import io
 import os
@@ -139,10 +139,10 @@ def test_stranger_who_gets_in_fails_demo_with_one_line(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 1
-    told, complaint = capsys.readouterr()
-    assert "NO  not seen: The stranger is refused." in told
-    assert "8. " not in told
-    assert "How long it took" not in told
+    shown, complaint = capsys.readouterr()
+    assert "NO  not seen: The stranger is refused." in shown
+    assert "8. " not in shown
+    assert "How long it took" not in shown
     assert complaint == (
         "port-knocking-doors: the demo differs from its story: "
         "port 22 is open for the stranger, expected refused by the firewall\n"

@@ -31,7 +31,7 @@ def about(lines: list[str], pattern: str, grade: str) -> list[str]:
 
 
 def is_open(host: ClientHost, port: int) -> bool:
-    """Whether the firewall stands in the way of a connection; nothing listens there."""
+    """Whether the firewall blocks a connection; nothing listens there."""
     outcome = host.connect(host.server4, port, timeout=1.5)
     assert outcome in ("refused", "prohibited", "timeout")
     return outcome == "refused"
@@ -57,22 +57,22 @@ def test_open_port_of_zone_is_found_in_each_form(box: Sandbox, client: ClientHos
         "rule priority=31999 " + REJECT.format(3012),
     ]
     box.firewall_cmd(*(f"--add-rich-rule={rule}" for rule in rules))
-    everybody = {22: "service ssh", 88: "service freeipa-4", 3002: "port 3002/tcp", 3003: "port 3003-3004/tcp"}
-    everybody |= {3004: "port 3003-3004/tcp", 3010: "rich rule", 3011: 'rich rule `rule priority="-5"'}
+    open_to_all = {22: "service ssh", 88: "service freeipa-4", 3002: "port 3002/tcp", 3003: "port 3003-3004/tcp"}
+    open_to_all |= {3004: "port 3003-3004/tcp", 3010: "rich rule", 3011: 'rich rule `rule priority="-5"'}
     some = {3005: client, 3006: stranger}
-    nobody = [3001, 3007, 3008, 3009, 3012]
+    open_to_none = [3001, 3007, 3008, 3009, 3012]
     denied = [3007, 3011]
-    guarded = [*everybody, *some, *nobody]
+    guarded = [*open_to_all, *some, *open_to_none]
     lines = doctor(box, write_configuration(tmp_path, ports_to_controls=guarded), status=1)
 
     for port in guarded:
         # Being dropped takes its time: once is enough.
-        who = [host for host in ((client,) if port in nobody else (client, stranger)) if is_open(host, port)]
-        assert who == ([client, stranger] if port in everybody else [some[port]] if port in some else []), port
+        who = [host for host in ((client,) if port in open_to_none else (client, stranger)) if is_open(host, port)]
+        assert who == ([client, stranger] if port in open_to_all else [some[port]] if port in some else []), port
         loud = about(lines, rf"^\S+ +zone public: port {port}/tcp is OPEN WITHOUT A KNOCK", "PROBLEM")
-        assert len(loud) == (port in everybody), lines
-        if port in everybody:
-            assert everybody[port] in loud[0]
+        assert len(loud) == (port in open_to_all), lines
+        if port in open_to_all:
+            assert open_to_all[port] in loud[0]
             assert "firewall-cmd --zone=public --remove-" in loud[0]
         assert len(about(lines, rf"port {port}/tcp is open to some", "warning")) == (port in some), lines
         assert len(about(lines, rf"port {port}/tcp is denied", "PROBLEM")) == (port in denied), lines
@@ -147,8 +147,8 @@ def test_healthy_daemon_has_no_problem_and_knocks_are_shown(box: Sandbox, client
     wait_until(lambda: "Listening for 60 s" in listening.stdout.text, WITHIN, "doctor listens")
     stranger = box.hosts["stranger"]
 
-    def heard() -> bool:
-        # The daemon tells from the moment that the watch has begun, which cannot be seen from here.
+    def reported() -> bool:
+        # The daemon reports from the moment that the watch has begun, which cannot be seen from here.
         knock(client, client.server4)
         knock(stranger, stranger.server4, [SEQUENCE[0], SEQUENCE[2]])
         return all(
@@ -162,7 +162,7 @@ def test_healthy_daemon_has_no_problem_and_knocks_are_shown(box: Sandbox, client
             )
         )
 
-    wait_until(heard, 30, lambda: listening.stdout.text, every=0.3)
+    wait_until(reported, 30, lambda: listening.stdout.text, every=0.3)
     daemon.send_signal(15)
     assert listening.wait(30) == 1
     assert listening.stderr.text.count("\n") == 1
@@ -172,7 +172,7 @@ def test_healthy_daemon_has_no_problem_and_knocks_are_shown(box: Sandbox, client
 
 
 def test_obstacle_is_found(box: Sandbox, tmp_path: Path) -> None:
-    """Many at once, for they have nothing to do with each other."""
+    """Many at once, since they are independent."""
     steps = (
         '\n[[sequence]]\nname = "ssh"\nsteps = ["tcp:23001", "tcp:23009", "tcp:23004"]\nopen = [2226]\nduration = 5\n'
     )

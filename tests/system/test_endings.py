@@ -1,4 +1,4 @@
-"""However the daemon ends, its doors are shut: tried from the client's host."""
+"""However the daemon ends, its doors close: tried from the client's host."""
 
 import random
 import signal
@@ -32,7 +32,7 @@ from tests.helpers.waiting import wait_until
 KILLED_CLOSED = 2.0
 """Seconds after a SIGKILL within which every door is shut."""
 FAREWELL = 10.0
-"""What a firewalld that hangs is given at the end."""
+"""Seconds that a hung firewalld gets at the end."""
 PROGRAM = Path(sys.executable).with_name("port-knocking-doors")
 
 
@@ -41,12 +41,12 @@ def a_daemon_with_an_open_door(box: Sandbox, folder: Path, **keys: object) -> Pr
     client = box.hosts["client"]
     daemon = start_daemon(box, folder, **{"max_opened_door_duration": 300, **keys})
     knock(client, client.server4)
-    daemon.wait_for("opened")  # the rule stands before firewalld says so
+    daemon.wait_for("opened")  # the rule is active before firewalld says so
     await_open(client)
     return daemon
 
 
-# --- when it is told to
+# --- by a signal
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -139,7 +139,7 @@ def test_signal_at_any_moment_of_start_leaves_nothing(box: Sandbox, tmp_path: Pa
         moment = time.monotonic() + chance.uniform(0.1, 0.6)
         wait_until(lambda moment=moment: time.monotonic() > moment, 2, "the moment", every=0.001)  # type: ignore[misc]
         daemon.terminate()
-        # Before Python has come so far as to listen to signals, they end it as they end anything.
+        # Before Python handles signals, they end it as they end any process.
         assert daemon.wait(NOTICE) in (0, -signal.SIGTERM)
         assert not said(daemon, "Traceback|ERROR")
         wait_until(lambda: not marked(box.rules()), KILLED_CLOSED, "no rule")
@@ -170,7 +170,7 @@ def test_killed_daemons_doors_close_within_two_seconds(box: Sandbox, tmp_path: P
             one_more_try()
         for watch in (over4, over6, stranger4):
             assert 0 < closed_at(watch.attempts) - killed < KILLED_CLOSED
-    wait_until(gone(box, family), NOTICE, "neither crash guard nor closer")
+    wait_until(gone(box, family), NOTICE, "neither crash guard nor sweep")
     assert nothing_marked(box)
     daemon.wait_for("closed the doors of a daemon that ended without doing so: 8 rules removed")
 
@@ -210,7 +210,7 @@ def test_next_start_after_kill_of_both_closes_doors_before_ready(box: Sandbox, t
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
         kill_with_crash_guard(box, daemon)
-        assert state(client) == "open", "nobody is left to shut it"
+        assert state(client) == "open", "no process is left to close it"
         again = start_daemon(box, tmp_path)
         assert state(client) == "prohibited"
         assert door_rules(box) == []
@@ -292,7 +292,7 @@ def test_daemon_without_crash_guard_runs_on_and_closes_its_doors(box: Sandbox, t
 
 
 def test_sweep_runs_nothing_from_working_folder(box: Sandbox, tmp_path: Path) -> None:
-    client, folder = box.hosts["client"], tmp_path / "somebody's"
+    client, folder = box.hosts["client"], tmp_path / "another's"
     folder.mkdir()
     for name in ("asyncio", "port_knocking_doors"):
         (folder / f"{name}.py").write_text("import pathlib\npathlib.Path('was-run').touch()\nraise SystemExit\n")
@@ -336,7 +336,7 @@ def test_second_daemon_with_same_mark_changes_nothing_of_the_first(box: Sandbox,
         assert state(client) == "prohibited"
 
 
-# --- a log that nobody takes
+# --- a log that cannot be written
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The kernel and the interpreter of the unit tests run the same filters on the same frames, and agree on each.
 
 A socket without a filter shows what arrives and what the kernel knows of it; beside it are two with the filter, one
-read packet by packet and one by its ring. What these hear must be exactly what the interpreter lets through of what the
-first one shows. `python -m tests.system.test_filter_in_kernel` is what runs on the hosts.
+read packet by packet and one by its ring. What these receive must be exactly what the interpreter lets through of
+what the first one shows. `python -m tests.system.test_filter_in_kernel` is what runs on the hosts.
 """
 
 import ctypes
@@ -68,8 +68,8 @@ def cooked(program: bytes) -> socket.socket:
     return sock
 
 
-def hear(interface: str, folder: Path) -> None:
-    """On the server: hear frames by all three sockets until the sender is done, and write down what was heard."""
+def receive(interface: str, folder: Path) -> None:
+    """On the server: receive frames by all three sockets until the sender is done, and write down what arrived."""
     program = (folder / "filter").read_bytes()
     everything, filtered, ringed = cooked(b""), cooked(program), cooked(program)
     geometry = ring.Geometry(block_size=1 << 16, blocks=64, frame_size=2048, retire_after=20)
@@ -83,7 +83,7 @@ def hear(interface: str, folder: Path) -> None:
     print("ready", flush=True)
 
     arrived: list[Arrived] = []
-    heard: list[bytes] = []
+    received: list[bytes] = []
     last = False
     while not last:
         assert select.select([everything], [], [], WITHIN)[0], "the end did not come"
@@ -93,19 +93,19 @@ def hear(interface: str, folder: Path) -> None:
             elif about.kind != frames.OUTGOING:
                 # Whatever came before it is in all three sockets by now.
                 last = data == b"last"
-                heard += [data for data, _ in arrivals(filtered)]
+                received += [data for data, _ in arrivals(filtered)]
                 for line in (folder / "outgoing").read_text().split():
                     answer.send(bytes.fromhex(line))
                 answer.send(bytes(12) + struct.pack("!H", ETH_P_802_EX1))
 
-    in_ring = list(walk(ringed, memory, geometry, len(heard), socket.if_nametoindex(interface)))
+    in_ring = list(walk(ringed, memory, geometry, len(received), socket.if_nametoindex(interface)))
     statistics = [
         ring.Statistics.parse(sock.getsockopt(ring.SOL_PACKET, ring.PACKET_STATISTICS, ring.STATISTICS_SIZE).ljust(12))
         for sock in (everything, filtered, ringed)
     ]
     result = {
         "arrived": [(data.hex(), about.protocol, about.kind, about.tag) for data, about in arrived],
-        "heard": [data.hex() for data in heard],
+        "received": [data.hex() for data in received],
         "in_ring": [data.hex() for data, _ in in_ring],
         "read": [packet and (packet[0].hex(), packet[1].hex(), *packet[2:]) for _, packet in in_ring],
         "drops": [one.drops for one in statistics],
@@ -208,10 +208,10 @@ def test_kernel_and_interpreter_agree_on_every_frame(
 
     run = [sys.executable, "-m", "tests.system.test_filter_in_kernel"]
     root = Path(__file__).parents[2]
-    hearing = box.server.popen([*run, "hear", client.server_interface, str(tmp_path)], cwd=root)
-    hearing.stdout.wait_for("^ready", WITHIN)
+    receiver = box.server.popen([*run, "receive", client.server_interface, str(tmp_path)], cwd=root)
+    receiver.stdout.wait_for("^ready", WITHIN)
     client.run([*run, "send", client.interface, str(tmp_path)], cwd=root)
-    assert hearing.wait(WITHIN) == 0
+    assert receiver.wait(WITHIN) == 0
     result = json.loads((tmp_path / "result").read_text())
 
     assert result["drops"] == [0, 0, 0]
@@ -220,7 +220,7 @@ def test_kernel_and_interpreter_agree_on_every_frame(
     rest = iter(arrived)
     assert [frame for frame in row if (frame.packet(), frame.about) not in rest] == []
     expected = [data[:length].hex() for data, about in arrived if (length := machine.run(data, about))]
-    assert result["heard"] == expected
+    assert result["received"] == expected
     assert result["in_ring"] == expected
     assert result["seen"] == len(expected)
     assert 200 < len(expected) < 2500
@@ -231,4 +231,4 @@ def test_kernel_and_interpreter_agree_on_every_frame(
 
 
 if __name__ == "__main__":
-    {"hear": hear, "send": send}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))
+    {"receive": receive, "send": send}[sys.argv[1]](sys.argv[2], Path(sys.argv[3]))

@@ -1,4 +1,4 @@
-"""firewalld reloads, restarts, hangs, dies and is meddled with: doors follow, and the client's host sees it."""
+"""firewalld reloads, restarts, hangs, crashes and is changed by others: doors follow, seen from the client's host."""
 
 import json
 import sys
@@ -135,7 +135,7 @@ def test_knock_while_firewalld_is_stopped_for_too_long_opens_nothing(box: Sandbo
 
 
 def test_door_open_when_firewalld_stopped_is_pending_at_next_knock(box: Sandbox, tmp_path: Path) -> None:
-    """Nobody has confirmed that it is closed, nor that it is open again."""
+    """firewalld has confirmed neither that it is closed nor that it is open again."""
     client, duration = box.hosts["client"], 2.0
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=duration)
     knock(client, client.server4)
@@ -179,7 +179,7 @@ def test_firewalld_crash_restores_door_which_then_closes(box: Sandbox, tmp_path:
         assert len(knock_port_rules(box)) == len(SEQUENCE)
         daemon.wait_for("closed")
         wait_until(lambda: door_rules(box) == [], NOTICE, "no rule")
-        # What a firewalld that was killed left in the kernel is nobody's any more, until it clears the table.
+        # The rules that a killed firewalld left in the kernel belong to no process until firewalld clears the table.
         box.firewall_cmd("--reload")
         assert state(client) == "prohibited"
 
@@ -214,8 +214,8 @@ def test_hung_firewalld_is_logged_once_and_doors_open_later(box: Sandbox, tmp_pa
         box.firewalld.thaw()
         await_open(client)
         await_open(stranger)
-        # The door stands a moment before firewalld has confirmed it.
-        wait_until(lambda: len(said(daemon, "opened")) == 2, NOTICE, "both doors told of")
+        # The door is open a moment before firewalld has confirmed it.
+        wait_until(lambda: len(said(daemon, "opened")) == 2, NOTICE, "both doors logged")
         assert len(said(daemon, "does not answer")) == len(said(daemon, "firewalld answers")) == 1
         await_closed(client, duration)
         assert -0.1 < time.monotonic() - deadline < LATE
@@ -232,7 +232,7 @@ def test_late_answer_of_hung_firewalld_leaves_no_door(box: Sandbox, tmp_path: Pa
         daemon.wait_for("does not answer", CALL_TIMEOUT + NOTICE)
     with box.server.listen(GUARDED):
         box.firewalld.thaw()
-        # The question stands behind the rule that firewalld was asked for while it hung.
+        # firewalld answers after it has added the rule that it was asked for while it hung.
         assert box.firewalld.answers(NOTICE)
         await_closed(client)
         wait_until(lambda: door_rules(box) == [], NOTICE, "no rule")
@@ -245,11 +245,11 @@ def test_door_closes_once_hung_firewalld_resumes(box: Sandbox, tmp_path: Path) -
     daemon = start_daemon(box, tmp_path, max_opened_door_duration=1)
     with box.server.listen(GUARDED):
         knock(client, client.server4)
-        daemon.wait_for("opened")  # the rule stands before firewalld says so
+        daemon.wait_for("opened")  # the rule is active before firewalld says so
         assert state(client) == "open"
         box.firewalld.freeze()
         daemon.wait_for("does not answer", CALL_TIMEOUT + NOTICE)
-        assert state(client) == "open", "nobody but firewalld can shut it"
+        assert state(client) == "open", "firewalld alone can close it"
         assert not said(daemon, "closed")
         box.firewalld.thaw()
         await_closed(client)
@@ -328,7 +328,7 @@ def test_daemon_reconnects_to_restarted_bus(box: Sandbox, tmp_path: Path) -> Non
         stranger = box.hosts["stranger"]
         knock(stranger, stranger.server6)
         await_open(stranger, ipv6=True)
-        # What the firewalld that lost its bus left in the kernel is nobody's, until it clears the table.
+        # The rules of a firewalld that lost its bus belong to no process until firewalld clears the table.
         box.firewall_cmd("--reload")
         wait_until(lambda: len(door_rules(box)) == 2, NOTICE, "both rules")
         daemon.terminate()
@@ -342,7 +342,7 @@ def test_bus_that_hangs_for_a_moment_loses_nothing(box: Sandbox, tmp_path: Path)
     with box.server.listen(GUARDED):
         knock(client, client.server4)
         deadline = time.monotonic() + duration
-        daemon.wait_for("opened")  # the rule stands before firewalld says so
+        daemon.wait_for("opened")  # the rule is active before firewalld says so
         assert state(client) == "open"
         box.bus.freeze()
         past(deadline)
@@ -356,7 +356,7 @@ def test_bus_that_hangs_for_a_moment_loses_nothing(box: Sandbox, tmp_path: Path)
 
 
 def forge(box: Sandbox, interface: str, path: str, member: str, *arguments: str) -> None:
-    """Send a signal, as any user of a machine may on its system bus, to everybody on it."""
+    """Broadcast a signal on the system bus, as any user of a machine may."""
     script = (
         "dbus-send --system --print-reply --dest=org.freedesktop.DBus /org/freedesktop/DBus"
         " org.freedesktop.DBus.ListNames | grep -o '\":[^\"]*' | tr -d '\"' |"
@@ -558,12 +558,12 @@ def test_firewalld_never_gets_a_timeout(box: Sandbox, tmp_path: Path) -> None:
     daemon.wait_for("opened")
     box.firewalld.ask("", "reload", timeout=20)
     daemon.wait_for("closed")
-    heard = 3 * len(SEQUENCE) + 2  # at the least: a call and a signal for each, and the calls after the reload
+    least = 3 * len(SEQUENCE) + 2  # at the least: a call and a signal for each, and the calls after the reload
 
     def numbers() -> list[str]:
         return [line.split()[-1] for line in monitor.stdout.lines if " int32 " in f"{line} "]
 
-    wait_until(lambda: len(numbers()) >= heard, NOTICE, lambda: monitor.stdout.text)
+    wait_until(lambda: len(numbers()) >= least, NOTICE, lambda: monitor.stdout.text)
     assert set(numbers()) == {"0"}
 
 
@@ -592,8 +592,8 @@ def test_two_hundred_doors_open_and_close_at_their_deadline(box: Sandbox, tmp_pa
     )
 
     def all_open() -> bool:
-        told = {line.split()[3].rstrip(":") for line in said(daemon, "opened")}
-        if waiting := [address for address in addresses if address not in told]:
+        opened = {line.split()[3].rstrip(":") for line in said(daemon, "opened")}
+        if waiting := [address for address in addresses if address not in opened]:
             from_each(box, "knock", waiting)
         return not waiting
 

@@ -58,8 +58,8 @@ def tried(host: ClientHost) -> list[str]:
 def assert_no_door_comes(box: Sandbox, *hosts: ClientHost) -> None:
     """The hosts are kept out, and not only because their rules are still on their way.
 
-    The daemon hears knocks, and firewalld works off rules, one after the other. So once the stranger, who knocks now,
-    is in, whatever they were owed stands as well.
+    The daemon receives knocks, and firewalld works off rules, one after the other. So once the stranger, who
+    knocks now, is in, every rule owed to the hosts is active as well.
     """
     stranger = box.hosts["stranger"]
     assert doors(box) == [], "this needs a stranger who is not in yet"
@@ -70,7 +70,7 @@ def assert_no_door_comes(box: Sandbox, *hosts: ClientHost) -> None:
 
 
 def a_host_for_each(box: Sandbox, cases: Collection[str]) -> dict[str, ClientHost]:
-    """Nobody's attempt is another's, so all of them can be made at one daemon. A host is named for its case."""
+    """Attempts are counted by address, so all of them can be made at one daemon. A host is named for its case."""
     letters = ("".join(filter(str.islower, case)) for case in cases)
     return {case: box.add_client(f"{name[:9]}{n}") for n, (case, name) in enumerate(zip(cases, letters, strict=True))}
 
@@ -199,11 +199,11 @@ def test_wrong_payload_does_not_reach_daemon(box: Sandbox, client: ClientHost, t
     daemon.send_signal(signal.SIGCONT)
 
 
-# --- knocks that come faster than they are heard
+# --- knocks that arrive faster than they are read
 
 
 def hear_at_once(daemon: Process, *knocks: tuple[ClientHost, Sequence[int]]) -> None:
-    """Let all of the knocks wait in the daemon's sockets before it hears the first one."""
+    """Let all of the knocks wait in the daemon's sockets before it reads the first one."""
     daemon.send_signal(signal.SIGSTOP)
     for host, ports in knocks:
         knock(host, host.server4, ports)
@@ -252,12 +252,12 @@ def test_address_is_ignored_after_wrong_knock_until_period_ends(
     erred = time.monotonic()
     knock(client, client.server4, [FIRST, THIRD])
     daemon.wait_for(f"{client.address4}: wrong knock, address ignored for 1 s")
-    heard = time.monotonic()
+    received = time.monotonic()
     knock(client, client.server4)
     assert_no_door_comes(box, client)
     assert time.monotonic() < erred + period, "the machine was too slow for this to mean anything"
 
-    await_time(heard + period)
+    await_time(received + period)
     knock(client, client.server4)
     wait_open(client, client.server4)
     assert sum("wrong knock" in line for line in daemon.stderr.lines) == 1
@@ -268,12 +268,12 @@ def test_knocks_while_ignored_do_not_prolong_period(box: Sandbox, client: Client
     daemon = start_daemon(box, tmp_path, ignoring_period_after_knock_error=period)
     knock(client, client.server4, [THIRD])
     daemon.wait_for("wrong knock")
-    heard = time.monotonic()
-    while time.monotonic() < heard + 0.6 * period:
+    received = time.monotonic()
+    while time.monotonic() < received + 0.6 * period:
         knock(client, client.server4, [*SEQUENCE, THIRD], pause=0.01)
     assert doors(box) == []
 
-    await_time(heard + period)
+    await_time(received + period)
     knock(client, client.server4)
     wait_open(client, client.server4, within=0.5 * period)
 
@@ -420,7 +420,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=10) as co
     print("connected", flush=True)
     for line in sys.stdin:
         connection.sendall(line.encode())
-        print("heard", connection.recv(100).decode().strip(), flush=True)
+        print("received", connection.recv(100).decode().strip(), flush=True)
 """
 
 
@@ -436,7 +436,7 @@ def test_established_session_outlives_its_door(box: Sandbox, client: ClientHost,
         wait_shut(client, client.server4)
         assert doors(box) == []
         words.write("still there?\n")
-        talker.stdout.wait_for("heard still there", 5)
+        talker.stdout.wait_for("received still there", 5)
     assert talker.wait(5) == 0
 
 
@@ -747,8 +747,8 @@ def test_misplaced_sequence_on_command_line_is_not_repeated(box: Sandbox, tmp_pa
 
 
 def test_failure_of_firewalld_is_logged_without_knock_ports(box: Sandbox, tmp_path: Path) -> None:
-    # Whoever flushes nftables behind firewalld's back makes it answer with the whole rule that failed. Since firewalld
-    # 2.1 nobody else can, unless it is told not to own its table; earlier ones don't know the key and leave it alone.
+    # firewalld answers with the whole rule that failed where nftables were flushed behind its back. Since firewalld
+    # 2.1 no other process can, unless it does not own its table; earlier ones don't know the key and ignore it.
     box.server.run(["tee", "-a", "/etc/firewalld/firewalld.conf"], text="NftablesTableOwner=no\n")
     box.firewalld.restart()
     box.server.run(["nft", "delete", "table", "inet", "firewalld"])

@@ -17,7 +17,7 @@ def on_change(change, link):
     addresses = sorted(map(bytes.hex, link.addresses))
     selected = links.is_selected(link.index, tuple(sys.argv[1:]))
     print(json.dumps([change.name, link.name, selected, addresses]), flush=True)
-    # Nobody wakes this process but the kernel.
+    # Only the kernel wakes this process.
     assert not asyncio.get_running_loop()._scheduled
 
 async def main():
@@ -47,7 +47,7 @@ with InterfaceMonitor() as links:
             answers.append(links.is_local(ip_address(rest).packed))
         elif word == "index":
             answers.append(links.index_of(rest) is not None)
-        elif word == "heard":
+        elif word == "captured":
             answers.append(links.is_selected(links.index_of(rest)))
         elif word == "flood":
             subprocess.run(["ip", "-batch", "-"], input=rest.replace(";", "\\n"), text=True, check=True)
@@ -74,7 +74,7 @@ def ask(host: ClientHost, code: dict[str, str], lines: Iterable[str]) -> list[bo
 
 
 class Watcher:
-    """A process that prints every change of a host's links as it is told of it."""
+    """A process that prints every change of a host's links as the kernel reports it."""
 
     def __init__(self, host: ClientHost, code: dict[str, str], *patterns: str) -> None:
         self._host = host
@@ -86,10 +86,10 @@ class Watcher:
         self._host.run(["ip", "-batch", "-"], text="".join(command + "\n" for command in commands))
 
     def expect(
-        self, change: str, name: str, *, heard: bool | None = None, has: bytes = b"", lacks: bytes = b""
+        self, change: str, name: str, *, captured: bool | None = None, has: bytes = b"", lacks: bytes = b""
     ) -> None:
         """Wait for the next change of this kind; whatever comes before it is passed over."""
-        flag = {None: "(true|false)", True: "true", False: "false"}[heard]
+        flag = {None: "(true|false)", True: "true", False: "false"}[captured]
         having = f'"{has.hex()}"' if has else ""
         without = f'(?!.*"{lacks.hex()}")' if lacks else ""
         line = self.process.stdout.wait_for(
@@ -106,7 +106,7 @@ def watcher(host: ClientHost, code: dict[str, str]) -> Watcher:
 def test_links_are_followed_as_they_appear_vanish_flap_and_are_renamed(watcher: Watcher) -> None:
     for _ in range(2):  # the same name once more, with another index
         watcher.ip("link add ppp0 type veth peer name far")
-        watcher.expect("APPEARED", "ppp0", heard=True)
+        watcher.expect("APPEARED", "ppp0", captured=True)
         watcher.ip("link set ppp0 up")
         watcher.expect("CAME_UP", "ppp0")
         watcher.ip("link set ppp0 down", "link set ppp0 up")
@@ -136,29 +136,29 @@ def test_addresses_are_followed_as_they_appear_and_vanish(watcher: Watcher) -> N
 
 def test_port_of_bridge_is_captured_on_bridge(watcher: Watcher) -> None:
     watcher.ip("link add name br0 type bridge", "link add p0 type veth peer name far")
-    watcher.expect("APPEARED", "br0", heard=True)
-    watcher.expect("APPEARED", "p0", heard=True)
+    watcher.expect("APPEARED", "br0", captured=True)
+    watcher.expect("APPEARED", "p0", captured=True)
     watcher.ip("link set p0 master br0")
-    watcher.expect("MASTERED", "p0", heard=False)
+    watcher.expect("MASTERED", "p0", captured=False)
     watcher.ip("link set p0 nomaster")
-    watcher.expect("MASTERED", "p0", heard=True)
+    watcher.expect("MASTERED", "p0", captured=True)
     watcher.ip("link set p0 master br0")
-    watcher.expect("MASTERED", "p0", heard=False)
+    watcher.expect("MASTERED", "p0", captured=False)
     watcher.ip("link delete br0")
-    watcher.expect("MASTERED", "p0", heard=True)
+    watcher.expect("MASTERED", "p0", captured=True)
 
 
 def test_patterns_match_current_name(host: ClientHost, code: dict[str, str]) -> None:
     watcher = Watcher(host, code, "ppp*", "wan")
     watcher.ip("link add dsl type veth peer name far")
-    watcher.expect("APPEARED", "dsl", heard=False)
+    watcher.expect("APPEARED", "dsl", captured=False)
     watcher.ip("link set dsl name ppp3")
-    watcher.expect("RENAMED", "ppp3", heard=True)
+    watcher.expect("RENAMED", "ppp3", captured=True)
     watcher.ip("link set ppp3 name lan")
-    watcher.expect("RENAMED", "lan", heard=False)
-    # Of one that is down, the kernel tells a new alternative name only when it comes up.
+    watcher.expect("RENAMED", "lan", captured=False)
+    # Of one that is down, the kernel reports a new alternative name only when it comes up.
     watcher.ip("link property add dev lan altname wan", "link set lan up")
-    watcher.expect("RENAMED", "lan", heard=True)
+    watcher.expect("RENAMED", "lan", captured=True)
 
 
 def test_answer_is_never_older_than_question(host: ClientHost, code: dict[str, str]) -> None:
@@ -189,9 +189,9 @@ def test_answer_is_never_older_than_question(host: ClientHost, code: dict[str, s
 def test_link_under_another_is_captured(host: ClientHost, code: dict[str, str], kind: str) -> None:
     made = host.run(["ip", "link", "add", "link", host.interface, "name", "upper0", "type", *kind.split()], check=False)
     if made.returncode != 0:
-        assert "Unknown device type" in made.stderr  # this kernel has none, so that nobody can have one
+        assert "Unknown device type" in made.stderr  # this kernel has none
         return
-    assert ask(host, code, ["heard upper0", f"heard {host.interface}"]) == [True, True]
+    assert ask(host, code, ["captured upper0", f"captured {host.interface}"]) == [True, True]
 
 
 def test_overflow_of_notifications_is_made_up_for(host: ClientHost, code: dict[str, str]) -> None:

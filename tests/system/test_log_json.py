@@ -72,40 +72,40 @@ def test_events_around_doors_are_logged(box: Sandbox, client: ClientHost, tmp_pa
     daemon = begin_daemon(box, conf, "--log-json", "--verbose", "--interface", "other*")
     wait_for_event(daemon, "ready")
 
-    def tells(name: str, **fields: object) -> None:
-        def told() -> bool:
+    def await_event(name: str, **fields: object) -> None:
+        def logged() -> bool:
             return any(fields.items() <= event.items() for event in events(daemon, name))
 
-        wait_until(told, 20, lambda: f"{name} with {fields}: {daemon.stderr.lines}")
+        wait_until(logged, 20, lambda: f"{name} with {fields}: {daemon.stderr.lines}")
 
-    tells("open_without_knock", port="2223/tcp", zone="public", reason="port 2223/tcp")
-    tells("interface", interface="other*", reason="absent")
+    await_event("open_without_knock", port="2223/tcp", zone="public", reason="port 2223/tcp")
+    await_event("interface", interface="other*", reason="absent")
     box.server.run(["ip", "link", "add", "other0", "type", "veth", "peer", "name", "peer0"])
-    tells("interface", interface="other0", reason="there")
+    await_event("interface", interface="other0", reason="there")
     box.server.run(["ip", "link", "del", "other0"])
-    tells("interface", interface="other0", reason="gone")
+    await_event("interface", interface="other0", reason="gone")
     knock(client, client.server4)
     wait_for_event(daemon, "opened")
     knock(stranger, stranger.server4)
-    tells("refused", address=str(stranger.address4), sequence="main", reason="max_open_doors")
+    await_event("refused", address=str(stranger.address4), sequence="main", reason="max_open_doors")
     ask = [sys.executable, "-m", "port_knocking_doors"]
     box.server.run([*ask, "open", "10.0.9.9", "--sequence", "run", "--conf", str(conf)])
-    tells("asked", address="10.0.9.9", sequence="run", reason="open 10.0.9.9")
-    tells("command_started", address="10.0.9.9", sequence="run", command="start")
+    await_event("asked", address="10.0.9.9", sequence="run", reason="open 10.0.9.9")
+    await_event("command_started", address="10.0.9.9", sequence="run", command="start")
     daemon.send_signal(1)
-    tells("reloaded")
+    await_event("reloaded")
     box.firewall_cmd("--reload")
-    tells("firewalld", reason="reloaded")
+    await_event("firewalld", reason="reloaded")
     box.firewalld.stop()
-    tells("firewalld", reason="gone")
+    await_event("firewalld", reason="gone")
     wait_until(
         lambda: json.loads(box.server.run([*ask, "status", "--json", "--conf", str(conf)]).stdout)["doors"] == [],
         20,
         "the door's time is over",
     )
     knock(client, client.server4)
-    tells("complete", address=str(client.address4), sequence="main", reason="firewalld is not there")
-    tells("never_opened", address=str(client.address4), sequence="main")
+    await_event("complete", address=str(client.address4), sequence="main", reason="firewalld is not there")
+    await_event("never_opened", address=str(client.address4), sequence="main")
 
 
 def test_sweep_after_kill_logs_json(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def found_by_fail2ban(box: Sandbox, lines: list[str], folder: Path) -> dict[str,
 
 
 def wrong_knocks(client: Host, daemon: Process, servers: list[Any]) -> None:
-    """Err once by each family, and knock well ahead of it, so that there are lines of other kinds."""
+    """Knock wrongly once by each family, and rightly before it, so that there are lines of other kinds."""
     knock(client, servers[0])
     daemon.wait_for("closed")
     for server in servers:

@@ -83,7 +83,7 @@ def odd(frame: Frame, oddity: dict[str, object]) -> Frame:
 
 
 class Street:
-    """Who lives on the client's link: each case has a knocker of its own, by a forged address."""
+    """Knockers on the client's link: each case has one of its own, by a forged address."""
 
     def __init__(self, box: Sandbox, client: ClientHost) -> None:
         self._client = client
@@ -98,7 +98,7 @@ class Street:
         self._on_wire: list[bytes] = []
 
     def plan(self, packets: tuple[Frame, ...]) -> Address:
-        """These come from an address that nobody had yet; which."""
+        """Send these from a new address, which is returned."""
         self._count += 1
         first: Address = IPv4Address("10.0.1.0") if packets[0].version == 4 else IPv6Address("fd00:0:0:1::")
         source = first + self._count
@@ -171,7 +171,7 @@ def retransmitted(host: Host) -> int:
 
 
 def test_retransmitted_syn_is_no_wrong_knock(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
-    """The server answers nothing at all, so each SYN comes once more after a second: between steps and at the end."""
+    """The server answers nothing at all, so each SYN is sent again after a second: between steps and at the end."""
     box.firewall_cmd("--zone=drop", f"--change-interface={client.server_interface}")
     another = SYN_STEP + 50
     daemon = sniffing(box, tmp_path, {"steps": [f"udp:{UDP_STEP}", f"tcp:{SYN_STEP}", f"tcp:{another}"], "duration": 5})
@@ -181,7 +181,7 @@ def test_retransmitted_syn_is_no_wrong_knock(box: Sandbox, client: ClientHost, t
             assert client.connect(client.server4, port, timeout=1.5) == "timeout"
             assert retransmitted(client) >= number
         wait_open(client, client.server4)
-        knock_udp(client, client.server4)  # heard at once: nothing was wrong
+        knock_udp(client, client.server4)  # accepted at once: nothing was wrong
         send_tcp(client, client.server4, [RIGHT[0], (another, "s")], source_port=40001)
         daemon.wait_for(f"{client.address4}: prolonged")
     assert "wrong knock" not in daemon.stderr.text

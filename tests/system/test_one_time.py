@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
-from tests.helpers.in_place_of_knockd import await_run, await_told, knock, ran, running, told, write
+from tests.helpers.in_place_of_knockd import await_line, await_run, knock, log_lines, ran, running, write
 from tests.helpers.waiting import wait_until
 
 LINES = [(7100 + number, 7900 - number, 7300 + number) for number in range(12)]
@@ -64,12 +64,12 @@ def test_line_is_marked_before_command_runs_and_next_line_is_active(
         assert (
             (tmp_path / "seen-1").read_bytes() == file.read_bytes() == marked.replace(b" \t" + second, b"#\t" + second)
         )
-        await_told(
+        await_line(
             tmp_path / "log", "no more sequences left in the one time sequences file for door d --> disabling the door"
         )
         knock(client, client.server4, LINES[2])
-    stages = [line for line in told(tmp_path / "log") if "Stage" in line]
-    assert stages == [f"{client.address4}: d: Stage {stage}" for stage in (1, 2, 3)] * 2, "nothing else was heard"
+    stages = [line for line in log_lines(tmp_path / "log") if "Stage" in line]
+    assert stages == [f"{client.address4}: d: Stage {stage}" for stage in (1, 2, 3)] * 2, "nothing else was accepted"
 
 
 ABOUT_TO = {
@@ -110,7 +110,7 @@ class Deadly:
 one_time_file.os, commands.subprocess = Deadly(os), Deadly(subprocess)
 real_consume = one_time_file.consume
 def consume(line):
-    armed.append(line)  # and not when it only reads which line is in force
+    armed.append(line)  # and not when it only reads which line is active
     real_consume(line)
 one_time_file.consume = consume
 from port_knocking_doors.cli import main
@@ -168,7 +168,7 @@ DISABLED = "error while disabling used one time sequence for door d --> disablin
 
 @pytest.mark.parametrize("what", ["pwrite", "fsync"])
 def test_full_disk_disables_door(box: Sandbox, client: ClientHost, tmp_path: Path, what: str) -> None:
-    """The error is made up: the file systems that this user may fill need no room to overwrite a byte."""
+    """The error is made up: the file systems that this user may fill need no space to overwrite a byte."""
     file, log = sequences(tmp_path / "sequences", 3), tmp_path / "ran"
     conf = configuration(
         tmp_path, door("d", file, f"echo d >>{log}"), f"[e]\nSequence = 7001:udp\nCommand = echo e >>{log}\n"
@@ -183,12 +183,12 @@ def test_full_disk_disables_door(box: Sandbox, client: ClientHost, tmp_path: Pat
             f"ERROR d: {file}: cannot be written (No space left on device): "
             "door disabled until the configuration is reloaded"
         )
-        assert told(tmp_path / "log").count(DISABLED) == 1
+        assert log_lines(tmp_path / "log").count(DISABLED) == 1
         assert daemon.stderr.text.count("disabled") == 1
 
 
 def test_read_only_file_system_disables_door_until_reload(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
-    """Beside it a disk that is full, which is no trouble: a byte changes in its place."""
+    """A full disk does not matter: a byte is changed in place."""
     for name in ("disk", "full"):
         (tmp_path / name).mkdir()
         box.server.run(["mount", "-t", "tmpfs", "-o", "size=64k", "sandbox", str(tmp_path / name)])
@@ -237,7 +237,7 @@ def test_line_shared_by_two_daemons_opens_at_one_alone(box: Sandbox, client: Cli
         await_run(log, here)
 
         def knock_until(host: ClientHost, line: int, *expected: str) -> None:
-            """With the line ahead of it, which the other one used: only who knocks it makes this one see that."""
+            """With the line before it, which the other daemon used: only a knock makes this one notice that."""
 
             def is_in() -> bool:
                 for number in (line - 1, line):

@@ -1,4 +1,4 @@
-"""The sandbox itself: its hosts are real, its firewalld is real, and nothing of it stays behind."""
+"""The sandbox: its hosts and its firewalld are real, and it leaves nothing."""
 
 import os
 import re
@@ -156,7 +156,7 @@ def test_killed_firewalld_leaves_its_rules(box: Sandbox) -> None:
     assert client.connect(client.server4, 2222) == "refused"
     assert client.connect(client.server4, 2223) == "prohibited"
     box.firewalld.start()
-    # firewalld 1.3 knows nothing of the rule any more, yet lets it stand beside its new ones until a reload.
+    # firewalld 1.3 does not know the rule any more, yet keeps it beside its new ones until a reload.
     assert box.rules() == []
     box.firewall_cmd("--reload")
     assert client.connect(client.server4, 2222) == "prohibited"
@@ -185,14 +185,14 @@ def test_bus_restarts_and_firewalld_on_it(box: Sandbox) -> None:
 
 
 def test_signals_reach_process_itself(box: Sandbox) -> None:
-    script = "trap 'echo told >&2; exit 7' TERM; echo ready >&2; while :; do sleep 0.05; done"
+    script = "trap 'echo ending >&2; exit 7' TERM; echo ready >&2; while :; do sleep 0.05; done"
     process = box.server.popen(["sh", "-c", script])
     process.wait_for("ready")
     assert process.poll() is None
     assert Path(f"/proc/{process.pid}/cmdline").read_bytes().startswith(b"sh\0-c\0")
     process.terminate()
     assert process.wait(10) == 7
-    assert process.stderr.lines == ["ready", "told"]
+    assert process.stderr.lines == ["ready", "ending"]
     process.kill()
 
 
@@ -245,7 +245,7 @@ def test_processes_get_private_bus_and_no_python_variable(
 
 
 def statuses() -> dict[int, dict[str, str]]:
-    """What /proc says about every process that has not ended; anybody may read that of anybody."""
+    """What /proc says about every process that has not ended; every user may read it."""
     found = {int(folder.name): status_of(folder) for folder in Path("/proc").glob("[0-9]*")}
     return {pid: status for pid, status in found.items() if status.get("State", "Z")[0] != "Z"}
 
@@ -373,7 +373,7 @@ with Sandbox() as box:
 
 
 def python_for(user: int | None) -> str:
-    """This Python where everybody may run it, else the system's: the packages come from the copy."""
+    """This Python where every user may run it, else the system's: the packages come from the copy."""
     return sys.executable if runs([sys.executable, "-c", ""], user) else "/usr/bin/python3"
 
 
@@ -404,7 +404,7 @@ def test_sudo_is_used_and_said_without_user_namespaces(doubles: Path, monkeypatc
     allowed = user_namespaces_allowed()
     real = forbid_user_namespaces(doubles)
     if allowed:
-        # Stands in for sudo: makes whoever runs this root, and drops what sudo drops.
+        # A double of sudo: becomes root, and drops what sudo drops.
         shift = 'while [ "$1" != -- ]; do shift; done; shift'
         put(doubles, "sudo", f'{shift}; exec env -i {real} --user --map-root-user "$@"')
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -58,7 +58,7 @@ def status(box: Sandbox, process: Process) -> dict[str, str]:
 
 
 def asked(box: Sandbox, *words: str) -> "subprocess.CompletedProcess[str]":
-    """What a command says to root."""
+    """The output of a command that root runs."""
     return box.server.run([*PROGRAM, *words], check=False, timeout=60)
 
 
@@ -83,7 +83,7 @@ def obeys(installed: Installation, user: str, interface: str, member: str, *argu
 @pytest.mark.parametrize(("dropin", "threshold"), [(None, 20), (WITHOUT_SNIFFING, 15)], ids=["as it is", "no sniffing"])
 def test_unit_is_rated_as_well_sandboxed_by_systemd(tmp_path: Path, dropin: Path | None, threshold: int) -> None:
     copy = tmp_path / UNIT.name
-    # Drop-ins are not read offline by every systemd: what stands last counts, wherever it stands.
+    # Not every systemd reads drop-ins offline: the last line counts, in whatever file it is.
     more = dropin.read_text().partition("[Service]")[2] if dropin is not None else ""
     copy.write_text(UNIT.read_text().replace("[Install]", f"{more}\n[Install]"))
     command = ["systemd-analyze", "security", "--offline=true", f"--threshold={threshold}", str(copy)]
@@ -103,7 +103,7 @@ def test_units_pass_systemd_analyze_verify(tmp_path: Path, unit: Path, dropin: P
         (tmp_path / f"{unit.name}.d").mkdir()
         (tmp_path / f"{unit.name}.d" / dropin.name).write_text(dropin.read_text())
     found = subprocess.run(["systemd-analyze", "verify", str(copy)], capture_output=True, text=True, check=False)
-    # Other units of this machine are no business of ours.
+    # Other units of this machine do not matter.
     assert [line for line in found.stderr.splitlines() if copy.stem in line] == []
     assert found.returncode == 0 or copy.stem not in found.stderr
 
@@ -146,10 +146,10 @@ def test_service_user_with_one_capability_serves_reloads_and_ends(users: Sandbox
         users.server.run(["setpriv", f"--reuid={USER}", "--clear-groups", "kill", "-HUP", str(daemon.inner_pid)])
         daemon.wait_for("configuration reloaded")
         systemd.stdout.wait_for(r"RELOADING=1 MONOTONIC_USEC=\d+", NOTICE, start=said_so_far)
-        wait_until(lambda: "READY=1" in systemd.stdout.lines[said_so_far:], NOTICE, "told of the reload's end")
+        wait_until(lambda: "READY=1" in systemd.stdout.lines[said_so_far:], NOTICE, "notified of the reload's end")
         assert state(client) == "open"
 
-        # Root looks into it and steers it, and so does its own user; nobody else does.
+        # Root and its own user may read its status and command it; other users may not.
         assert len(json.loads(asked(users, "status", "--json", *MARK).stdout)["doors"]) == 2
         own = installed.begin_as(USER, *PROGRAM, "close", str(stranger.address4), "--conf", CONF)
         assert own.wait(20) == 0
@@ -223,7 +223,7 @@ def test_other_user_may_not_change_firewall_and_log_says_why(users: Sandbox, tmp
 
         refused = {(user, what) for user in (USER, OTHER) for what in CALLS if not obeys(installed, user, *CALLS[what])}
         assert refused == {(OTHER, what) for what in CALLS} | {(USER, "more than it needs"), (USER, "the lockdown")}
-        assert MINE in users.firewall_cmd("--list-rich-rules"), "so nobody else took it away"
+        assert MINE in users.firewall_cmd("--list-rich-rules"), "so no other process removed it"
         assert state(client) == "open"
         daemon.terminate()
         assert daemon.wait(NOTICE) == 0

@@ -1,4 +1,4 @@
-"""Links come and go, addresses change: the next knock works, and the process never ends."""
+"""Links appear and vanish, addresses change: the next knock works, and the process never ends."""
 
 import json
 from dataclasses import replace
@@ -60,7 +60,7 @@ def test_link_without_ethernet_header_is_captured_once_it_matches(box: Sandbox, 
         tun.arrive(box.server, name, [replace(step, source=by, destination=to).packet() for step in steps])
     daemon.wait_for("10.9.3.2: opened")
     assert any("10.9.3.2" in rule for rule in doors(box))
-    assert "10.9.2.2" not in daemon.stderr.text, "the one that no pattern names is heard"
+    assert "10.9.2.2" not in daemon.stderr.text, "the one that no pattern names is captured"
     box.server.run(["ip", "link", "delete", "ppp0"])
     daemon.wait_for("interface ppp0 is gone")
 

@@ -44,14 +44,14 @@ SMALL = tuple(frozenset({code_of(Step(Protocol.UDP, port))}) for port in (21000,
 LARGE = tuple(
     frozenset(code_of(Step(Protocol.UDP, port)) for port in range(first, 60000, 30)) for first in (21000, 21010)
 )
-"""1,300 ports: where there is little room a filter as long as this can't be had, nor exchanged for another one."""
+"""1,300 ports: with little filter memory a filter as long as this is refused, and so is its replacement."""
 
 
 # --- on the hosts
 
 
-async def hear(folder: Path, others: tuple[frozenset[int], ...], exchanges: int) -> None:
-    """Exchange filters while packets come; when the folder says how many were sent, tell which were judged."""
+async def capture(folder: Path, others: tuple[frozenset[int], ...], exchanges: int) -> None:
+    """Exchange filters while packets come; when the folder says how many were sent, print which were judged."""
     stays = code_of(Step(Protocol.TCP, STAYS, Flags.SYN))
     judged: list[int] = []
 
@@ -81,7 +81,7 @@ async def hear(folder: Path, others: tuple[frozenset[int], ...], exchanges: int)
 
 
 def send(server: str) -> None:
-    """Send SYNs whose sequence numbers count up, until SIGTERM; then tell how many."""
+    """Send SYNs whose sequence numbers count up, until SIGTERM; then print how many."""
     ended: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: ended.append(number))
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as sock:
@@ -104,7 +104,7 @@ def little_room(box: Sandbox) -> None:
 
 
 def as_it_is(box: Sandbox) -> None:
-    """As much room as this kernel gives."""
+    """The largest filter memory that this kernel gives."""
 
 
 EXCHANGES = {
@@ -120,20 +120,20 @@ def test_replacing_filters_loses_no_packet(
     room(box)
     run = [sys.executable, "-m", "tests.system.test_sniffer_under_load"]
     root = Path(__file__).parents[2]
-    hearing = box.server.popen([*run, "hear", str(tmp_path), filters, str(exchanges)], cwd=root)
-    hearing.stdout.wait_for("^hears", WITHIN)
+    capturing = box.server.popen([*run, "capture", str(tmp_path), filters, str(exchanges)], cwd=root)
+    capturing.stdout.wait_for("^captures", WITHIN)
     sending = client.popen([*run, "send", str(client.server4)], cwd=root)
-    hearing.stdout.wait_for("^exchanged", WITHIN)
+    capturing.stdout.wait_for("^exchanged", WITHIN)
     sending.terminate()
     assert sending.wait(WITHIN) == 0
     sent = int(sending.stdout.lines[-1])
     (tmp_path / "number").write_text(str(sent))
     (tmp_path / "number").rename(tmp_path / "sent")
-    assert hearing.wait(2 * WITHIN) == 0, hearing.stderr.text
-    heard = json.loads(hearing.stdout.lines[-1])
-    assert heard["dropped"] == 0
-    assert sorted(set(range(sent)) - set(heard["judged"])) == [], "lost"
-    assert heard["judged"] == list(range(sent))
+    assert capturing.wait(2 * WITHIN) == 0, capturing.stderr.text
+    result = json.loads(capturing.stdout.lines[-1])
+    assert result["dropped"] == 0
+    assert sorted(set(range(sent)) - set(result["judged"])) == [], "lost"
+    assert result["judged"] == list(range(sent))
 
 
 def overflow(box: Sandbox, daemon: Process) -> None:
@@ -226,4 +226,4 @@ if __name__ == "__main__":
     if what == "send":
         send(*arguments)
     else:
-        asyncio.run(hear(Path(arguments[0]), {"SMALL": SMALL, "LARGE": LARGE}[arguments[1]], int(arguments[2])))
+        asyncio.run(capture(Path(arguments[0]), {"SMALL": SMALL, "LARGE": LARGE}[arguments[1]], int(arguments[2])))

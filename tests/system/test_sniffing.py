@@ -45,7 +45,7 @@ with socket.create_connection((sys.argv[1], int(sys.argv[2])), 5) as sock:
 
 
 def never_open(box: Sandbox, daemon: Process, *clients: ClientHost) -> None:
-    """A stranger knocks right afterwards: once he is in, anything owed to the clients would stand, too."""
+    """A stranger knocks right afterwards: once it is in, any door owed to the clients would be open, too."""
     stranger = box.hosts["stranger"]
     whole_sequence(stranger, stranger.server4)
     daemon.wait_for(f"{stranger.address4}: opened")

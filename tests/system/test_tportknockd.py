@@ -1,4 +1,4 @@
-"""Flag knocking through the daemon, with real packets: every combination, who tries them all, and who talks, too."""
+"""Flag knocking through the daemon, with real packets: every combination, all in turn, and beside a session."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def await_each_once(log: Path, by: Address) -> None:
 
 
 def never_opens(log: Path, box: Sandbox, client: ClientHost) -> None:
-    """A stranger knocks right afterwards: once he is in, whatever the client was owed would be there, too."""
+    """A stranger knocks right afterwards: once it is in, any door owed to the client would be open, too."""
     stranger = box.hosts["stranger"]
     send_tcp(stranger, stranger.server4, KNOCKS)
     wait_until(lambda: f"open {stranger.address4}\n" in log.read_text(), 10, lambda: log.read_text())
@@ -119,7 +119,7 @@ TRIES = {
 def test_trying_every_combination_in_turn_opens_nothing(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
-    """Unless the sequence is one that he passes on his way: that one shows that he was heard."""
+    """Unless the sequence is one that the combinations contain: that one shows that the packets were received."""
     passed = event("passed", f"tcp:{PORT}:n tcp:{PORT}:f tcp:{PORT}:s", start=f"echo passed %IP% >>{log}")
     start(box, write(tmp_path, passed, event("SSH2", PAGE, timeout=60, start=f"echo open %IP% >>{log}")))
     for tries in TRIES.values():
@@ -148,7 +148,7 @@ with socket.create_connection((server, port), 10) as session:
 def test_session_with_step_port_resets_attempt_and_nothing_else(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:
-    """Its packets are knocks on that port with other flags. Who has been silent for a moment may knock."""
+    """Its packets are knocks on that port with other flags. After a moment of silence the client may knock."""
     box.firewalld.ask("zone", "addPort", "", str(PORT), "tcp", 0)
     start(box, write(tmp_path, event("SSH2", PAGE, timeout=60, start=f"echo open %IP% >>{log}")))
     with box.server.listen(PORT):

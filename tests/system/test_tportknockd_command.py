@@ -94,7 +94,7 @@ KNOWN = "tcp:110:x tcp:110:up tcp:110:up tcp:110:n tcp:110:i"
             "{}: permissions 0666 are too open, other users can write the file, and so run commands as the daemon: ",
             id="writable",
         ),
-        pytest.param(KNOWN, 0o600, "{}: sequence VPN: PUBLIC SEQUENCE: ", id="known to everybody"),
+        pytest.param(KNOWN, 0o600, "{}: sequence VPN: PUBLIC SEQUENCE: ", id="publicly known"),
         pytest.param("tcp:34110:up tcp:34112", 0o600, "{}: sequence VPN: 2 steps are soon ", id="short"),
         pytest.param("udp:34110 udp:34112 udp:34114", 0o600, "{}: sequence VPN: its ports are in rising ", id="sorted"),
     ],

@@ -1,4 +1,4 @@
-"""A real scanner, and a scan by hand: no door."""
+"""A real scanner and a scan by hand open no door."""
 
 from itertools import permutations
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Doors land in the zone that the knocker's packets fall into, whatever an administrator does with zones."""
+"""Doors open in the zone that the knocker's packets fall into, whatever an administrator does with zones."""
 
 import time
 from collections.abc import Iterator

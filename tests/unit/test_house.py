@@ -1,4 +1,4 @@
-"""The house: imports go down only, and what is pure touches no world.
+"""The structure of the package: imports go down only, and pure modules do no I/O.
 
 `FLOORS` has a line for each folder of the package, and one for each floor of modules in its root. A new module needs no
 line here; a new folder needs one.
@@ -36,7 +36,7 @@ FLOORS = (
     "__main__",
 )
 PURE = ("__init__", "errors", "model", "events", "knocks")
-"""Rooms of which every module is pure; `PURE_MODULES` are pure though others of their folder are not."""
+"""Folders of which every module is pure; `PURE_MODULES` are pure though others of their folder are not."""
 PURE_MODULES = (
     "system/rate_limit",
     "system/resource",
@@ -145,7 +145,7 @@ def module_of(imported: str) -> str:
 
 def used_by(module: str) -> set[str]:
     found = {module_of(name) for name in imports(modules()[module]) if name.startswith("/")}
-    # What a folder's front door brings along is the folder's own business.
+    # What a folder's `__init__` imports belongs to the folder.
     return {other for other in found - {module} if not module.startswith(other.removesuffix("/__init__") + "/")}
 
 

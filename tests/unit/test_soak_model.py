@@ -1,4 +1,4 @@
-"""The soak test's model: what it says must be open, what may be, and where it says that nobody can tell."""
+"""The soak test's model: what it says must be open, what may be, and where it leaves that open."""
 
 from dataclasses import dataclass, field
 
@@ -42,8 +42,8 @@ def scene() -> Scene:
 
 def test_right_knocks_open_after_a_moment_for_the_promised_time(scene: Scene) -> None:
     scene.send(0.0, *MAIN.steps)
-    told = [scene.is_open(when) for when in (-1, 0.5, 1.5, 9.9, 10.5, 11.5)]
-    assert told == ["no", "may", "must", "must", "may", "no"]
+    states = [scene.is_open(when) for when in (-1, 0.5, 1.5, 9.9, 10.5, 11.5)]
+    assert states == ["no", "may", "must", "must", "may", "no"]
 
 
 def test_second_sequence_while_open_leaves_no_gap(scene: Scene) -> None:
@@ -94,18 +94,18 @@ def test_packet_that_is_no_knock_changes_nothing(scene: Scene, what) -> None:  #
     assert scene.is_open(2.0) == "must"
 
 
-@pytest.mark.parametrize(("pause", "told"), [(3.0, "must"), (4.0, "may"), (5.0, "no")])
-def test_time_between_two_knocks_is_limited(scene: Scene, pause: float, told: str) -> None:
+@pytest.mark.parametrize(("pause", "state"), [(3.0, "must"), (4.0, "may"), (5.0, "no")])
+def test_time_between_two_knocks_is_limited(scene: Scene, pause: float, state: str) -> None:
     scene.send(0.0, ONE)
     scene.send(pause, TWO, THREE)
-    assert scene.is_open(pause + 2) == told
+    assert scene.is_open(pause + 2) == state
 
 
-@pytest.mark.parametrize(("pause", "told"), [(1.5, "must"), (2.5, "no")])
-def test_time_from_first_knock_is_limited(scene: Scene, pause: float, told: str) -> None:
+@pytest.mark.parametrize(("pause", "state"), [(1.5, "must"), (2.5, "no")])
+def test_time_from_first_knock_is_limited(scene: Scene, pause: float, state: str) -> None:
     for place, hit in enumerate(SNIFFED.steps):
         scene.send(place * pause, hit)
-    assert scene.is_open(2 * pause + 2, 23) == told
+    assert scene.is_open(2 * pause + 2, 23) == state
 
 
 def test_door_is_uncertain_after_packet_that_may_be_lost(scene: Scene) -> None:
