@@ -18,6 +18,7 @@ from tests.helpers.pages import PROJECT, Page, pages, walks
 PAGES = pages()
 FOR_ADMINISTRATORS = [page for page in PAGES if page.name.startswith(("README", ".github", "packaging"))]
 README_MAX = 10_000
+CODE_PAGE = PROJECT / "port_knocking_doors/README.md"
 PROGRAM = "port-knocking-doors"
 BEFORE = {PROGRAM, "sudo", "setpriv", "ProxyCommand"}
 """How a command line of the program may begin."""
@@ -213,6 +214,23 @@ def test_message_that_a_page_shows_exists(message: str) -> None:
     fragments = [one for one in map(str.strip, EXAMPLES.split(message)) if one]
     assert fragments
     assert [one for one in fragments if one not in texts] == []
+
+
+def test_manual_lists_every_event_of_the_log() -> None:
+    (page,) = (page for page in PAGES if page.path.name == f"{PROGRAM}-server.8.md")
+    listed = page.prose.partition("The events: ")[2].partition(". ")[0]
+    events = re.findall(r"`([a-z_]+)`", listed)
+    assert sorted(events) == sorted(event.value for event in LogEvent)
+
+
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [(name, module) for name, module in re.findall(r"`([A-Z]+)` in\s+\[`([\w/]+)`\]", CODE_PAGE.read_text())],
+)
+def test_table_of_extension_exists(name: str, table: str) -> None:
+    tree = ast.parse((PROJECT / f"port_knocking_doors/{table}.py").read_text())
+    assigned = {ast.unparse(node.target) for node in tree.body if isinstance(node, ast.AnnAssign)}
+    assert name in assigned
 
 
 def test_walks_have_at_most_nine_modules_which_exist() -> None:
