@@ -8,7 +8,7 @@ import typer
 from port_knocking_doors.cli.command import declare
 from port_knocking_doors.cli.options import CONF, PRIORITY, mark_of
 from port_knocking_doors.control.protocol import Request, Verb, read_address
-from port_knocking_doors.control.status import Standing, doors_from_data
+from port_knocking_doors.control.status import DoorState, doors_from_data
 from port_knocking_doors.errors import ConfigError
 
 ADDRESS = typer.Argument(..., metavar="ADDRESS", help="An IPv4 or IPv6 address.")
@@ -40,7 +40,7 @@ def open_(
     for door in doors:
         what = f"{', '.join(door.opens) or 'a command'} by {door.sequence}"
         left = f" for {door.seconds_left:.3g} s" if door.seconds_left is not None else ""
-        if door.standing is Standing.OPEN:
+        if door.standing is DoorState.OPEN:
             where = f" in zone {', '.join(door.zones)}" if door.zones else ""
             print(f"{door.address}: open: {what}{where}{left}")
         else:

@@ -74,7 +74,7 @@ class Handler(Protocol):
         """Log every single knock from now on, for somebody watches; or do not any more."""
 
 
-class Control:
+class ControlServer:
     """The daemon's end: a context manager for the socket, and `run` serves it.
 
     Only who holds the mark's lock may enter. A socket that cannot be made is no reason for a daemon not to serve: the
@@ -89,7 +89,7 @@ class Control:
         self._open: set[asyncio.Task[None]] = set()
         self._watchers = 0
 
-    def __enter__(self) -> "Control":
+    def __enter__(self) -> "ControlServer":
         try:
             path = instance.runtime_directory() / protocol.socket_name(self._priority)
             self._socket = _listen(path)

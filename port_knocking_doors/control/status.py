@@ -19,7 +19,7 @@ KNOCKERS_SHOWN = 100
 T = TypeVar("T")
 
 
-class Standing(str, Enum):
+class DoorState(str, Enum):
     """How far a door is."""
 
     OPEN = "open"  # firewalld confirmed it, or its start command has ended
@@ -38,7 +38,7 @@ class DoorStatus:
     """What the knock came in by; empty where that is not known."""
     zones: tuple[str, ...]
     """Where its rules stand."""
-    standing: Standing
+    standing: DoorState
     seconds_left: float | None
     """None where its time does not run yet."""
 
@@ -162,7 +162,7 @@ def _door(data: object) -> DoorStatus:
         opens=tuple(map(str, read["opens"])),
         interface=str(read["interface"]),
         zones=tuple(map(str, read["zones"])),
-        standing=Standing(read["standing"]),
+        standing=DoorState(read["standing"]),
         seconds_left=None if left is None else float(left),
     )
 

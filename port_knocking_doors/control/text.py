@@ -3,7 +3,7 @@
 import textwrap
 from collections.abc import Iterable, Iterator
 
-from port_knocking_doors.control.status import DoorStatus, KnockerStatus, Snapshot, Standing
+from port_knocking_doors.control.status import DoorState, DoorStatus, KnockerStatus, Snapshot
 from port_knocking_doors.model import FirewalldState
 
 
@@ -60,7 +60,7 @@ def _firewalld(now: Snapshot) -> str:
 
 _DOOR_HEAD = ("ADDRESS", "SEQUENCE", "OPENS", "ZONE", "STATE", "LEFT")
 _KNOCKER_HEAD = ("ADDRESS", "LAST KNOCK", "DONE", "IGNORED FOR")
-_STATES = {Standing.OPEN: "open", Standing.WAITING: "pending"}
+_STATES = {DoorState.OPEN: "open", DoorState.WAITING: "pending"}
 
 
 def _door_row(door: DoorStatus) -> tuple[str, ...]:

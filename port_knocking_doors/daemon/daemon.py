@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 
 from port_knocking_doors.config.loader import Loaded
-from port_knocking_doors.control.server import Control
+from port_knocking_doors.control.server import ControlServer
 from port_knocking_doors.daemon import active, components, port_audit, sweep
 from port_knocking_doors.daemon.control_handler import ControlHandler
 from port_knocking_doors.daemon.counters import Counters
@@ -91,7 +91,7 @@ class Daemon:
             guard = stack.enter_context(CrashGuard(sweep.command(self._priority)))
             handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._on_hangup}
             stack.enter_context(_signals(handlers))
-            control = stack.enter_context(Control(self._priority, self.handler))
+            control = stack.enter_context(ControlServer(self._priority, self.handler))
             worker = asyncio.create_task(self._rules.run())
             others = [asyncio.create_task(work) for work in (self._start(), self._check(), control.run())]
             ending = asyncio.create_task(self._ending.wait())

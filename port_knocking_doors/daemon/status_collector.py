@@ -7,10 +7,10 @@ from port_knocking_doors import __version__
 from port_knocking_doors.control.status import (
     DOORS_SHOWN,
     KNOCKERS_SHOWN,
+    DoorState,
     DoorStatus,
     KnockerStatus,
     Snapshot,
-    Standing,
 )
 from port_knocking_doors.daemon.active import sequences_of
 from port_knocking_doors.daemon.counters import Counters
@@ -79,6 +79,6 @@ class StatusCollector:
             opens=tuple(map(str, door.opening.opened_ports())),
             interface=door.interface,
             zones=self._doors.zones(door),
-            standing=Standing.OPEN if self._doors.is_open(door) else Standing.WAITING,
+            standing=DoorState.OPEN if self._doors.is_open(door) else DoorState.WAITING,
             seconds_left=None if deadline is None else round(max(0.0, deadline - now()), 3),
         )

@@ -21,7 +21,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from port_knocking_doors.control import protocol, text
-from port_knocking_doors.control.server import Control
+from port_knocking_doors.control.server import ControlServer
 from port_knocking_doors.system import instance
 from tests.helpers.waiting import wait_until
 from tests.unit.control.test_server import PRIORITY, Handler
@@ -48,7 +48,7 @@ def daemon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What answers, from a thread of its own."""
     monkeypatch.setattr(Handler, "snapshot", lambda _: MANY)
     loop = asyncio.new_event_loop()
-    with Control(PRIORITY, Handler()) as socket_:
+    with ControlServer(PRIORITY, Handler()) as socket_:
         work = loop.create_task(socket_.run())
         thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.gather(work, return_exceptions=True)))
         thread.start()

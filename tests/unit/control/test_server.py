@@ -17,7 +17,7 @@ import pytest
 
 from port_knocking_doors.control import client, protocol, server
 from port_knocking_doors.control.protocol import Request, Verb
-from port_knocking_doors.control.server import CloseResult, Control
+from port_knocking_doors.control.server import CloseResult, ControlServer
 from port_knocking_doors.control.status import DoorStatus, Snapshot
 from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError, NotDoneError
 from port_knocking_doors.model import Address
@@ -66,7 +66,7 @@ class Handler:
 
 @asynccontextmanager
 async def serving(host: Handler) -> AsyncIterator[Path]:
-    with Control(PRIORITY, host) as control_:
+    with ControlServer(PRIORITY, host) as control_:
         work = asyncio.create_task(control_.run())
         try:
             yield instance.runtime_directory() / protocol.socket_name(PRIORITY)
@@ -340,7 +340,7 @@ def test_the_socket_is_private_from_its_first_moment(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket, "socket", Watched)
     before = os.umask(0)
     try:
-        with Control(PRIORITY, Handler()):
+        with ControlServer(PRIORITY, Handler()):
             pass
     finally:
         os.umask(before)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from port_knocking_doors.control import status
-from port_knocking_doors.control.status import Counts, DoorStatus, KnockerStatus, Snapshot, Standing
+from port_knocking_doors.control.status import Counts, DoorState, DoorStatus, KnockerStatus, Snapshot
 from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.model import FirewalldState
 
-DOOR = DoorStatus("10.0.0.2", "main", ("22/tcp", "80/tcp"), "eth0", ("public",), Standing.OPEN, 8.25)
-COMMAND = DoorStatus("2001:db8::7", "ssh", (), "", (), Standing.WAITING, None)
+DOOR = DoorStatus("10.0.0.2", "main", ("22/tcp", "80/tcp"), "eth0", ("public",), DoorState.OPEN, 8.25)
+COMMAND = DoorStatus("2001:db8::7", "ssh", (), "", (), DoorState.WAITING, None)
 AHEAD = KnockerStatus("10.0.0.3", (("main", 3), ("ssh", 1)), 0.0, 2.0)
 IGNORED = KnockerStatus("10.0.0.4", (), 3.5, 130.0)
 SNAPSHOT = Snapshot(
