@@ -1,1 +1,1 @@
-"""What a running daemon is asked and answers; nothing here decides about a knock or a door."""
+"""Requests to a running daemon and its answers; no decision about a knock or a door."""

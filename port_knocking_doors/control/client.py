@@ -1,4 +1,4 @@
-"""The other end of the control socket: a command asks the daemon with a mark, and reads what it answers."""
+"""The commands' end of the control socket: sends a request to the daemon with a mark, reads the answer."""
 
 import re
 import socket
@@ -20,20 +20,20 @@ _CHUNK = 1 << 16
 
 
 def ask(priority: int, request: Request) -> Any:
-    """What the daemon with this mark answers. Raises `NotDoneError`, `NoDaemonError` or another `DoorsError`."""
+    """The answer of the daemon with this mark. Raises `NotDoneError`, `NoDaemonError` or another `DoorsError`."""
     with closing(_connect(priority)) as connection:
-        return protocol.read_reply(next(_lines(_asked(connection, request), PATIENCE), b""))
+        return protocol.read_reply(next(_lines(_send(connection, request), PATIENCE), b""))
 
 
 def snapshot(priority: int) -> Snapshot:
-    """How the daemon with this mark does. Raises as `ask`."""
+    """The state of the daemon with this mark. Raises as `ask`."""
     return status.from_data(ask(priority, Request(Verb.STATUS)))
 
 
 def watch(priority: int, seconds: float) -> Iterator[dict[str, Any]]:
-    """What the daemon logs from now on, as `log.as_data` has it. Raises as `ask`."""
+    """What the daemon logs from now on, as `log.as_data` makes it. Raises as `ask`."""
     with closing(_connect(priority)) as connection:
-        lines = _lines(_asked(connection, Request(Verb.WATCH, seconds=seconds)), seconds + PATIENCE)
+        lines = _lines(_send(connection, Request(Verb.WATCH, seconds=seconds)), seconds + PATIENCE)
         protocol.read_reply(next(lines, b""))
         for line in lines:
             event = protocol.read_event(line)
@@ -41,16 +41,16 @@ def watch(priority: int, seconds: float) -> Iterator[dict[str, Any]]:
                 yield event
 
 
-def _asked(connection: socket.socket, request: Request) -> socket.socket:
-    with suppress(OSError):  # who turns us away may have hung up already: what it said is still to be read
+def _send(connection: socket.socket, request: Request) -> socket.socket:
+    with suppress(OSError):  # a daemon that rejects closes early; its answer can still be read
         connection.sendall(protocol.write_request(request))
     return connection
 
 
 def _connect(priority: int) -> socket.socket:
-    places = [place / socket_name(priority) for place in instance.known_directories()]
+    paths = [folder / socket_name(priority) for folder in instance.known_directories()]
     forbidden = None
-    for path in places:
+    for path in paths:
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         connection.settimeout(PATIENCE)
         try:
@@ -58,19 +58,19 @@ def _connect(priority: int) -> socket.socket:
             return connection
         except PermissionError:
             forbidden = path
-        except BlockingIOError:  # it is there, and takes no connection
+        except BlockingIOError:  # its backlog is full
             connection.close()
             raise DoorsError("the daemon does not answer") from None
-        except OSError:  # there is none, or nobody is behind it any more
+        except OSError:  # no socket, or no process serves it any more
             pass
         connection.close()
     if forbidden is not None:
         raise NoDaemonError(f"permission denied: {forbidden} (run as root: sudo port-knocking-doors …)", forbidden=True)
-    others = running_marks()
-    running = " or ".join(map(str, others))
-    what = f"name one that runs: --priority {running}" if others else "name another mark: --priority N"
+    marks = running_marks()
+    running = " or ".join(map(str, marks))
+    what = f"name one that runs: --priority {running}" if marks else "name another mark: --priority N"
     raise NoDaemonError(
-        f"no daemon runs with the mark rule_priority = {priority} (no answer at {' or '.join(map(str, places))}); "
+        f"no daemon runs with the mark rule_priority = {priority} (no answer at {' or '.join(map(str, paths))}); "
         f"start one, or {what}"
     )
 
@@ -78,8 +78,8 @@ def _connect(priority: int) -> socket.socket:
 def running_marks() -> list[int]:
     """The marks of the daemons that answer."""
     found = set()
-    for place in instance.known_directories():
-        for path in place.glob(socket_name("*")):
+    for folder in instance.known_directories():
+        for path in folder.glob(socket_name("*")):
             mark = re.fullmatch(socket_name(r"(-?\d{1,10})"), path.name)
             with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, suppress(OSError):
                 connection.settimeout(PATIENCE)
@@ -89,7 +89,7 @@ def running_marks() -> list[int]:
 
 
 def _lines(connection: socket.socket, patience: float) -> Iterator[bytes]:
-    """What the daemon says, line by line, until it hangs up. Raises `DoorsError` where it says nothing for too long."""
+    """The daemon's lines, until it closes the connection. Raises `DoorsError` after `patience` seconds."""
     deadline = now() + patience
     rest = b""
     while True:

@@ -1,6 +1,6 @@
-"""What the daemon is doing right now, as a value: read from JSON and written to it, shown to people and to Prometheus.
+"""The state of the daemon as a value, read from JSON and written to it.
 
-Never a step of a sequence is in it: only names, and how many steps somebody has done.
+It holds no step of a sequence: only names, and numbers of completed steps.
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -11,19 +11,19 @@ from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.model import FirewalldState
 
 DOORS_SHOWN = 1000
-"""Doors of a snapshot at the most; the counts are of all."""
+"""Doors in a snapshot at most; the counts are of all."""
 
 KNOCKERS_SHOWN = 100
-"""Knockers of a snapshot at the most."""
+"""Knockers in a snapshot at most."""
 
 T = TypeVar("T")
 
 
 class DoorState(str, Enum):
-    """How far a door is."""
+    """Whether a door is open."""
 
     OPEN = "open"  # firewalld confirmed it, or its start command has ended
-    WAITING = "waiting"  # for firewalld's confirmation, or for the end of the start command
+    WAITING = "waiting"  # for firewalld's confirmation, or the end of the start command
 
 
 @dataclass(frozen=True)
@@ -33,14 +33,14 @@ class DoorStatus:
     address: str
     sequence: str
     opens: tuple[str, ...]
-    """Its ports, such as `22/tcp`; empty where a command was run."""
+    """Its ports, such as `22/tcp`; empty for a command."""
     interface: str
-    """What the knock came in by; empty where that is not known."""
+    """The interface that the knock arrived on; empty if it is not known."""
     zones: tuple[str, ...]
-    """Where its rules stand."""
+    """The zones of its rules."""
     standing: DoorState
     seconds_left: float | None
-    """None where its time does not run yet."""
+    """None before its time starts."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,16 @@ class KnockerStatus:
 
     address: str
     progress: tuple[tuple[str, int], ...]
-    """For each sequence that was begun, its name and how many steps are done."""
+    """For each started sequence, its name and the number of completed steps."""
     ignored_seconds: float
-    """For how long it is still ignored; 0 for not."""
+    """Seconds for which it is still ignored; 0 for not."""
     heard_seconds: float
-    """How long ago it was heard last."""
+    """Seconds since its last knock."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What happened since the daemon started."""
+    """Events since the daemon started."""
 
     opened: int = 0
     closed: int = 0
@@ -66,14 +66,14 @@ class Counts:
     refused: int = 0
     """Doors that were not opened because of `max_open_doors`."""
     wrong: int = 0
-    """Wrong knocks, each of which made its knocker ignored."""
+    """Wrong knocks, after each of which the address was ignored."""
     complete: int = 0
     """Sequences completed."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything at one moment. Times are in seconds."""
+    """The state at one moment. Times are in seconds."""
 
     version: str
     pid: int
@@ -89,11 +89,11 @@ class Snapshot:
     sniffer_dropped: int
     firewalld: FirewalldState
     rules: int
-    """Marked rules that stand, as far as is known."""
+    """Marked rules that are active, as far as is known."""
     rules_refused: int
-    """Rules that firewalld refused to add or to remove when they were tried last."""
+    """Rules that firewalld refused to add or to remove at the last try."""
     doors_open: int
-    """Open ones, and those that wait."""
+    """Open doors, and those that wait for firewalld or a command."""
     doors_waiting: int
     doors_limit: int
     doors: tuple[DoorStatus, ...]
@@ -102,32 +102,32 @@ class Snapshot:
     knockers_ignored: int
     knockers_limit: int
     knockers: tuple[KnockerStatus, ...]
-    """Those who are furthest, then those who are ignored, each with the one heard last first."""
+    """The furthest ones, then ignored ones; in each group the latest knock first."""
     counts: Counts
 
 
 def to_data(snapshot: Snapshot) -> dict[str, Any]:
-    """What JSON can hold."""
+    """The snapshot as JSON values."""
     return asdict(snapshot)
 
 
 def door_data(door: DoorStatus) -> dict[str, Any]:
-    """What JSON can hold of one door."""
+    """The door as JSON values."""
     return asdict(door)
 
 
 def doors_from_data(data: object) -> list[DoorStatus]:
-    """The doors in what JSON held. Raises `DoorsError`."""
+    """The doors in JSON values. Raises `DoorsError`."""
     try:
         if isinstance(data, list):
             return [_door(door) for door in data]
     except (KeyError, TypeError, ValueError):
         pass
-    raise DoorsError("the daemon's answer cannot be understood; it may be of another version: restart it")
+    raise DoorsError("the daemon's answer is invalid; it may be of another version: restart it")
 
 
 def from_data(data: object) -> Snapshot:
-    """The snapshot in what JSON held. Raises `DoorsError` where there is none: the daemon is of another version."""
+    """The snapshot in JSON values. Raises `DoorsError` for others: the daemon is of another version."""
     try:
         read = _known(Snapshot, data)
         read["firewalld"] = FirewalldState(read["firewalld"])
@@ -143,7 +143,7 @@ def from_data(data: object) -> Snapshot:
         read["sniffing"] = bool(read["sniffing"])
         return Snapshot(**read)
     except (KeyError, OverflowError, TypeError, ValueError):
-        raise DoorsError("the daemon's status cannot be understood; it may be of another version: restart it") from None
+        raise DoorsError("the daemon's status is invalid; it may be of another version: restart it") from None
 
 
 _WHOLE = tuple(field.name for field in fields(Snapshot) if field.type is int)

@@ -115,7 +115,7 @@ def test_open_close_and_forget_work_by_hand(box: Sandbox, client: ClientHost, tm
 
     for words, status, text in (
         (["open", str(client.address4), "-s", "nosuch"], 2, "there is no sequence 'nosuch', expected one of: main"),
-        (["close", "10.0.0.0/8"], 2, "ADDRESS: this is no address"),
+        (["close", "10.0.0.0/8"], 2, "ADDRESS: not an address"),
         (["status", "--priority", "12345"], 1, "no daemon runs with the mark rule_priority = 12345"),
     ):
         done = command(box, *words, *([] if "--priority" in words else MARK))

@@ -124,7 +124,7 @@ def test_what_is_asked_is_done_and_answered() -> None:
 def test_request_is_logged_with_its_user(
     user: int, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(server, "_peer", lambda _: user)
+    monkeypatch.setattr(server, "_peer_user", lambda _: user)
     monkeypatch.setattr(os, "geteuid", lambda: user)
     caplog.set_level("INFO")
 
@@ -140,7 +140,7 @@ def test_request_is_logged_with_its_user(
     [
         (ConfigError("wrong", "FILE:1"), "FILE:1: wrong", 2),
         (DoorsError("no room"), "no room", 1),
-        (ZeroDivisionError("secret"), "failed inside the daemon", 1),
+        (ZeroDivisionError("secret"), "internal error of the daemon", 1),
     ],
 )
 def test_what_goes_wrong_is_answered_and_ends_nothing(failure: Exception, text: str, exit_status: int) -> None:
@@ -159,13 +159,13 @@ def test_what_goes_wrong_is_answered_and_ends_nothing(failure: Exception, text: 
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        (b"\xff\x00\n", "no JSON object"),
-        (b"GET / HTTP/1.1\r\n\r\n", "no JSON object"),
+        (b"\xff\x00\n", "not a JSON object"),
+        (b"GET / HTTP/1.1\r\n\r\n", "not a JSON object"),
         (b'{"do":"open"}\n', "missing"),
         (b"x" * 5000, "too long"),
-        (b"[" * 4000 + b"\n", "no JSON object"),
-        (b'{"do":"reload"}\0\n', "no JSON object"),
-        (b'{"do":"open","address":"10.0.0.2\\u0000"}\n', "no address"),
+        (b"[" * 4000 + b"\n", "not a JSON object"),
+        (b'{"do":"reload"}\0\n', "not a JSON object"),
+        (b'{"do":"open","address":"10.0.0.2\\u0000"}\n', "not an address"),
         (b'{"do":"watch","seconds":' + b"9" * 4000 + b"}\n", "seconds"),
         (b'{"do":"open","address":"10.0.0.2","sequence":"' + b"s" * 4000 + b'"}\n', "a name of at most"),
         (b'{"do":"reload"' + b" " * (1 << 20) + b"}\n", "too long"),
@@ -308,7 +308,7 @@ def test_a_daemon_that_knows_too_much_for_one_answer_shows_less_of_it() -> None:
 
 
 def test_strangers_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "_peer", lambda _: os.geteuid() + 4321)
+    monkeypatch.setattr(server, "_peer_user", lambda _: os.geteuid() + 4321)
 
     async def story(host: Handler, _: Path) -> None:
         with pytest.raises(NotDoneError, match="only root"):
@@ -321,7 +321,7 @@ def test_strangers_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_other_end_is_who_it_is() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
-        assert server._peer(ours) == os.geteuid()
+        assert server._peer_user(ours) == os.geteuid()
 
 
 def test_the_socket_is_private_from_its_first_moment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -479,7 +479,7 @@ def test_so_many_watch_and_no_more() -> None:
         for reader, writer in connections:
             writer.write(b'{"do":"watch","seconds":3600}\n')
             assert json.loads(await reader.readline())["ok"] is True
-        with pytest.raises(NotDoneError, match="too many watch"):
+        with pytest.raises(NotDoneError, match="too many connections watch"):
             await asyncio.to_thread(lambda: list(client.watch(PRIORITY, 1)))
         assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
         for _, writer in connections:
