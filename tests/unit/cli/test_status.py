@@ -1,4 +1,4 @@
-"""`status` as a program: on terminals of every kind, and with a daemon that does not answer."""
+"""`status` as a program: on terminals of every size, and with a daemon that does not answer."""
 
 import asyncio
 import fcntl
@@ -24,7 +24,7 @@ from port_knocking_doors.control import protocol, text
 from port_knocking_doors.control.server import ControlServer
 from port_knocking_doors.system import instance
 from tests.helpers.waiting import wait_until
-from tests.unit.control.test_server import PRIORITY, Handler
+from tests.unit.control.test_server import PRIORITY, RecordingHandler
 from tests.unit.control.test_status import AHEAD, SNAPSHOT
 
 REPOSITORY = Path(__file__).parents[3]
@@ -46,9 +46,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def daemon(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What answers, from a thread of its own."""
-    monkeypatch.setattr(Handler, "snapshot", lambda _: MANY)
+    monkeypatch.setattr(RecordingHandler, "snapshot", lambda _: MANY)
     loop = asyncio.new_event_loop()
-    with ControlServer(PRIORITY, Handler()) as socket_:
+    with ControlServer(PRIORITY, RecordingHandler()) as socket_:
         work = loop.create_task(socket_.run())
         thread = threading.Thread(target=lambda: loop.run_until_complete(asyncio.gather(work, return_exceptions=True)))
         thread.start()
@@ -111,7 +111,7 @@ def shows(terminal: Terminal, lines: int, columns: int) -> Callable[[], bool]:
     return lambda: terminal.frame() == [*wrapped[: lines - 1], more]
 
 
-def test_it_is_drawn_in_the_size_that_the_terminal_has_at_the_moment(daemon: None) -> None:
+def test_watch_follows_size_of_terminal(daemon: None) -> None:
     with watched(30, 70, COLUMNS="200", LINES="5") as (terminal, process):
         # One line is left free: the cursor never has to go beyond the last one.
         wait_until(shows(terminal, 29, 70), 30, lambda: str(terminal.frame()))
@@ -125,8 +125,8 @@ def test_it_is_drawn_in_the_size_that_the_terminal_has_at_the_moment(daemon: Non
         assert process.stderr.read() == b""
 
 
-@pytest.mark.parametrize("prefix", [(), ("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")], ids=["told", "not told"])
-def test_it_ends_with_its_terminal(daemon: None, prefix: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prefix", [(), ("sh", "-c", "trap '' HUP; exec \"$@\"", "sh")], ids=["default", "no SIGHUP"])
+def test_watch_ends_with_its_terminal(daemon: None, prefix: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys.modules[__name__], "STATUS", (*prefix, *STATUS))
     with watched(30, 70) as (terminal, process):
         wait_until(terminal.frame, 30, "it is drawn")
@@ -146,14 +146,14 @@ def test_it_ends_with_its_terminal(daemon: None, prefix: tuple[str, ...], monkey
     ],
     ids=" ".join,
 )
-def test_what_is_no_number_is_one_line(folder: Path, words: tuple[str, ...]) -> None:
+def test_invalid_number_is_one_line(folder: Path, words: tuple[str, ...]) -> None:
     done = subprocess.run([*PROGRAM, *words], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1
     assert words[-2] in done.stderr
 
 
-def test_prometheus_is_told_of_a_daemon_that_hangs(folder: Path) -> None:
+def test_prometheus_shows_hung_daemon_as_down(folder: Path) -> None:
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / protocol.socket_name(PRIORITY)))
         listener.listen()
@@ -169,7 +169,7 @@ def test_prometheus_is_told_of_a_daemon_that_hangs(folder: Path) -> None:
     assert [(sample.name, sample.value) for sample in family.samples] == [("port_knocking_doors_up", 0)]
 
 
-def test_a_wrong_configuration_is_no_reason_not_to_reach_the_daemon(daemon: None, tmp_path: Path) -> None:
+def test_priority_reaches_daemon_despite_wrong_configuration(daemon: None, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.toml"
     wrong.write_text("bogus = 1\n")
     argv = [*PROGRAM, "status", "--conf", str(wrong)]

@@ -22,7 +22,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("typed", "said"), UNKNOWN.items())
-def test_unknown_option_is_quoted_only_if_it_holds_no_digit(typed: str, said: str) -> None:
+def test_unknown_option_with_digits_is_not_quoted(typed: str, said: str) -> None:
     assert usage.unknown("option", typed, KNOWN) == said
 
 
@@ -45,29 +45,29 @@ ERRORS = {
 
 
 @pytest.mark.parametrize(("error", "said"), ERRORS.values(), ids=ERRORS)
-def test_usage_error_of_the_option_library_is_one_phrase(error: SimpleNamespace, said: str) -> None:
+def test_usage_error_of_option_library_is_one_phrase(error: SimpleNamespace, said: str) -> None:
     assert usage.problem(error, KNOWN) == said
 
 
 @pytest.mark.parametrize(("text", "number"), [("0", 0), ("60000", 60000), ("-3", -3), ("007", 7)])
-def test_whole_number_is_read(text: str, number: int) -> None:
+def test_whole_number_in_range_is_read(text: str, number: int) -> None:
     assert usage.whole_number("-d", text, -3, 60000, "milliseconds") == number
 
 
 @pytest.mark.parametrize("text", ["", "-", "--1", "0.2", "1e3", "7_117", "-4", "60001", "9" * 5000, "²", " 1", "x"])
-def test_text_that_is_no_whole_number_in_range_is_refused(text: str) -> None:
+def test_other_text_than_whole_number_in_range_is_rejected(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         usage.whole_number("-d", text, -3, 60000, "whole milliseconds")
     assert str(caught.value) == "-d: expected whole milliseconds"
 
 
 @pytest.mark.parametrize(("text", "number"), [("0.1", 0.1), ("3600", 3600.0), ("1e2", 100.0)])
-def test_seconds_are_read(text: str, number: float) -> None:
+def test_seconds_in_range_are_read(text: str, number: float) -> None:
     assert usage.seconds("-l", text, 0.1, 3600) == number
 
 
 @pytest.mark.parametrize("text", ["", "nan", "inf", "-inf", "0", "3600.1", "x", "9" * 5000, "1 s"])
-def test_text_that_is_no_time_in_range_is_refused(text: str) -> None:
+def test_other_text_than_seconds_in_range_is_rejected(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         usage.seconds("-l", text, 0.1, 3600)
     assert str(caught.value) == "-l: expected seconds from 0.1 to 3600"

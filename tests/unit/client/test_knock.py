@@ -41,7 +41,7 @@ TELLING = {
 
 
 @pytest.mark.parametrize(("errors", "reported"), TELLING.values(), ids=TELLING)
-def test_timeout_does_not_hide_an_earlier_error(answers: Answers, errors: list[int], reported: int) -> None:
+def test_timeout_does_not_hide_earlier_error(answers: Answers, errors: list[int], reported: int) -> None:
     answers(errors)
     assert knock.wait_for_port(TARGET, 22, 6.0) == (None, reported)
 
@@ -55,7 +55,7 @@ PLANS = {
 
 
 @pytest.mark.parametrize(("try_first", "tries", "errors", "said"), PLANS.values(), ids=PLANS)
-def test_closed_port_is_reported_with_the_most_telling_error(
+def test_closed_port_is_reported_with_most_telling_error(
     answers: Answers, try_first: bool, tries: int, errors: list[int], said: str
 ) -> None:
     answers(errors)
@@ -64,7 +64,7 @@ def test_closed_port_is_reported_with_the_most_telling_error(
         plan.connect(try_first=try_first, report=knock.no_report, detail=knock.no_report)
 
 
-def test_tries_use_the_addresses_of_a_host_in_turn(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tries_use_addresses_of_host_in_turn(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
     answers([TIMEOUT] * 9)
     knocked: list[Target] = []
     monkeypatch.setattr(knock, "knock", lambda target, *_: knocked.append(target))

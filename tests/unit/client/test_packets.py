@@ -1,4 +1,4 @@
-"""What leaves for a step: by what send_method, with which flags, and a TCP header that is right to the last bit."""
+"""What is sent for a step: the method, the flags, and a valid TCP header."""
 
 import struct
 from ipaddress import ip_address
@@ -38,13 +38,13 @@ SENT = {
 
 
 @pytest.mark.parametrize(("step", "how", "sent"), SENT.values(), ids=SENT)
-def test_what_is_sent_for_a_step(step: Step, how: SendMethod, sent: int) -> None:
+def test_step_has_send_method_and_flags(step: Step, how: SendMethod, sent: int) -> None:
     assert send_method(step) is how
     if step.protocol is Protocol.TCP:
         assert flags(step) == sent
 
 
-def test_what_is_sent_always_matches_its_step() -> None:
+def test_sent_flags_match_every_mask() -> None:
     for mask, value in product(range(64), range(64)):
         step = tcp(value & mask, mask)
         assert flags(step) & mask == step.flags, step
@@ -54,7 +54,7 @@ PAIRS: dict[str, tuple[Address, Address]] = {"IPv4": (CLIENT4, SERVER4), "IPv6":
 
 
 @pytest.mark.parametrize("family", PAIRS)
-def test_our_own_parser_reads_the_step_back(family: str) -> None:
+def test_sent_segment_is_parsed_as_its_step(family: str) -> None:
     source, destination = PAIRS[family]
     for bits in range(64):
         header = segment(source, destination, 40000, tcp(bits), 0xDEADBEEF, 7)
@@ -68,7 +68,7 @@ def test_our_own_parser_reads_the_step_back(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", PAIRS)
-def test_the_checksum_is_right_and_one_wrong_bit_is_seen(family: str) -> None:
+def test_checksum_detects_every_single_bit_error(family: str) -> None:
     source, destination = PAIRS[family]
     header = segment(source, destination, 40000, tcp(F | R | A | P), 1, 2)
     assert checksum(source, destination, header) == 0
@@ -78,7 +78,7 @@ def test_the_checksum_is_right_and_one_wrong_bit_is_seen(family: str) -> None:
         assert checksum(source, destination, bytes(broken)) != 0
 
 
-def test_the_checksum_of_a_packet_that_somebody_else_made() -> None:
+def test_checksum_of_packet_summed_by_hand() -> None:
     """A SYN from 192.0.2.1:1025 to 192.0.2.2:80, number 1, window 8192: summed up by hand."""
     header = struct.pack("!HHIIBBHHH", 1025, 80, 1, 0, 0x50, 2, 8192, 0, 0)
     words = (0xC000, 0x0201, 0xC000, 0x0202, 6, 20, 1025, 80, 0, 1, 0, 0, 0x5002, 8192)
@@ -88,7 +88,7 @@ def test_the_checksum_of_a_packet_that_somebody_else_made() -> None:
     )
 
 
-def test_only_a_packet_with_ack_acknowledges_anything() -> None:
+def test_acknowledgement_number_is_sent_with_ack_only() -> None:
     for bits in range(64):
         answers = struct.unpack_from("!I", segment(CLIENT4, SERVER4, 1, tcp(bits), 5, 77), 8)[0]
         assert answers == (77 if bits & A else 0)

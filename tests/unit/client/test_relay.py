@@ -1,4 +1,4 @@
-"""The relay: every byte, in both directions, and each direction's own end."""
+"""The relay: every byte in both directions, and the end of each direction."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ import pytest
 from port_knocking_doors.client.relay import QUIET, relay
 
 ONCE = 10.0
-"""Seconds in which whatever ought to happen has happened."""
+"""Seconds within which every wait ends."""
 MUCH = 3_000_000
 """More bytes than all buffers on the way hold."""
 
@@ -47,19 +47,19 @@ class Line:
         return self.error
 
     def hang_up(self) -> None:
-        """The user has no more to say."""
+        """End the input."""
         os.close(self.keys)
         self.keys = -1
 
-    def heard(self) -> bytes:
-        """All that the peer gets, until there is no more."""
+    def received(self) -> bytes:
+        """All that the peer receives, until the end."""
         data = bytearray()
         while piece := self.peer.recv(65536):
             data += piece
         return bytes(data)
 
     def shown(self) -> bytes:
-        """All that the user gets, until there is no more."""
+        """All that the user receives, until the end."""
         data = bytearray()
         while piece := os.read(self.screen, 65536):
             data += piece
@@ -89,7 +89,7 @@ def write_all(descriptor: int, data: bytes) -> None:
         rest = rest[os.write(descriptor, rest) :]
 
 
-def test_both_directions_at_once_and_each_end_by_itself(line: Line) -> None:
+def test_relay_copies_both_directions_and_ends_each_alone(line: Line) -> None:
     up, down = (random.Random(seed).randbytes(MUCH) for seed in (1, 2))
 
     def type_all() -> None:
@@ -102,7 +102,7 @@ def test_both_directions_at_once_and_each_end_by_itself(line: Line) -> None:
 
     workers = [threading.Thread(target=work) for work in (type_all, answer_all)]
     got: list[bytes] = []
-    workers.append(threading.Thread(target=lambda: got.append(line.heard())))
+    workers.append(threading.Thread(target=lambda: got.append(line.received())))
     for worker in workers:
         worker.start()
     assert line.shown() == down
@@ -112,10 +112,10 @@ def test_both_directions_at_once_and_each_end_by_itself(line: Line) -> None:
     assert line.ended() is None
 
 
-def test_after_the_end_of_input_the_answer_still_comes(line: Line) -> None:
+def test_relay_passes_answer_after_end_of_input(line: Line) -> None:
     write_all(line.keys, b"question")
     line.hang_up()
-    assert line.heard() == b"question"
+    assert line.received() == b"question"
     answer = bytes(MUCH)
 
     def answer_all() -> None:
@@ -127,7 +127,7 @@ def test_after_the_end_of_input_the_answer_still_comes(line: Line) -> None:
     assert line.ended() is None
 
 
-def test_after_the_peer_has_ended_it_still_gets_what_is_being_sent(line: Line) -> None:
+def test_relay_sends_input_after_end_of_peer(line: Line) -> None:
     line.peer.shutdown(socket.SHUT_WR)
     assert line.shown() == b""
     data = random.Random(3).randbytes(MUCH)
@@ -137,11 +137,11 @@ def test_after_the_peer_has_ended_it_still_gets_what_is_being_sent(line: Line) -
         line.hang_up()
 
     threading.Thread(target=type_all).start()
-    assert line.heard() == data
+    assert line.received() == data
     assert line.ended() is None
 
 
-def test_a_peer_that_has_ended_is_not_waited_for_while_nobody_types(line: Line) -> None:
+def test_relay_ends_after_peer_if_input_is_quiet(line: Line) -> None:
     began = time.monotonic()
     line.peer.close()
     assert line.shown() == b""
@@ -149,19 +149,19 @@ def test_a_peer_that_has_ended_is_not_waited_for_while_nobody_types(line: Line) 
     assert time.monotonic() - began >= QUIET
 
 
-def test_nobody_who_reads_ends_it(line: Line) -> None:
+def test_relay_ends_if_output_is_closed(line: Line) -> None:
     os.close(line.screen)
-    line.peer.sendall(b"to nobody")
+    line.peer.sendall(b"unread")
     assert isinstance(line.ended(), BrokenPipeError)
 
 
-def test_a_connection_that_breaks_is_an_error_and_no_end(line: Line) -> None:
+def test_relay_raises_error_of_broken_connection(line: Line) -> None:
     line.peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     line.peer.close()
     assert isinstance(line.ended(), ConnectionResetError)
 
 
-def test_a_single_key_is_passed_on_at_once(line: Line) -> None:
+def test_relay_passes_single_key_at_once(line: Line) -> None:
     for key in (b"l", b"s", b"\n"):
         write_all(line.keys, key)
         assert line.peer.recv(10) == key

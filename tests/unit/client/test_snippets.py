@@ -1,4 +1,4 @@
-"""The pieces for other machines: each knock in each of them, in order; names quoted; nothing that cannot be sent."""
+"""The snippets: every knock in order, quoted names, and nothing that cannot be sent."""
 
 import base64
 import re
@@ -28,14 +28,14 @@ CONTENT = (
 )
 
 
-def test_a_shell_loop_where_all_knocks_are_alike() -> None:
+def test_shell_snippet_of_datagrams_is_one_loop() -> None:
     assert Snippets(UDP, "h").shell() == shell_line((7003, 7001, 7002), "h")
     assert shell_line((7003, 7001)) == (
         "for p in 7003 7001; do printf 'knock\\n' | nc -u -w 1 HOST $p; sleep 0.2; done"
     )
 
 
-def test_a_shell_line_for_each_knock_where_they_differ() -> None:
+def test_shell_snippet_of_mixed_steps_has_line_for_each() -> None:
     assert Snippets(MIXED, "h").shell().splitlines() == [
         "printf 'knock\\n' | nc -u -w 1 h 7003; sleep 0.2",
         "nc -z -w 1 h 7001; sleep 0.2",
@@ -47,7 +47,7 @@ def test_a_shell_line_for_each_knock_where_they_differ() -> None:
     ]
 
 
-def test_what_the_client_is_given_reads_as_what_would_be_sent() -> None:
+def test_command_snippet_reads_back_as_its_steps() -> None:
     line = Snippets(MIXED, "my.host", 2222).command()
     program, command, host, *words = shlex.split(line)
     assert (program, command, host) == ("port-knocking-doors", "knock", "my.host")
@@ -58,14 +58,14 @@ def test_what_the_client_is_given_reads_as_what_would_be_sent() -> None:
 
 
 @pytest.mark.parametrize(("port", "said"), [(None, False), (22, False), (2222, True)])
-def test_the_ssh_piece(port: int | None, said: bool) -> None:
+def test_ssh_snippet_names_host_and_unusual_port(port: int | None, said: bool) -> None:
     lines = Snippets(UDP, "h", port).ssh().splitlines()
     assert lines[0] == "Host h"
     assert lines[-1] == ("    ProxyCommand port-knocking-doors knock %h udp:7003 udp:7001 udp:7002 --connect %p")
     assert ("    Port 2222" in lines) is said
 
 
-def test_the_powershell_piece_has_every_knock_that_it_can_send_and_names_the_others() -> None:
+def test_powershell_snippet_has_or_names_every_knock() -> None:
     lines = Snippets(MIXED, "h").powershell().splitlines()
     assert lines[:2] == ["$knockHost = 'h'", '$knock = [Text.Encoding]::ASCII.GetBytes("knock`n")']
     knocks = [line for line in lines if re.search(r"\d{4}", line)]
@@ -75,7 +75,7 @@ def test_the_powershell_piece_has_every_knock_that_it_can_send_and_names_the_oth
         assert words[send_method(step)] in line
 
 
-def test_the_phone_piece_numbers_the_knocks() -> None:
+def test_phone_snippet_numbers_knocks() -> None:
     assert Snippets(MIXED[:4], "h").phone().splitlines() == [
         "Host h, 200 ms between the packets:",
         "1. UDP 7003",
@@ -86,7 +86,7 @@ def test_the_phone_piece_numbers_the_knocks() -> None:
     ]
 
 
-def test_pieces_are_one_text_and_no_representation_shows_a_step() -> None:
+def test_text_has_every_snippet_and_repr_no_step() -> None:
     snippets = Snippets(MIXED, "fd00::1", 2222)
     text = snippets.text()
     assert text.count("\n## ") == 4
@@ -101,7 +101,7 @@ def test_pieces_are_one_text_and_no_representation_shows_a_step() -> None:
     assert "700" not in repr(snippets)
 
 
-def test_a_name_cannot_escape_from_its_quotes() -> None:
+def test_host_cannot_escape_from_its_quotes() -> None:
     evil = "a'; echo pwned; '"
     snippets = Snippets(UDP, evil)
     line = snippets.shell().replace("nc -u -w 1", "echo").replace("sleep 0.2", ":")

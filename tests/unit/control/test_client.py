@@ -1,4 +1,4 @@
-"""The commands' end of the control socket, against every daemon that may be there or not."""
+"""The commands' end of the control socket: which daemon is found, and answers that are no answers."""
 
 import asyncio
 import socket
@@ -12,13 +12,11 @@ import pytest
 from port_knocking_doors.control import client, protocol
 from port_knocking_doors.errors import DoorsError, NoDaemonError
 from port_knocking_doors.system import instance
-from tests.unit.control.test_server import PRIORITY, Handler, run
+from tests.unit.control.test_server import PRIORITY, RecordingHandler, run
 from tests.unit.control.test_status import SNAPSHOT
 
 
-def test_the_units_that_there_are_are_looked_for_each_in_its_place(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_client_finds_daemon_in_directory_of_its_unit(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     unit = Path(__file__).parents[3] / "packaging" / "systemd" / "port-knocking-doors-commands.service"
     (named,) = [line for line in unit.read_text().splitlines() if line.startswith("RuntimeDirectory=")]
     assert named == "RuntimeDirectory=port-knocking-doors-commands"
@@ -26,7 +24,7 @@ def test_the_units_that_there_are_are_looked_for_each_in_its_place(
     given.mkdir(mode=0o700)
     monkeypatch.setenv("RUNTIME_DIRECTORY", str(given))
 
-    async def story(_: Handler, path: Path) -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         assert path.parent == given
         monkeypatch.delenv("RUNTIME_DIRECTORY")
         assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
@@ -34,8 +32,8 @@ def test_the_units_that_there_are_are_looked_for_each_in_its_place(
     run(story)
 
 
-def test_who_looks_for_another_mark_is_told_of_those_that_answer() -> None:
-    async def story(_: Handler, path: Path) -> None:
+def test_unknown_mark_is_reported_with_running_ones() -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(path.with_name(protocol.socket_name(5))))
         with pytest.raises(NoDaemonError, match=r"mark rule_priority = 6 .*; start one, or name .*: --priority 77$"):
@@ -44,13 +42,13 @@ def test_who_looks_for_another_mark_is_told_of_those_that_answer() -> None:
     run(story)
 
 
-def test_nobody_there_is_an_error_that_says_where_it_was_looked() -> None:
+def test_missing_daemon_is_reported_with_tried_paths() -> None:
     with pytest.raises(NoDaemonError, match=r"pkd/control-77\.sock.*--priority") as caught:
         client.snapshot(PRIORITY)
     assert not caught.value.forbidden
 
 
-def test_who_may_not_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_forbidden_socket_is_reported_as_permission_denied(monkeypatch: pytest.MonkeyPatch) -> None:
     class Forbidden(socket.socket):
         def connect(self, _: Any) -> None:
             raise PermissionError
@@ -62,7 +60,7 @@ def test_who_may_not_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("says", [b"", b"what?\n", b'{"ok":true}\n', b"x" * (protocol.REPLY_MAX + 2)])
-def test_a_client_is_not_hurt_by_a_strange_daemon(says: bytes) -> None:
+def test_client_rejects_invalid_answer(says: bytes) -> None:
     path = instance.runtime_directory() / protocol.socket_name(PRIORITY)
 
     def answer(listener: socket.socket) -> None:
@@ -82,7 +80,7 @@ def test_a_client_is_not_hurt_by_a_strange_daemon(says: bytes) -> None:
         strange.join()
 
 
-def test_a_daemon_that_does_not_answer_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_gives_up_on_hung_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PATIENCE", 0.05)
     path = instance.runtime_directory() / protocol.socket_name(PRIORITY)
     with socket.socket(socket.AF_UNIX) as listener:

@@ -1,4 +1,4 @@
-"""What the daemon is doing, for Prometheus."""
+"""The state of the daemon for Prometheus."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ def families(text: str) -> dict[str, Any]:
     return {family.name: family for family in text_string_to_metric_families(text)}
 
 
-def test_prometheus_reads_every_figure() -> None:
+def test_prometheus_parses_every_sample() -> None:
     found = families(metrics.prometheus(SNAPSHOT))
     samples = {
         (sample.name.removeprefix("port_knocking_doors_"), *sample.labels.values()): sample.value
@@ -50,7 +50,7 @@ def test_prometheus_reads_every_figure() -> None:
     }
 
 
-def test_prometheus_is_told_the_kind_of_each_figure_ahead_of_it() -> None:
+def test_metrics_have_help_and_type_before_samples() -> None:
     text = metrics.prometheus(SNAPSHOT)
     assert text.endswith("\n")
     for family in families(text).values():
@@ -64,6 +64,6 @@ def test_prometheus_is_told_the_kind_of_each_figure_ahead_of_it() -> None:
         assert [line.split(" ")[1] for line in of_it[:2]] == ["HELP", "TYPE"]
 
 
-def test_prometheus_is_told_of_a_daemon_that_is_not_there() -> None:
+def test_metrics_without_daemon_are_up_0() -> None:
     (family,) = families(metrics.prometheus(None)).values()
     assert [(sample.name, sample.value) for sample in family.samples] == [("port_knocking_doors_up", 0)]

@@ -1,4 +1,4 @@
-"""Requests over the control socket: bytes → a request or an error, and nothing else whatever the bytes are."""
+"""Requests and answers on the control socket: any bytes are a value or an error."""
 
 import json
 from ipaddress import ip_address
@@ -29,7 +29,7 @@ A = ip_address("10.0.0.2")
         ('{"do":"watch","seconds":2.5}', Request(Verb.WATCH, seconds=2.5)),
     ],
 )
-def test_what_is_asked_is_understood(line: str, request_: Request) -> None:
+def test_request_is_read_and_written_back(line: str, request_: Request) -> None:
     assert protocol.read_request(line.encode()) == request_
     assert protocol.read_request(protocol.write_request(request_)) == request_
 
@@ -72,7 +72,7 @@ def test_what_is_asked_is_understood(line: str, request_: Request) -> None:
         (b'{"do":"watch","seconds":3601}', '"seconds" is wrong'),
     ],
 )
-def test_what_is_wrong_is_said(line: bytes, said: str) -> None:
+def test_wrong_request_is_rejected_with_reason(line: bytes, said: str) -> None:
     with pytest.raises(ConfigError, match=said) as caught:
         protocol.read_request(line)
     assert "\n" not in str(caught.value)
@@ -88,7 +88,7 @@ VALUES = JSON | st.sampled_from([*(verb.value for verb in Verb), "10.0.0.2", "::
 
 
 @given(st.binary(max_size=300) | st.dictionaries(KEYS, VALUES).map(lambda data: json.dumps(data).encode()))
-def test_whatever_comes_is_a_request_or_an_error(line: bytes) -> None:
+def test_any_bytes_are_request_or_error(line: bytes) -> None:
     try:
         request = protocol.read_request(line)
     except ConfigError:
@@ -96,7 +96,7 @@ def test_whatever_comes_is_a_request_or_an_error(line: bytes) -> None:
     assert protocol.read_request(protocol.write_request(request)) == request
 
 
-def test_a_result_comes_through_and_an_answer_too_long_is_an_error() -> None:
+def test_result_is_read_back_and_long_one_is_error() -> None:
     assert protocol.read_reply(protocol.write_result({"a": [1, None]})) == {"a": [1, None]}
     long = protocol.write_result("x" * protocol.REPLY_MAX)
     assert len(long) < 200
@@ -104,13 +104,13 @@ def test_a_result_comes_through_and_an_answer_too_long_is_an_error() -> None:
         protocol.read_reply(long)
 
 
-def test_a_failure_comes_through_with_its_status() -> None:
+def test_failure_is_read_back_with_exit_status() -> None:
     with pytest.raises(NotDoneError, match="no such thing") as caught:
         protocol.read_reply(protocol.write_failure(ConfigError("no such thing")))
     assert caught.value.exit_status == 2
 
 
-def test_what_a_daemon_says_cannot_play_with_the_terminal() -> None:
+def test_control_characters_of_answer_are_replaced() -> None:
     with pytest.raises(NotDoneError) as caught:
         protocol.read_reply(b'{"ok":false,"problem":"\\u001b[2Jgone","status":"x"}')
     assert str(caught.value) == "?[2Jgone"
@@ -118,6 +118,6 @@ def test_what_a_daemon_says_cannot_play_with_the_terminal() -> None:
 
 
 @pytest.mark.parametrize("line", [b"", b"{", b"[]", b"{}", b'{"ok":true}', b'{"ok":1,"result":2}', b'{"ok":false}'])
-def test_what_is_no_answer_is_an_error(line: bytes) -> None:
+def test_invalid_answer_is_error(line: bytes) -> None:
     with pytest.raises(DoorsError, match="another version"):
         protocol.read_reply(line)

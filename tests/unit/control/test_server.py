@@ -1,4 +1,4 @@
-"""The control socket, against everything that its other end can do or leave undone."""
+"""The daemon's end of the control socket: requests, limits, peers that hang, watching."""
 
 import asyncio
 import gc
@@ -30,11 +30,11 @@ ADDRESS = protocol.read_address("10.0.0.2")
 T = TypeVar("T")
 
 
-class Handler:
-    """A daemon that notes what it was told."""
+class RecordingHandler:
+    """A handler that records its requests."""
 
     def __init__(self) -> None:
-        self.told: list[object] = []
+        self.requests: list[object] = []
         self.failure: Exception | None = None
 
     def snapshot(self) -> Snapshot:
@@ -59,14 +59,14 @@ class Handler:
         self._note("watch", is_watched)
 
     def _note(self, *what: object) -> None:
-        self.told.append(what)
+        self.requests.append(what)
         if self.failure is not None:
             raise self.failure
 
 
 @asynccontextmanager
-async def serving(host: Handler) -> AsyncIterator[Path]:
-    with ControlServer(PRIORITY, host) as control_:
+async def serving(handler: RecordingHandler) -> AsyncIterator[Path]:
+    with ControlServer(PRIORITY, handler) as control_:
         work = asyncio.create_task(control_.run())
         try:
             yield instance.runtime_directory() / protocol.socket_name(PRIORITY)
@@ -75,13 +75,13 @@ async def serving(host: Handler) -> AsyncIterator[Path]:
             await asyncio.gather(work, return_exceptions=True)
 
 
-def run(story: Callable[[Handler, Path], Awaitable[T]]) -> T:
-    async def told() -> T:
-        host = Handler()
-        async with serving(host) as path:
-            return await story(host, path)
+def run(story: Callable[[RecordingHandler, Path], Awaitable[T]]) -> T:
+    async def main() -> T:
+        handler = RecordingHandler()
+        async with serving(handler) as path:
+            return await story(handler, path)
 
-    return asyncio.run(asyncio.wait_for(told(), 30))
+    return asyncio.run(asyncio.wait_for(main(), 30))
 
 
 async def ask(request: Request) -> Any:
@@ -108,14 +108,14 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.005)
 
 
-def test_what_is_asked_is_done_and_answered() -> None:
-    async def story(host: Handler, _: Path) -> None:
+def test_server_carries_out_requests_and_answers() -> None:
+    async def story(handler: RecordingHandler, _: Path) -> None:
         assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
         assert (await ask(Request(Verb.OPEN, ADDRESS, "ssh")))[0]["address"] == DOOR.address
         assert await ask(Request(Verb.CLOSE)) == {"closed": 3, "waiting": 1}
         assert await ask(Request(Verb.FORGET, ADDRESS)) is True
         assert await ask(Request(Verb.RELOAD)) is None
-        assert host.told == [("open", ADDRESS, "ssh"), ("close", None), ("forget", ADDRESS), ("reload",)]
+        assert handler.requests == [("open", ADDRESS, "ssh"), ("close", None), ("forget", ADDRESS), ("reload",)]
 
     run(story)
 
@@ -128,7 +128,7 @@ def test_request_is_logged_with_its_user(
     monkeypatch.setattr(os, "geteuid", lambda: user)
     caplog.set_level("INFO")
 
-    async def story(_: Handler, __: Path) -> None:
+    async def story(_: RecordingHandler, __: Path) -> None:
         await ask(Request(Verb.FORGET, ADDRESS))
 
     run(story)
@@ -143,14 +143,14 @@ def test_request_is_logged_with_its_user(
         (ZeroDivisionError("secret"), "internal error of the daemon", 1),
     ],
 )
-def test_what_goes_wrong_is_answered_and_ends_nothing(failure: Exception, text: str, exit_status: int) -> None:
-    async def story(host: Handler, _: Path) -> None:
-        host.failure = failure
+def test_failed_request_is_answered_and_server_goes_on(failure: Exception, text: str, exit_status: int) -> None:
+    async def story(handler: RecordingHandler, _: Path) -> None:
+        handler.failure = failure
         with pytest.raises(NotDoneError, match=text) as caught:
             await ask(Request(Verb.RELOAD))
         assert caught.value.exit_status == exit_status
         assert "secret" not in str(caught.value)
-        host.failure = None
+        handler.failure = None
         await ask(Request(Verb.RELOAD))
 
     run(story)
@@ -171,43 +171,43 @@ def test_what_goes_wrong_is_answered_and_ends_nothing(failure: Exception, text: 
         (b'{"do":"reload"' + b" " * (1 << 20) + b"}\n", "too long"),
     ],
 )
-def test_garbage_is_answered_with_what_is_wrong(data: bytes, said: str) -> None:
-    async def story(host: Handler, path: Path) -> None:
+def test_invalid_request_is_answered_with_reason(data: bytes, said: str) -> None:
+    async def story(handler: RecordingHandler, path: Path) -> None:
         answer = json.loads(await raw(path, data))
         assert answer["ok"] is False
         assert said in answer["problem"]
-        assert host.told == []
+        assert handler.requests == []
 
     run(story)
 
 
 @pytest.mark.parametrize("data", [b"", b'{"do":"reload"'])
-def test_half_a_line_is_no_request(data: bytes) -> None:
-    async def story(host: Handler, path: Path) -> None:
+def test_incomplete_line_is_no_request(data: bytes) -> None:
+    async def story(handler: RecordingHandler, path: Path) -> None:
         assert json.loads(await raw(path, data, end=True))["ok"] is False
-        assert host.told == []
+        assert handler.requests == []
 
     run(story)
 
 
-def test_a_line_in_many_pieces_is_a_request() -> None:
-    async def story(host: Handler, path: Path) -> None:
+def test_line_in_single_bytes_is_request() -> None:
+    async def story(handler: RecordingHandler, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
         for byte in b'{"do":"reload"}\n':
             writer.write(bytes([byte]))
             await writer.drain()
             await asyncio.sleep(0)
         assert json.loads(await reader.read())["ok"] is True
-        assert host.told == [("reload",)]
+        assert handler.requests == [("reload",)]
         writer.close()
 
     run(story)
 
 
-def test_who_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_TIME", 0.05)
 
-    async def story(_: Handler, path: Path) -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b'{"do":')
         assert await reader.read() == b""
@@ -217,10 +217,10 @@ def test_who_says_nothing_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None
     run(story)
 
 
-def test_who_says_a_byte_now_and_then_is_hung_up_on_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_connection_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_TIME", 0.2)
 
-    async def story(host: Handler, path: Path) -> None:
+    async def story(handler: RecordingHandler, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
         with suppress(ConnectionError):
             while not reader.at_eof():
@@ -231,29 +231,29 @@ def test_who_says_a_byte_now_and_then_is_hung_up_on_too(monkeypatch: pytest.Monk
             assert await reader.read() == b""
         writer.close()
         await ask(Request(Verb.RELOAD))
-        assert host.told == [("reload",)]
+        assert handler.requests == [("reload",)]
 
     run(story)
 
 
-def test_who_hangs_is_no_failure_of_ours(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_timeout_of_connection_is_not_logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     # What Python 3.10 has, where it is neither the built-in one nor an OSError.
     monkeypatch.setattr(asyncio, "TimeoutError", type("TimeoutError", (Exception,), {}))
     monkeypatch.setattr(server, "REQUEST_TIME", 0.05)
 
-    async def story(_: Handler, path: Path) -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         assert await raw(path, b'{"do":') == b""
 
     run(story)
     assert caplog.text == ""
 
 
-def test_who_does_not_take_the_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connection_that_reads_no_answer_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "REQUEST_TIME", 0.05)
     big = replace(SNAPSHOT, doors=tuple(replace(DOOR, sequence="s" * 500) for _ in range(1000)))
-    monkeypatch.setattr(Handler, "snapshot", lambda _: big)
+    monkeypatch.setattr(RecordingHandler, "snapshot", lambda _: big)
 
-    async def story(_: Handler, path: Path) -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         idle = len(asyncio.all_tasks())
         with socket.socket(socket.AF_UNIX) as lazy:
             lazy.connect(str(path))
@@ -265,8 +265,8 @@ def test_who_does_not_take_the_answer_is_hung_up_on(monkeypatch: pytest.MonkeyPa
     run(story)
 
 
-def test_so_many_at_a_time_and_no_more() -> None:
-    async def story(_: Handler, path: Path) -> None:
+def test_connections_above_limit_are_rejected() -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         tasks = len(asyncio.all_tasks())
         with ExitStack() as stack:
             idle = [stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(server.CONNECTIONS)]
@@ -281,20 +281,20 @@ def test_so_many_at_a_time_and_no_more() -> None:
     run(story)
 
 
-def test_a_hundred_at_a_time_leave_nothing_behind() -> None:
-    async def story(_: Handler, path: Path) -> None:
+def test_hundred_connections_leave_no_task_or_descriptor() -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         before, tasks = open_descriptors(), len(asyncio.all_tasks())
         answers = await asyncio.gather(*(raw(path, b'{"do":"status"}\n') for _ in range(100)), return_exceptions=True)
-        told = [json.loads(answer)["ok"] for answer in answers if isinstance(answer, bytes) and answer]
-        assert told.count(True) >= server.CONNECTIONS
+        answered = [json.loads(answer)["ok"] for answer in answers if isinstance(answer, bytes) and answer]
+        assert answered.count(True) >= server.CONNECTIONS
         await until(lambda: len(asyncio.all_tasks()) == tasks and open_descriptors() == before)
         assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
 
     run(story)
 
 
-def test_a_daemon_that_knows_too_much_for_one_answer_shows_less_of_it() -> None:
-    async def story(_: Handler, path: Path) -> None:
+def test_status_too_long_for_answer_is_shortened() -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         seen = await asyncio.to_thread(client.snapshot, PRIORITY)
         assert 0 < len(seen.doors) < len(crowd.doors)
         assert seen == replace(crowd, doors=crowd.doors[: len(seen.doors)])
@@ -303,28 +303,28 @@ def test_a_daemon_that_knows_too_much_for_one_answer_shows_less_of_it() -> None:
     ports = tuple(f"{port}/tcp" for port in range(10000, 10400))
     crowd = replace(SNAPSHOT, doors_open=300, doors=(replace(DOOR, opens=ports),) * 300)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Handler, "snapshot", lambda _: crowd)
+        patch.setattr(RecordingHandler, "snapshot", lambda _: crowd)
         run(story)
 
 
-def test_strangers_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_users_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_peer_user", lambda _: os.geteuid() + 4321)
 
-    async def story(host: Handler, _: Path) -> None:
+    async def story(handler: RecordingHandler, _: Path) -> None:
         with pytest.raises(NotDoneError, match="only root"):
             await ask(Request(Verb.RELOAD))
-        assert host.told == []
+        assert handler.requests == []
 
     run(story)
 
 
-def test_the_other_end_is_who_it_is() -> None:
+def test_peer_user_is_read_from_socket() -> None:
     ours, theirs = socket.socketpair(socket.AF_UNIX)
     with ours, theirs:
         assert server._peer_user(ours) == os.geteuid()
 
 
-def test_the_socket_is_private_from_its_first_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_socket_is_private_from_first_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     listen = socket.socket.listen
 
@@ -340,21 +340,21 @@ def test_the_socket_is_private_from_its_first_moment(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(socket, "socket", Watched)
     before = os.umask(0)
     try:
-        with ControlServer(PRIORITY, Handler()):
+        with ControlServer(PRIORITY, RecordingHandler()):
             pass
     finally:
         os.umask(before)
     assert seen == [0o600, 0o600]
 
 
-def test_what_a_killed_daemon_left_is_replaced_and_what_ends_takes_its_own_along(folder: Path) -> None:
+def test_socket_of_killed_daemon_is_replaced_own_is_removed(folder: Path) -> None:
     path = instance.runtime_directory() / protocol.socket_name(PRIORITY)
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(path))
     with pytest.raises(NoDaemonError, match="no daemon runs with the mark rule_priority = 77"):
         client.snapshot(PRIORITY)
 
-    async def story(_: Handler, __: Path) -> None:
+    async def story(_: RecordingHandler, __: Path) -> None:
         await ask(Request(Verb.RELOAD))
 
     run(story)
@@ -362,7 +362,7 @@ def test_what_a_killed_daemon_left_is_replaced_and_what_ends_takes_its_own_along
 
 
 @pytest.mark.parametrize("make", [Path.mkdir, Path.touch, lambda path: path.symlink_to("/etc/passwd")])
-def test_what_is_no_socket_is_left_alone_and_the_daemon_runs_on(
+def test_other_file_in_place_of_socket_is_kept_with_warning(
     make: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     path = instance.runtime_directory() / protocol.socket_name(PRIORITY)
@@ -372,11 +372,11 @@ def test_what_is_no_socket_is_left_alone_and_the_daemon_runs_on(
     assert path.lstat()
 
 
-def test_what_takes_the_sockets_place_meanwhile_is_no_way_to_what_it_points_at(tmp_path: Path) -> None:
+def test_link_in_place_of_socket_is_not_followed(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("here")
 
-    async def story(_: Handler, path: Path) -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         path.unlink()
         path.symlink_to(precious)
 
@@ -385,10 +385,10 @@ def test_what_takes_the_sockets_place_meanwhile_is_no_way_to_what_it_points_at(t
 
 
 @pytest.mark.parametrize("rounds", range(8))
-def test_who_connects_while_the_daemon_ends_is_hung_up_on(rounds: int) -> None:
+def test_connection_at_end_of_daemon_is_closed(rounds: int) -> None:
     """Whatever the daemon was doing with the connection just then: each round of its loop is a moment to end at."""
 
-    async def story(_: Handler, path: Path) -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         await asyncio.sleep(0)
         end = socket.socket(socket.AF_UNIX)
         end.connect(str(path))
@@ -404,7 +404,7 @@ def test_who_connects_while_the_daemon_ends_is_hung_up_on(rounds: int) -> None:
         assert end.recv(1) == b""
 
 
-def test_a_path_too_long_is_no_reason_to_end(
+def test_too_long_path_is_warned_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     long = tmp_path / ("d" * 120)
@@ -417,12 +417,12 @@ def test_a_path_too_long_is_no_reason_to_end(
 # Watching. -----------------------------------------------------------------------------------------------------------
 
 
-def test_who_watches_sees_what_is_logged_single_knocks_and_all() -> None:
+def test_watch_sends_log_with_every_knock() -> None:
     log.logger.setLevel("INFO")
 
-    async def story(host: Handler, _: Path) -> None:
+    async def story(handler: RecordingHandler, _: Path) -> None:
         watched = asyncio.create_task(asyncio.to_thread(lambda: list(client.watch(PRIORITY, 0.5))))
-        await until(lambda: host.told)
+        await until(lambda: handler.requests)
         log.logger.debug(
             "%s: knock", "10.0.0.2", extra=log.event_fields(log.LogEvent.KNOCK, address="10.0.0.2", stage=2)
         )
@@ -433,8 +433,8 @@ def test_who_watches_sees_what_is_logged_single_knocks_and_all() -> None:
             ("message", "something else"),
         ]
         assert events[0]["stage"] == 2
-        await until(lambda: len(host.told) == 2)
-        assert host.told == [("watch", True), ("watch", False)]
+        await until(lambda: len(handler.requests) == 2)
+        assert handler.requests == [("watch", True), ("watch", False)]
 
     try:
         run(story)
@@ -443,22 +443,22 @@ def test_who_watches_sees_what_is_logged_single_knocks_and_all() -> None:
         log.logger.setLevel("NOTSET")
 
 
-def test_who_hangs_up_watches_no_longer() -> None:
-    async def story(host: Handler, path: Path) -> None:
+def test_watch_ends_with_its_connection() -> None:
+    async def story(handler: RecordingHandler, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b'{"do":"watch","seconds":3600}\n')
         assert json.loads(await reader.readline())["ok"] is True
         writer.close()
-        await until(lambda: len(host.told) == 2)
-        assert host.told == [("watch", True), ("watch", False)]
+        await until(lambda: len(handler.requests) == 2)
+        assert handler.requests == [("watch", True), ("watch", False)]
 
     run(story)
 
 
-def test_who_is_slow_is_told_how_much_was_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_watch_gets_number_of_dropped_events(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "EVENTS_WAITING", 3)
 
-    async def story(_: Handler, path: Path) -> None:
+    async def story(_: RecordingHandler, path: Path) -> None:
         reader, writer = await asyncio.open_unix_connection(str(path))
         writer.write(b'{"do":"watch","seconds":0.3}\n')
         assert json.loads(await reader.readline())["ok"] is True
@@ -473,8 +473,8 @@ def test_who_is_slow_is_told_how_much_was_missed(monkeypatch: pytest.MonkeyPatch
     run(story)
 
 
-def test_so_many_watch_and_no_more() -> None:
-    async def story(host: Handler, path: Path) -> None:
+def test_watches_above_limit_are_rejected() -> None:
+    async def story(handler: RecordingHandler, path: Path) -> None:
         connections = [await asyncio.open_unix_connection(str(path)) for _ in range(server.WATCHERS)]
         for reader, writer in connections:
             writer.write(b'{"do":"watch","seconds":3600}\n')
@@ -484,19 +484,19 @@ def test_so_many_watch_and_no_more() -> None:
         assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
         for _, writer in connections:
             writer.close()
-        await until(lambda: host.told[-1] == ("watch", False))
+        await until(lambda: handler.requests[-1] == ("watch", False))
 
     run(story)
 
 
-def test_the_daemons_end_ends_what_is_watched_and_leaves_the_log_as_it_was() -> None:
-    async def told() -> None:
-        host = Handler()
+def test_end_of_daemon_ends_watch_and_restores_log() -> None:
+    async def main() -> None:
+        handler = RecordingHandler()
         with ThreadPoolExecutor() as threads:
-            async with serving(host):
+            async with serving(handler):
                 watched = threads.submit(lambda: list(client.watch(PRIORITY, 3600)))
-                await until(lambda: host.told)
+                await until(lambda: handler.requests)
             assert await asyncio.wrap_future(watched) == []
-        assert host.told == [("watch", True), ("watch", False)]
+        assert handler.requests == [("watch", True), ("watch", False)]
 
-    asyncio.run(asyncio.wait_for(told(), 30))
+    asyncio.run(asyncio.wait_for(main(), 30))

@@ -1,4 +1,4 @@
-"""What the daemon is doing: to JSON and back, for people, and for Prometheus."""
+"""The state of the daemon to JSON and back."""
 
 import json
 from typing import Any
@@ -40,7 +40,7 @@ SNAPSHOT = Snapshot(
 )
 
 
-def test_it_goes_through_json_and_comes_back() -> None:
+def test_snapshot_survives_json() -> None:
     text = json.dumps(status.to_data(SNAPSHOT), allow_nan=False)
     assert status.from_data(json.loads(text)) == SNAPSHOT
 
@@ -49,7 +49,7 @@ def changed(**values: Any) -> dict[str, Any]:
     return {**json.loads(json.dumps(status.to_data(SNAPSHOT))), **values}
 
 
-def test_what_a_later_daemon_adds_is_passed_over() -> None:
+def test_unknown_keys_of_later_daemon_are_ignored() -> None:
     assert status.from_data(changed(more=1)) == SNAPSHOT
 
 
@@ -69,12 +69,12 @@ def test_what_a_later_daemon_adds_is_passed_over() -> None:
         changed(uptime=None),
     ],
 )
-def test_what_is_no_status_is_an_error(data: object) -> None:
+def test_invalid_status_is_error(data: object) -> None:
     with pytest.raises(DoorsError, match="another version"):
         status.from_data(data)
 
 
-def test_doors_go_through_json_and_come_back() -> None:
+def test_doors_survive_json() -> None:
     data = json.loads(json.dumps([status.door_data(DOOR), status.door_data(COMMAND)]))
     assert status.doors_from_data(data) == [DOOR, COMMAND]
     wrongs: tuple[object, ...] = (None, {}, [{}], "doors")

@@ -1,4 +1,4 @@
-"""What the daemon is doing, for people."""
+"""The state of the daemon as lines."""
 
 from dataclasses import replace
 from typing import Any
@@ -90,13 +90,13 @@ def test_line_follows_the_snapshot(changes: dict[str, Any], line: str) -> None:
     assert line in text.lines(replace(SNAPSHOT, **changes))
 
 
-def test_no_remainder_is_counted_below_a_missing_table() -> None:
+def test_missing_table_has_no_remainder() -> None:
     lines = text.lines(replace(SNAPSHOT, doors=(), knockers=()))
     assert [line for line in lines if line.startswith(" ")] == []
 
 
 @pytest.mark.parametrize("width", [1, 2, 10, 20, 21, 40, 80])
-def test_wrapped_lines_fit_the_width_and_lose_nothing(width: int) -> None:
+def test_wrapped_lines_fit_width_and_lose_nothing(width: int) -> None:
     lines = text.lines(replace(SNAPSHOT, sequences=tuple(f"sequence-{number}" for number in range(40))))
     wrapped = text.wrapped(lines, width)
     assert max(map(len, wrapped)) <= width

@@ -1,4 +1,4 @@
-"""`knock` and `client-config` as commands: what they refuse, which sequence they take, and how little they load."""
+"""`knock` and `client-config` as commands: wrong usage, the chosen sequence, and the modules that are loaded."""
 
 import io
 import os
@@ -104,7 +104,7 @@ WRONG: dict[str, tuple[list[str], str]] = {
 
 
 @pytest.mark.parametrize(("arguments", "said"), WRONG.values(), ids=WRONG)
-def test_wrong_usage_is_one_line_that_shows_no_step(conf: Path, sent: Sent, arguments: list[str], said: str) -> None:
+def test_wrong_usage_is_one_line_without_steps(conf: Path, sent: Sent, arguments: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         call("--conf", str(conf), "knock", *arguments)
     assert caught.value.exit_status == 2
@@ -129,7 +129,7 @@ ON_TERMINAL = {
 
 
 @pytest.mark.parametrize(("arguments", "said"), ON_TERMINAL.values(), ids=ON_TERMINAL)
-def test_knocks_are_counted_on_a_terminal(
+def test_knock_counts_knocks_on_terminal(
     conf: Path, sent: Sent, monkeypatch: pytest.MonkeyPatch, arguments: list[str], said: str
 ) -> None:
     screen = Screen()
@@ -141,7 +141,7 @@ def test_knocks_are_counted_on_a_terminal(
 
 
 @pytest.mark.parametrize("output", [io.StringIO(), None], ids=["a pipe", "closed"])
-def test_nothing_is_printed_without_a_terminal(
+def test_knock_prints_nothing_without_terminal(
     sent: Sent, monkeypatch: pytest.MonkeyPatch, output: io.StringIO | None
 ) -> None:
     monkeypatch.setattr(sys, "stdout", output)
@@ -150,7 +150,7 @@ def test_nothing_is_printed_without_a_terminal(
     assert output is None or output.getvalue() == ""
 
 
-def test_a_host_that_is_unknown_and_one_without_the_family() -> None:
+def test_host_without_address_of_family_is_not_found() -> None:
     for arguments, said in ((["-4", "::1"], "no IPv4 address"), (["-6", "127.0.0.1"], "no IPv6 address")):
         with pytest.raises(DoorsError, match=said) as caught:
             call("knock", *arguments, "7117")
@@ -175,7 +175,9 @@ CHOSEN: dict[str, tuple[list[str], tuple[Step, ...]]] = {
 
 
 @pytest.mark.parametrize(("arguments", "steps"), CHOSEN.values(), ids=CHOSEN)
-def test_what_is_knocked(conf: Path, sent: Sent, arguments: list[str], steps: tuple[Step, ...]) -> None:
+def test_knock_sends_chosen_sequence_with_delay(
+    conf: Path, sent: Sent, arguments: list[str], steps: tuple[Step, ...]
+) -> None:
     named = [] if "7117" in arguments else ["--conf", str(conf)]
     assert call(*named, "knock", "127.0.0.1", *arguments) == ""
     assert sent.steps == steps
@@ -184,9 +186,7 @@ def test_what_is_knocked(conf: Path, sent: Sent, arguments: list[str], steps: tu
     assert sent.delay == 0.005
 
 
-def test_without_steps_and_without_a_file_everybody_knows_what_is_knocked_and_a_line_says_so(
-    home: Path, sent: Sent
-) -> None:
+def test_knock_without_configuration_warns_of_public_sequence(home: Path, sent: Sent) -> None:
     assert "PUBLIC SEQUENCE" in call("knock", "127.0.0.1")
     assert [step.port for step in sent.steps] == [16001, 16002, 16003, 16004, 16005]
 
@@ -198,16 +198,14 @@ def test_without_steps_and_without_a_file_everybody_knows_what_is_knocked_and_a_
         (["-s", "ssh"], "udp:21431 tcp:21433:frpa tcp:21432", 22),
     ],
 )
-def test_client_config_has_the_sequence_in_force_and_its_port(
-    conf: Path, arguments: list[str], steps: str, port: int
-) -> None:
+def test_client_config_shows_active_sequence_and_port(conf: Path, arguments: list[str], steps: str, port: int) -> None:
     text = call("client-config", "--conf", str(conf), *arguments)
     assert f"port-knocking-doors knock HOST {steps} --wait {port}\n" in text
     assert ("    Port 2222\n" in text) is (port == 2222)
     assert "Host my.host\n" in call("client-config", "--conf", str(conf), "my.host", *arguments)
 
 
-def test_client_config_refuses_a_host_that_is_none(conf: Path) -> None:
+def test_client_config_rejects_invalid_host(conf: Path) -> None:
     with pytest.raises(ConfigError, match="not a host"):
         call("client-config", "--conf", str(conf), "a b")
 
@@ -239,21 +237,21 @@ def loaded(*arguments: str) -> tuple[set[str], set[str]]:
     return set(found.split()[1:]), set(ours.split()[1:])
 
 
-def test_a_knock_loads_neither_d_bus_nor_asyncio_nor_the_daemon() -> None:
+def test_knock_loads_no_option_library_d_bus_or_daemon() -> None:
     found, ours = loaded("knock", "-d", "0", "127.0.0.1", "9:udp", "udp:9")
     assert found == set()
     assert ours & {"daemon", "firewalld", "config.native", "config.loader", "knockers", "sandbox", "demo"} == set()
     assert "client" in ours
 
 
-def test_a_configuration_brings_its_reader_and_nothing_of_the_daemon(conf: Path) -> None:
+def test_knock_with_configuration_loads_its_reader_only(conf: Path) -> None:
     found, ours = loaded("knock", "-d", "0", "-c", str(conf), "127.0.0.1")
     assert found == {name for name in found if name.startswith("tomli")}
     assert ours & {"daemon", "firewalld", "knockers", "sandbox", "demo"} == set()
     assert "config.native" in ours
 
 
-def test_started_without_standard_output_it_still_ends_in_one_line() -> None:
+def test_knock_without_standard_output_ends_in_one_line() -> None:
     command = shlex.join([sys.executable, "-m", "port_knocking_doors", "knock", "7117"])
     done = subprocess.run(["sh", "-c", f"{command} >&- <&-"], capture_output=True, text=True, check=False)
     assert done.returncode == 2
@@ -262,7 +260,7 @@ def test_started_without_standard_output_it_still_ends_in_one_line() -> None:
     assert silent.returncode == 2
 
 
-def test_the_help_into_a_pipe_that_nobody_reads_is_no_traceback() -> None:
+def test_help_into_closed_pipe_prints_no_traceback() -> None:
     command = shlex.join([sys.executable, "-m", "port_knocking_doors", "knock", "--help"])
     done = subprocess.run(["sh", "-c", f"{command} | true"], capture_output=True, text=True, check=False)
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""What the help of commands looks like, on a terminal of 80 columns."""
+"""The help of commands on a terminal of 80 columns, and which commands are loaded."""
 
 import os
 import re
@@ -17,7 +17,7 @@ def shown(*words: str) -> str:
     return result.output
 
 
-def test_the_list_of_commands_says_of_each_in_one_whole_sentence_what_it_is_for() -> None:
+def test_help_lists_every_command_with_one_sentence() -> None:
     listed = re.findall(r"(?m)^  (\S+) +(\S.*)$", shown().partition("\nCommands:\n")[2])
     assert [name for name, _ in listed] == list(COMMANDS)
     assert [said for _, said in listed if len(said) > 55 or not re.fullmatch(r"[A-Z][^.]*\.", said)] == []
@@ -33,7 +33,7 @@ USAGES = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_usage_is_plain(command: str) -> None:
+def test_usage_line_shows_arguments_as_declared(command: str) -> None:
     usage = re.search(r"(?mi)^usage: (.*)$", shown(command))
     assert usage is not None
     assert usage[1].partition(f" {command} ")[2] == USAGES.get(command, "[OPTIONS]")
@@ -62,7 +62,7 @@ Options:
 """
 
 
-def test_help_reads_the_same_with_every_release_of_the_option_library() -> None:
+def test_help_is_the_same_with_every_option_library() -> None:
     """packaging/matrix runs this with the releases of every distribution: typer 0.7, 0.15 and the newest."""
     env = {**os.environ, "COLUMNS": "80", "TERMINAL_WIDTH": "80"}
     argv = [sys.executable, "-m", "port_knocking_doors", "open", "--help"]
@@ -79,7 +79,7 @@ LOADED = {
 
 
 @pytest.mark.parametrize(("words", "modules"), LOADED.values(), ids=LOADED)
-def test_only_the_command_that_is_used_is_loaded(words: list[str], modules: set[str]) -> None:
+def test_only_used_command_is_loaded(words: list[str], modules: set[str]) -> None:
     code = (
         "import sys\nfrom port_knocking_doors import cli\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    print([name for name in sys.modules if 'doors.cli.' in name])"

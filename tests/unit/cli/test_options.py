@@ -1,4 +1,4 @@
-"""Options that would change nothing where they stand: each is refused, and none is passed over in silence."""
+"""Options without effect: each is rejected, none is ignored silently."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ ALONE = ("--set-configuration-file-in-home", "--show-configuration-file-help", "
 
 @pytest.mark.parametrize("option", ALONE)
 @pytest.mark.parametrize("command", ["check", "knock 127.0.0.1"])
-def test_what_concerns_the_program_itself_goes_with_no_command(option: str, command: str, tmp_path: Path) -> None:
+def test_program_option_before_command_is_rejected(option: str, command: str, tmp_path: Path) -> None:
     said = f"{option}: has no effect with a command, expected it without `{command.split()[0]}`"
     assert refused(f"{option} -c conf.toml {command}") == said
     assert [path.name for path in tmp_path.iterdir()] == ["conf.toml"]
@@ -69,7 +69,7 @@ MISPLACED = [
 
 
 @pytest.mark.parametrize(("option", "command"), MISPLACED, ids=map(" ".join, MISPLACED))
-def test_an_option_of_the_daemon_ahead_of_a_command_that_has_no_use_for_it(option: str, command: str) -> None:
+def test_daemon_option_without_effect_on_command_is_rejected(option: str, command: str) -> None:
     said = refused(f"{option} {command}")
     assert said.startswith("--")
     name = command.split()[0]
@@ -84,16 +84,16 @@ USED = [
 
 
 @pytest.mark.parametrize(("options", "command"), USED, ids=map(" ".join, USED))
-def test_an_option_ahead_of_a_command_that_has_a_use_for_it_is_taken(options: str, command: str) -> None:
+def test_daemon_option_with_effect_on_command_is_accepted(options: str, command: str) -> None:
     assert CliRunner().invoke(app, [*options.split(), *command.split()]).exception is None
 
 
-def test_the_daemon_that_is_meant_can_be_named_ahead_of_the_command() -> None:
+def test_configuration_before_command_names_the_daemon() -> None:
     result = CliRunner().invoke(app, ["-c", "conf.toml", "status"])
     assert isinstance(result.exception, NoDaemonError), "the file was read, and no daemon has its mark"
 
 
-def test_mark_of_a_daemon_without_rules_is_accepted() -> None:
+def test_priority_accepts_mark_of_daemon_without_rules() -> None:
     mark = instance.command_mark("knockd", "/etc/knockd.conf", "eth2")
     assert mark > 2**31
     result = CliRunner().invoke(app, ["status", "--priority", str(mark)])
@@ -104,12 +104,12 @@ def test_mark_of_a_daemon_without_rules_is_accepted() -> None:
     "words",
     ["knock -c /nonexistent 127.0.0.1 9:udp", "-c conf.toml knock 127.0.0.1 9:udp"],
 )
-def test_a_configuration_beside_steps_is_refused(words: str) -> None:
+def test_configuration_beside_steps_is_rejected(words: str) -> None:
     assert refused(words).startswith("--conf: has no effect beside steps")
 
 
 @pytest.mark.parametrize("option", ["-c conf.toml", f"-m {SEQUENCE}", "-p 22", "--zone x", "-i lo"])
-def test_a_new_file_is_not_made_of_options(option: str, tmp_path: Path) -> None:
+def test_new_file_with_other_options_is_rejected(option: str, tmp_path: Path) -> None:
     said = refused(f"{option} --set-configuration-file-in-home")
     assert said == "--set-configuration-file-in-home: excludes other options, expected it alone"
     assert [path.name for path in tmp_path.iterdir()] == ["conf.toml"]
