@@ -102,8 +102,8 @@ WRONG_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
         (":3: ", "max_open_door_duration", "max_opened_door_duration"),
     ),
     "a missing key": (GUARDING, ("opening_sequence",)),
-    "not TOML": (f"{GUARDING}{OPENING}# fine so far\nzone = \n", (":4: ", "not TOML")),
-    "not a text file": ("\N{SNOWMAN}", ("not TOML",)),
+    "not TOML": (f"{GUARDING}{OPENING}# fine so far\nzone = \n", (":4: ", "invalid TOML")),
+    "not a text file": ("\N{SNOWMAN}", ("invalid TOML",)),
     "a zone that cannot be": (f'{GUARDING}{OPENING}zone = "not a zone"\n', (":3: ", "zone's name")),
     "a negative period": (f"{GUARDING}{OPENING}max_opened_door_duration = -1\n", (":3: ", "seconds")),
 }
@@ -166,7 +166,7 @@ def test_unreadable_file_is_refused(bare: Sandbox, tmp_path: Path) -> None:
 def test_wrong_file_at_home_is_refused_and_not_skipped(bare: Sandbox, home: Path) -> None:
     (home / ".port_knocker.toml").write_text("nonsense")
     daemon = bare.server.popen(PROGRAM, env={"HOME": str(home)})
-    assert_refused(bare, daemon, str(home / ".port_knocker.toml"), "not TOML")
+    assert_refused(bare, daemon, str(home / ".port_knocker.toml"), "invalid TOML")
 
 
 def test_file_readable_by_others_is_warned_of_and_works(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
@@ -437,7 +437,7 @@ def test_journal_gets_priorities_and_no_time(box: Sandbox, client: ClientHost, t
     daemon.wait_for(f"^<4>{client.address4}: wrong knock")
     daemon.terminate()
     assert daemon.wait(10) == 0
-    for said in (rf"^<4>{conf}: others", rf"^<7>{client.address4}: knock", rf"^<6>{client.address4}: closed"):
+    for said in (rf"^<4>{conf}: permissions", rf"^<7>{client.address4}: knock", rf"^<6>{client.address4}: closed"):
         daemon.wait_for(said, 1)
     assert [line for line in daemon.stderr.lines if not re.match(r"<[3467]>", line)] == []
     assert not re.search(r"\d{4}-\d\d-\d\d|\d\d:\d\d:\d\d", daemon.stderr.text)

@@ -660,7 +660,7 @@ BAD_FILES = {
         f"ports_to_controls = [2222]\nopening_sequence = {list(OTHER_SEQUENCE)}\nrule_priority = 7\n",
         "rule_priority",
     ),
-    "no file": (None, "cannot be read"),
+    "no file": (None, "cannot read the file"),
 }
 
 
