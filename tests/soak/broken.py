@@ -10,7 +10,7 @@ from port_knocking_doors.system import clock
 
 
 def deaf_to_reloads() -> None:
-    """A doorkeeper that does not restore what a reload of firewalld took."""
+    """A reload of firewalld restores no rule."""
     from port_knocking_doors.firewall.firewalld import FirewalldEvent
     from port_knocking_doors.firewall.reconciler import RuleReconciler
 

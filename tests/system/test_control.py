@@ -81,7 +81,7 @@ def test_status_shows_doors_knockers_and_counters(box: Sandbox, client: ClientHo
     assert re.search(rf"^  {client.address4} +main +{GUARDED}/tcp +public +open +\d+ (s|min)$", table, re.MULTILINE), (
         table
     )
-    assert re.search(rf"^  {stranger.address4} .* ago  - +\d+ (s|min)$", table, re.MULTILINE), table
+    assert re.search(rf"^  {stranger.address4} .* ago +- +\d+ (s|min)$", table, re.MULTILINE), table
 
     text = output_of(box, "status", "--prometheus", *MARK) + "\n"
     samples = {

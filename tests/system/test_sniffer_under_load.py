@@ -60,14 +60,14 @@ async def capture(folder: Path, others: tuple[frozenset[int], ...], exchanges: i
             judged.append(packet_id >> 16)
         return NOT_A_KNOCK
 
-    captures = cycle(Capture(codes=other | {stays}) for other in others)
+    rounds = cycle(Capture(codes=other | {stays}) for other in others)
     dispatch = Dispatch(lambda *_: None)
     dispatch.judges = dict.fromkeys(frozenset().union({stays}, *others), judge)
-    with Sniffer(dispatch, next(captures), lambda *_: 0) as sniffer:
-        print("hears", flush=True)
+    with Sniffer(dispatch, next(rounds), lambda *_: 0) as sniffer:
+        print("captures", flush=True)
         while exchanges:
             before = len(judged)
-            with sniffer.replacing(next(captures)):
+            with sniffer.replacing(next(rounds)):
                 pass
             await asyncio.sleep(0.005)  # all that waits is read
             exchanges -= len(judged) > before  # the others were between the same two packets as one before
