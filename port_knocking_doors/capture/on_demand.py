@@ -12,7 +12,7 @@ from port_knocking_doors.knocks.authenticator import Capture
 from port_knocking_doors.model import Scope
 from port_knocking_doors.system.interfaces import InterfaceMonitor
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
-from port_knocking_doors.system.rtnetlink import Change, Link, matches
+from port_knocking_doors.system.rtnetlink import Link, LinkChange, matches
 
 _IPV4_SIZE = 4
 _ROUTES_MAX = 1024
@@ -104,13 +104,13 @@ class OnDemandSniffer:
                 text = "interface %s does not exist: listening on it once it appears"
                 logger.warning(text, pattern, extra=_fields(pattern, "absent"))
 
-    def _on_link(self, change: Change, link: Link) -> None:
+    def _on_link(self, change: LinkChange, link: Link) -> None:
         patterns = _patterns(self._dispatch.scopes)
         if not patterns or not matches(link, patterns):
             return
-        if change is Change.APPEARED:
+        if change is LinkChange.APPEARED:
             logger.info("interface %s exists: listening on it", link.name, extra=_fields(link.name, "there"))
-        elif change is Change.WENT:
+        elif change is LinkChange.DISAPPEARED:
             text = "interface %s is gone: listening on it again once it is back"
             logger.warning(text, link.name, extra=_fields(link.name, "gone"))
 

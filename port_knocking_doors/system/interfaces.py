@@ -20,12 +20,12 @@ from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import logger
 from port_knocking_doors.system.rtnetlink import (
-    Change,
-    Kind,
     Link,
+    LinkChange,
     LinkEvent,
     LinkTable,
     NetlinkMessage,
+    NetlinkType,
     matches,
     messages,
     request,
@@ -53,7 +53,7 @@ PAUSE = 1.0
 _MESSAGE_MAX = 1 << 16  # attributes have 16 bits for their length, and the kernel's dumps are cut to half of it
 _LOOPBACK4 = 127
 
-OnChange = Callable[[Change, Link], None]
+OnChange = Callable[[LinkChange, Link], None]
 """Called after a change, and never from within a question, so that it may bind, close and ask."""
 
 
@@ -199,7 +199,7 @@ class InterfaceMonitor:
         """All links and addresses of the kernel. Raises `_Overrun` if a change was lost meanwhile."""
         self._discard()
         table, meanwhile = LinkTable(), list[NetlinkMessage]()
-        for kind in (Kind.GETLINK, Kind.GETADDR):
+        for kind in (NetlinkType.GETLINK, NetlinkType.GETADDR):
             for message in self._answers(kind):
                 if message.port == self._port:
                     table.apply(message)
@@ -222,7 +222,7 @@ class InterfaceMonitor:
                 if self._receive() is None:
                     return
 
-    def _answers(self, kind: Kind) -> Iterator[NetlinkMessage]:
+    def _answers(self, kind: NetlinkType) -> Iterator[NetlinkMessage]:
         """The answers to one request and the notifications between them; each is valid until the next."""
         self._socket.send(request(kind, self._port))
         interrupted = False
@@ -234,10 +234,10 @@ class InterfaceMonitor:
                 continue
             for message in messages(data):
                 interrupted |= message.is_interrupted
-                if message.kind == Kind.ERROR and message.errno:
+                if message.kind == NetlinkType.ERROR and message.errno:
                     why = os.strerror(message.errno)
                     raise DoorsError(f"cannot read network links from the kernel: {why}")
-                if message.kind == Kind.DONE:
+                if message.kind == NetlinkType.DONE:
                     if interrupted:
                         raise _Overrun
                     return

@@ -20,7 +20,7 @@ IFF_UP = 0x1  # linux/if.h
 IFA_F_DADFAILED = 0x08  # linux/if_addr.h
 
 
-class Kind(IntEnum):
+class NetlinkType(IntEnum):
     """Types of messages (linux/netlink.h, linux/rtnetlink.h)."""
 
     ERROR = 2
@@ -83,9 +83,9 @@ class NetlinkMessage(NamedTuple):
         return -_NLMSGERR.unpack_from(self.body)[0] if len(self.body) >= _NLMSGERR.size else 0
 
 
-def request(kind: Kind, port: int) -> bytes:
+def request(kind: NetlinkType, port: int) -> bytes:
     """A request for everything of one kind (`GETLINK`, `GETADDR`), from the socket with this port."""
-    body = bytes((_IFINFOMSG if kind == Kind.GETLINK else _IFADDRMSG).size)
+    body = bytes((_IFINFOMSG if kind == NetlinkType.GETLINK else _IFADDRMSG).size)
     return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 0, port) + body
 
 
@@ -190,19 +190,19 @@ def _number(value: memoryview) -> int:
     return int(_U32.unpack_from(value)[0]) if len(value) >= _U32.size else 0
 
 
-class Change(Enum):
+class LinkChange(Enum):
     """A change of a link."""
 
     APPEARED = auto()
-    WENT = auto()
+    DISAPPEARED = auto()
     CAME_UP = auto()
     WENT_DOWN = auto()
     RENAMED = auto()
-    MASTERED = auto()  # became part of another link, or left it
-    ADDRESSED = auto()  # an address was added or removed
+    MASTER_CHANGED = auto()  # became part of another link, or left it
+    ADDRESSES_CHANGED = auto()  # an address was added or removed
 
 
-LinkEvent = tuple[Change, Link]
+LinkEvent = tuple[LinkChange, Link]
 """A change, with the link after it, or before it if the link disappeared."""
 
 
@@ -217,17 +217,17 @@ class LinkTable:
     def apply(self, message: NetlinkMessage) -> list[LinkEvent]:
         """Apply one message and return the changes; a message of another kind changes nothing."""
         match message.kind:
-            case Kind.NEWLINK | Kind.DELLINK:
+            case NetlinkType.NEWLINK | NetlinkType.DELLINK:
                 link = read_link(message.body)
                 if link is None:
                     return []
-                return self._put(link) if message.kind == Kind.NEWLINK else self._remove(link.index)
-            case Kind.NEWADDR | Kind.DELADDR:
+                return self._put(link) if message.kind == NetlinkType.NEWLINK else self._remove(link.index)
+            case NetlinkType.NEWADDR | NetlinkType.DELADDR:
                 found = read_address(message.body)
                 if found is None:
                     return []
                 index, address, ours = found
-                return self._address(index, address, ours and message.kind == Kind.NEWADDR)
+                return self._address(index, address, ours and message.kind == NetlinkType.NEWADDR)
         return []
 
     def drop_stale_addresses(self) -> None:
@@ -246,7 +246,7 @@ class LinkTable:
                 mine.addresses.clear()
                 mine.addresses.update(link.addresses)
                 self._has_stale = True
-                events.append((Change.ADDRESSED, mine))
+                events.append((LinkChange.ADDRESSES_CHANGED, mine))
         self.drop_stale_addresses()
         return events
 
@@ -255,15 +255,15 @@ class LinkTable:
         if before is None:
             self.links[link.index] = link
             self.local |= link.addresses
-            return [(Change.APPEARED, link)]
+            return [(LinkChange.APPEARED, link)]
         link = self.links[link.index] = replace(link, addresses=before.addresses)
         changes = []
         if link.names != before.names:
-            changes.append(Change.RENAMED)
+            changes.append(LinkChange.RENAMED)
         if (link.master, link.part) != (before.master, before.part):
-            changes.append(Change.MASTERED)
+            changes.append(LinkChange.MASTER_CHANGED)
         if link.up != before.up:
-            changes.append(Change.CAME_UP if link.up else Change.WENT_DOWN)
+            changes.append(LinkChange.CAME_UP if link.up else LinkChange.WENT_DOWN)
         return [(change, link) for change in changes]
 
     def _remove(self, index: int) -> list[LinkEvent]:
@@ -271,7 +271,7 @@ class LinkTable:
         if link is None:
             return []
         self._has_stale |= bool(link.addresses)
-        return [(Change.WENT, link)]
+        return [(LinkChange.DISAPPEARED, link)]
 
     def _address(self, index: int, address: bytes, ours: bool) -> list[LinkEvent]:
         link = self.links.get(index)
@@ -283,7 +283,7 @@ class LinkTable:
         else:
             link.addresses.discard(address)
             self._has_stale = True
-        return [(Change.ADDRESSED, link)]
+        return [(LinkChange.ADDRESSES_CHANGED, link)]
 
 
 def matches(link: Link, patterns: tuple[str, ...]) -> bool:

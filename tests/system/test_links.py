@@ -115,7 +115,7 @@ def test_links_are_followed_as_they_appear_vanish_flap_and_are_renamed(watcher: 
         watcher.ip("link set ppp0 name ppp1")
         watcher.expect("RENAMED", "ppp1")
         watcher.ip("link delete ppp1")
-        watcher.expect("WENT", "ppp1")
+        watcher.expect("DISAPPEARED", "ppp1")
     assert watcher.process.poll() is None
 
 
@@ -123,15 +123,15 @@ def test_addresses_are_followed_as_they_appear_and_vanish(watcher: Watcher) -> N
     address4, peer, address6 = bytes([10, 77, 0, 1]), bytes([10, 77, 0, 9]), bytes.fromhex("fd77" + 13 * "00" + "01")
     watcher.ip("link add ppp0 type veth peer name far", "link set ppp0 up", "link set far up")
     watcher.ip("address add 10.77.0.1 peer 10.77.0.9 dev ppp0", "address add fd77::1/64 dev ppp0")
-    watcher.expect("ADDRESSED", "ppp0", has=address4, lacks=peer)
-    watcher.expect("ADDRESSED", "ppp0", has=address6)
+    watcher.expect("ADDRESSES_CHANGED", "ppp0", has=address4, lacks=peer)
+    watcher.expect("ADDRESSES_CHANGED", "ppp0", has=address6)
     watcher.ip("address delete 10.77.0.1 peer 10.77.0.9 dev ppp0", "address delete fd77::1/64 dev ppp0")
-    watcher.expect("ADDRESSED", "ppp0", lacks=address4)
-    watcher.expect("ADDRESSED", "ppp0", lacks=address6)
+    watcher.expect("ADDRESSES_CHANGED", "ppp0", lacks=address4)
+    watcher.expect("ADDRESSES_CHANGED", "ppp0", lacks=address6)
     watcher.ip("address add fd77::1/64 dev ppp0 nodad")
-    watcher.expect("ADDRESSED", "ppp0", has=address6)
+    watcher.expect("ADDRESSES_CHANGED", "ppp0", has=address6)
     watcher.ip("link set ppp0 down")  # the kernel forgets addresses of IPv6 then
-    watcher.expect("ADDRESSED", "ppp0", lacks=address6)
+    watcher.expect("ADDRESSES_CHANGED", "ppp0", lacks=address6)
 
 
 def test_port_of_bridge_is_captured_on_bridge(watcher: Watcher) -> None:
@@ -139,13 +139,13 @@ def test_port_of_bridge_is_captured_on_bridge(watcher: Watcher) -> None:
     watcher.expect("APPEARED", "br0", captured=True)
     watcher.expect("APPEARED", "p0", captured=True)
     watcher.ip("link set p0 master br0")
-    watcher.expect("MASTERED", "p0", captured=False)
+    watcher.expect("MASTER_CHANGED", "p0", captured=False)
     watcher.ip("link set p0 nomaster")
-    watcher.expect("MASTERED", "p0", captured=True)
+    watcher.expect("MASTER_CHANGED", "p0", captured=True)
     watcher.ip("link set p0 master br0")
-    watcher.expect("MASTERED", "p0", captured=False)
+    watcher.expect("MASTER_CHANGED", "p0", captured=False)
     watcher.ip("link delete br0")
-    watcher.expect("MASTERED", "p0", captured=True)
+    watcher.expect("MASTER_CHANGED", "p0", captured=True)
 
 
 def test_patterns_match_current_name(host: ClientHost, code: dict[str, str]) -> None:

@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from port_knocking_doors.system.rtnetlink import (
     IFA_F_DADFAILED,
     IFF_UP,
-    Change,
     Ifa,
     Ifla,
-    Kind,
     Link,
+    LinkChange,
     LinkInfo,
     LinkTable,
     NetlinkMessage,
+    NetlinkType,
     attributes,
     messages,
     read_address,
@@ -64,17 +64,17 @@ class Kernel:
     def __init__(self) -> None:
         self.table = LinkTable()
 
-    def send(self, kind: Kind, body: bytes) -> list[tuple[Change, str]]:
+    def send(self, kind: NetlinkType, body: bytes) -> list[tuple[LinkChange, str]]:
         changes = [self.table.apply(found) for found in messages(memoryview(message(kind, body)))]
         self.table.drop_stale_addresses()
         return [(change, link.name) for events in changes for change, link in events]
 
-    def link(self, index: int, name: str, **keys: object) -> list[tuple[Change, str]]:
-        return self.send(Kind.NEWLINK, link_body(index, name, **keys))  # type: ignore[arg-type]
+    def link(self, index: int, name: str, **keys: object) -> list[tuple[LinkChange, str]]:
+        return self.send(NetlinkType.NEWLINK, link_body(index, name, **keys))  # type: ignore[arg-type]
 
-    def address(self, index: int, address: bytes, *, gone: bool = False) -> list[tuple[Change, str]]:
+    def address(self, index: int, address: bytes, *, gone: bool = False) -> list[tuple[LinkChange, str]]:
         body = address_body(index, (Ifa.LOCAL, address))
-        return self.send(Kind.DELADDR if gone else Kind.NEWADDR, body)
+        return self.send(NetlinkType.DELADDR if gone else NetlinkType.NEWADDR, body)
 
 
 @pytest.fixture
@@ -149,9 +149,9 @@ def test_address_is_read(body: bytes, expected: tuple[int, bytes, bool] | None) 
 
 
 def test_messages_are_read_up_to_a_truncated_one() -> None:
-    data = message(Kind.NEWLINK, b"12345") + message(77, b"") + message(Kind.DONE, b"12345678", port=5)
+    data = message(NetlinkType.NEWLINK, b"12345") + message(77, b"") + message(NetlinkType.DONE, b"12345678", port=5)
     assert [bytes(found.body) for found in messages(memoryview(data))] == [b"12345", b"", b"12345678"]
-    assert [found.kind for found in messages(memoryview(data[:-1]))] == [Kind.NEWLINK, 77]
+    assert [found.kind for found in messages(memoryview(data[:-1]))] == [NetlinkType.NEWLINK, 77]
     assert [found.port for found in messages(memoryview(data))] == [0, 0, 5]
 
 
@@ -161,7 +161,7 @@ def test_impossible_length_ends_the_reading(length: int) -> None:
     assert list(attributes(memoryview(struct.pack("@HH", length, 1) + bytes(50)))) == []
 
 
-@given(st.binary(max_size=200), st.sampled_from([0, *Kind]))
+@given(st.binary(max_size=200), st.sampled_from([0, *NetlinkType]))
 def test_random_bytes_raise_nothing(noise: bytes, kind: int) -> None:
     table = LinkTable()
     for found in messages(memoryview(noise)):
@@ -173,9 +173,9 @@ def test_random_bytes_raise_nothing(noise: bytes, kind: int) -> None:
 @given(st.data())
 def test_truncated_and_flipped_bytes_raise_nothing(data: st.DataObject) -> None:
     whole = bytearray(
-        message(Kind.NEWLINK, link_body(7, "eth0", master=3, part="bridge"))
-        + message(Kind.NEWADDR, address_body(7, (Ifa.LOCAL, HERE)))
-        + message(Kind.DELLINK, link_body(7, "eth0"))
+        message(NetlinkType.NEWLINK, link_body(7, "eth0", master=3, part="bridge"))
+        + message(NetlinkType.NEWADDR, address_body(7, (Ifa.LOCAL, HERE)))
+        + message(NetlinkType.DELLINK, link_body(7, "eth0"))
     )
     for _ in range(data.draw(st.integers(0, 5))):
         whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
@@ -188,18 +188,18 @@ def test_truncated_and_flipped_bytes_raise_nothing(data: st.DataObject) -> None:
 
 
 def test_link_appears_and_disappears_with_its_addresses(kernel: Kernel) -> None:
-    assert kernel.link(4, "ppp0", up=False) == [(Change.APPEARED, "ppp0")]
+    assert kernel.link(4, "ppp0", up=False) == [(LinkChange.APPEARED, "ppp0")]
     assert kernel.link(4, "ppp0", up=False) == []
-    assert kernel.link(4, "ppp0") == [(Change.CAME_UP, "ppp0")]
-    assert kernel.address(4, HERE) == [(Change.ADDRESSED, "ppp0")]
+    assert kernel.link(4, "ppp0") == [(LinkChange.CAME_UP, "ppp0")]
+    assert kernel.address(4, HERE) == [(LinkChange.ADDRESSES_CHANGED, "ppp0")]
     assert kernel.address(4, HERE) == []
     assert HERE in kernel.table.local
-    assert kernel.link(4, "ppp0", up=False) == [(Change.WENT_DOWN, "ppp0")]
+    assert kernel.link(4, "ppp0", up=False) == [(LinkChange.WENT_DOWN, "ppp0")]
     assert kernel.table.links[4].addresses == {HERE}
-    assert kernel.send(Kind.DELLINK, link_body(4, "ppp0")) == [(Change.WENT, "ppp0")]
+    assert kernel.send(NetlinkType.DELLINK, link_body(4, "ppp0")) == [(LinkChange.DISAPPEARED, "ppp0")]
     assert HERE not in kernel.table.local
-    assert kernel.send(Kind.DELLINK, link_body(4, "ppp0")) == []
-    assert kernel.link(5, "ppp0") == [(Change.APPEARED, "ppp0")]
+    assert kernel.send(NetlinkType.DELLINK, link_body(4, "ppp0")) == []
+    assert kernel.link(5, "ppp0") == [(LinkChange.APPEARED, "ppp0")]
     assert kernel.table.links[5].addresses == set()
 
 
@@ -208,7 +208,7 @@ def test_address_is_local_as_long_as_one_link_has_it(kernel: Kernel) -> None:
     kernel.link(5, "b")
     kernel.address(4, HERE)
     kernel.address(5, HERE)
-    assert kernel.address(4, HERE, gone=True) == [(Change.ADDRESSED, "a")]
+    assert kernel.address(4, HERE, gone=True) == [(LinkChange.ADDRESSES_CHANGED, "a")]
     assert HERE in kernel.table.local
     kernel.address(5, HERE, gone=True)
     assert HERE not in kernel.table.local
@@ -218,7 +218,7 @@ def test_address_is_local_as_long_as_one_link_has_it(kernel: Kernel) -> None:
 def test_duplicate_address_of_another_host_is_not_local(kernel: Kernel) -> None:
     kernel.link(4, "a")
     for flags, ours in ((TENTATIVE, True), (TENTATIVE | IFA_F_DADFAILED, False)):
-        kernel.send(Kind.NEWADDR, address_body(4, (Ifa.ADDRESS, HERE6), family=socket.AF_INET6, flags=flags))
+        kernel.send(NetlinkType.NEWADDR, address_body(4, (Ifa.ADDRESS, HERE6), family=socket.AF_INET6, flags=flags))
         assert (HERE6 in kernel.table.local) == ours
 
 
@@ -229,14 +229,14 @@ def test_address_of_an_unknown_link_is_ignored(kernel: Kernel) -> None:
 
 def test_new_name_and_new_master_are_changes(kernel: Kernel) -> None:
     kernel.link(4, "eth0")
-    assert kernel.link(4, "lan0") == [(Change.RENAMED, "lan0")]
-    assert kernel.link(4, "lan0", master=9, part="bridge") == [(Change.MASTERED, "lan0")]
-    assert kernel.link(4, "lan0", up=False) == [(Change.MASTERED, "lan0"), (Change.WENT_DOWN, "lan0")]
+    assert kernel.link(4, "lan0") == [(LinkChange.RENAMED, "lan0")]
+    assert kernel.link(4, "lan0", master=9, part="bridge") == [(LinkChange.MASTER_CHANGED, "lan0")]
+    assert kernel.link(4, "lan0", up=False) == [(LinkChange.MASTER_CHANGED, "lan0"), (LinkChange.WENT_DOWN, "lan0")]
 
 
 def test_port_that_leaves_its_bridge_still_exists(kernel: Kernel) -> None:
     kernel.link(4, "eth0")
-    assert kernel.send(Kind.DELLINK, link_body(4, "eth0", family=AF_BRIDGE)) == []
+    assert kernel.send(NetlinkType.DELLINK, link_body(4, "eth0", family=AF_BRIDGE)) == []
     assert 4 in kernel.table.links
 
 
@@ -253,7 +253,12 @@ def test_second_dump_yields_only_the_differences(kernel: Kernel) -> None:
     newer.link(4, "new")
     changes = [(change, link.name) for change, link in kernel.table.replace_with(newer.table)]
     assert sorted(changes, key=str) == sorted(
-        [(Change.WENT, "old"), (Change.WENT_DOWN, "eth0"), (Change.ADDRESSED, "eth0"), (Change.APPEARED, "new")],
+        [
+            (LinkChange.DISAPPEARED, "old"),
+            (LinkChange.WENT_DOWN, "eth0"),
+            (LinkChange.ADDRESSES_CHANGED, "eth0"),
+            (LinkChange.APPEARED, "new"),
+        ],
         key=str,
     )
     assert kernel.table.links == newer.table.links
