@@ -49,6 +49,7 @@ _METRICS = (
         lambda now: [({"state": state.value}, state is now.firewalld) for state in FirewalldState],
     ),
     _Metric("rules", "gauge", "Rules of this daemon in firewalld.", _one(lambda now: now.rules)),
+    _Metric("rules_pending", "gauge", "Rules to be added or removed yet.", _one(lambda now: now.rules_pending)),
     _Metric("rules_refused", "gauge", "Rules that firewalld refused last.", _one(lambda now: now.rules_refused)),
     _Metric("doors", "gauge", "Doors that are open, or wait for firewalld or a command.", _doors_by_standing),
     _Metric("doors_limit", "gauge", "Doors that may be open at most.", _one(lambda now: now.doors_limit)),

@@ -90,6 +90,8 @@ class Snapshot:
     firewalld: FirewalldState
     rules: int
     """Marked rules that are active, as far as is known."""
+    rules_pending: int
+    """Rules that wait to be added or removed, one after the other: after a reload of firewalld, mostly."""
     rules_refused: int
     """Rules that firewalld refused to add or to remove at the last try."""
     doors_open: int

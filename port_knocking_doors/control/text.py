@@ -54,8 +54,9 @@ def _firewalld(now: Snapshot) -> str:
         return str(now.firewalld.value)
     if now.firewalld is FirewalldState.ABSENT:
         return f"{now.firewalld.value}; doors stay pending until it runs"
+    pending = f", {now.rules_pending} pending" if now.rules_pending else ""
     refused = f", {now.rules_refused} refused: see the log" if now.rules_refused else ""
-    return f"{now.firewalld.value}, {_counted(now.rules, 'rule')} of this daemon{refused}"
+    return f"{now.firewalld.value}, {_counted(now.rules, 'rule')} of this daemon{pending}{refused}"
 
 
 _DOOR_HEAD = ("ADDRESS", "SEQUENCE", "OPENS", "ZONE", "STATE", "LEFT")

@@ -50,6 +50,7 @@ class StatusCollector:
             sniffer_dropped=received.get("dropped", 0),
             firewalld=self._rules.state,
             rules=self._rules.reconciler.active_rules,
+            rules_pending=self._rules.reconciler.pending,
             rules_refused=self._rules.reconciler.refused_rules,
             doors_open=len(doors),
             doors_waiting=sum(not self._doors.is_open(door) for door in doors),

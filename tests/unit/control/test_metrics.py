@@ -34,6 +34,7 @@ def test_prometheus_parses_every_sample() -> None:
         ("firewalld_state", "refusing"): 0,
         ("firewalld_state", "unused"): 0,
         ("rules",): 7,
+        ("rules_pending",): 2,
         ("rules_refused",): 1,
         ("doors", "open"): 4,
         ("doors", "waiting"): 1,

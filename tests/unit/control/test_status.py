@@ -27,6 +27,7 @@ SNAPSHOT = Snapshot(
     sniffer_dropped=5,
     firewalld=FirewalldState.HUNG,
     rules=7,
+    rules_pending=2,
     rules_refused=1,
     doors_open=5,
     doors_waiting=1,

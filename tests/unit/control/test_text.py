@@ -14,7 +14,7 @@ from tests.unit.control.test_status import SNAPSHOT
 def test_snapshot_is_shown_as_lines() -> None:
     assert text.lines(SNAPSHOT) == [
         'port-knocking-doors 2.0 "x"\\, process 123, up 2 d 7 h, /etc/port_knocker.toml',
-        "Firewalld: hung, 7 rules of this daemon, 1 refused: see the log",
+        "Firewalld: hung, 7 rules of this daemon, 2 pending, 1 refused: see the log",
         "Listening: 5 UDP ports; 1234 packets sniffed, 5 dropped by the kernel",
         "Sequences: main, ssh",
         "Since start: 8 sequences complete, 4 wrong knocks, 5 doors opened, 2 prolonged, 3 closed, 1 refused",
@@ -38,6 +38,7 @@ def test_idle_daemon_has_few_lines() -> None:
         SNAPSHOT,
         configuration="",
         sniffing=False,
+        rules_pending=0,
         rules_refused=0,
         doors_open=0,
         doors_waiting=0,
@@ -75,7 +76,7 @@ SHOWN: dict[str, tuple[dict[str, object], str]] = {
         "Listening: 1 UDP port; 1 packet sniffed, 0 dropped by the kernel",
     ),
     "firewalld there": (
-        {"firewalld": FirewalldState.PRESENT, "rules": 1, "rules_refused": 0},
+        {"firewalld": FirewalldState.PRESENT, "rules": 1, "rules_pending": 0, "rules_refused": 0},
         "Firewalld: present, 1 rule of this daemon",
     ),
     "firewalld absent": ({"firewalld": FirewalldState.ABSENT}, "Firewalld: absent; doors stay pending until it runs"),
