@@ -5,20 +5,27 @@ and has no use for firewalld.
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from port_knocking_doors.capture import receiver
+from port_knocking_doors.capture.dispatch import Dispatch
 from port_knocking_doors.config.loader import Loaded
-from port_knocking_doors.daemon import components
+from port_knocking_doors.daemon import active, components
 from port_knocking_doors.daemon.components import Parts
 from port_knocking_doors.daemon.daemon import Daemon
 from port_knocking_doors.doors.opener import DoorListener
 from port_knocking_doors.events import DoorClosed, DoorOpened, Handlers, Ready, SequenceCompleted
+from port_knocking_doors.knocks.authenticator import Authenticator, Capture, Grant, Outcome, Verdict
+from port_knocking_doors.knocks.code import listened_code
 from port_knocking_doors.model import PAYLOAD, Access, Door, Opening, Protocol, Sequence, Settings, Step
+from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.instance import command_mark
 from tests.helpers.ports import free_ports
 
@@ -93,6 +100,57 @@ def knock(ports: tuple[int, ...]) -> None:
             sock.sendto(PAYLOAD, ("127.0.0.1", port))
 
 
+class OneKnock(Authenticator):
+    """The toy authenticator: one datagram at its port proves everything."""
+
+    def __init__(self, port: int, access: Access) -> None:
+        self._port = port
+        self._proven = Outcome.of(Verdict.COMPLETE, grants=(Grant(access),))
+
+    @property
+    def capture(self) -> Capture:
+        return Capture((self._port,))
+
+    def on_knock(self, source: bytes, code: int, packet_id: int, now: float) -> Outcome:  # noqa: ARG002
+        return self._proven
+
+
+class Pipe:
+    """The toy receiver: each byte in a pipe is a knock of a host at the next port of a sequence."""
+
+    def __init__(self, dispatch: Dispatch) -> None:
+        self._dispatch = dispatch
+        self._ends = [*os.pipe()]
+
+    @property
+    def counters(self) -> dict[str, int]:
+        return {}
+
+    def start(self, capture: Capture) -> None:
+        self._codes = iter(map(listened_code, capture.ports))
+        asyncio.get_running_loop().add_reader(self._ends[0], self._read)
+        PIPES.append(self._ends[1])
+
+    def stop(self) -> None:
+        if self._ends:
+            asyncio.get_running_loop().remove_reader(self._ends[0])
+        while self._ends:
+            os.close(self._ends.pop())
+
+    def replacing(self, _: Capture) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def _read(self) -> None:
+        for number in os.read(self._ends[0], 100):
+            code, source, when = next(self._codes), bytes((192, 0, 2, 1)), now()
+            outcome = self._dispatch.judges[code](source, code, number, when)
+            if outcome.needs_action:
+                self._dispatch.act(source, 0, outcome, when)
+
+
+PIPES: list[int] = []
+
+
 def run(access: Access, story: Callable[[tuple[int, ...]], Awaitable[None]], recorder: Recorder) -> None:
     """Run a daemon with a sequence that grants this access, and end it after the story."""
 
@@ -148,3 +206,31 @@ def test_new_observer_sees_what_the_daemon_does(monkeypatch: pytest.MonkeyPatch)
 
     run(Access("toy"), story, recorder)
     assert [event.sequence.name for event in added.seen if isinstance(event, SequenceCompleted)].count("toy") == 1
+
+
+def test_new_authenticator_grants_access_through_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    notes: list[Door] = []
+    (port,) = free_ports(1)
+    recorder = Recorder(Ready, DoorOpened)
+    monkeypatch.setitem(components.OPENERS, NoteOpening, lambda _: NoteOpener(notes))
+    toy = OneKnock(port, Access("one", (NoteOpening("hello"),)))
+    monkeypatch.setitem(active.AUTHENTICATORS, "one knock", lambda *_: toy)
+
+    async def story(_: tuple[int, ...]) -> None:
+        knock((port,))
+        await recorder.saw(DoorOpened)
+        assert [str(door) for door in notes] == ["one's note"]
+
+    run(Access("toy"), story, recorder)
+
+
+def test_new_receiver_brings_knocks_to_the_daemon(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder = Recorder(Ready, SequenceCompleted)
+    monkeypatch.setitem(receiver.RECEIVERS, "pipe", Pipe)
+
+    async def story(_: tuple[int, ...]) -> None:
+        os.write(PIPES.pop(), bytes(range(PORTS)))
+        await recorder.saw(SequenceCompleted)
+        assert {event.source for event in recorder.seen if isinstance(event, SequenceCompleted)} == {b"\xc0\0\2\1"}
+
+    run(Access("toy"), story, recorder)
