@@ -21,7 +21,7 @@ class _Listed(NamedTuple):
 
 
 COMMANDS = {
-    "check": _Listed("check", "Show what is configured, or say what is wrong."),
+    "check": _Listed("check", "Show the configuration, or report its errors."),
     "doctor": _Listed("doctor", "Find out why a knock opens nothing."),
     "demo": _Listed("demo", "Show everything on throw-away hosts."),
     "status": _Listed("status", "Show the state of the running daemon."),

@@ -1,1 +1,1 @@
-"""Sends knocks to a host; nothing here is needed by the daemon."""
+"""Sends knocks to a host and connects through the door; nothing that the daemon needs."""

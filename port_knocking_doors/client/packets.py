@@ -1,4 +1,4 @@
-"""Steps → what leaves for them: a datagram, an ordinary attempt to connect, or a TCP packet made by hand."""
+"""Steps → what is sent for them: a datagram, an ordinary connect, or a raw TCP segment."""
 
 import struct
 from enum import Enum, auto
@@ -8,43 +8,42 @@ from port_knocking_doors.model import ALL_FLAGS, Address, Flags, Protocol, Step
 TCP_HEADER = 20
 """Bytes of a TCP header without options (RFC 9293, 3.1)."""
 CHECKSUM_AT = 16
-"""Where its checksum stands."""
+"""Offset of its checksum."""
 WINDOW = 64240
-"""What Linux offers in a first packet on Ethernet: one that is made by hand looks no different."""
+"""The window that Linux offers in a first packet on Ethernet, so that a raw segment does not differ."""
 
 _IPPROTO_TCP = 6  # netinet/in.h
 _header = struct.Struct("!HHIIBBHHH")  # struct tcphdr (linux/tcp.h)
 
 
 class SendMethod(Enum):
-    """What it takes to send a step."""
+    """How a step is sent."""
 
     DATAGRAM = auto()
-    CONNECT = auto()  # a bare SYN: everybody may send one
+    CONNECT = auto()  # a bare SYN: needs no privilege
     RAW = auto()  # needs CAP_NET_RAW
 
 
 def send_method(step: Step) -> SendMethod:
-    """What it takes to send this step."""
+    """How this step is sent."""
     if step.protocol is Protocol.UDP:
         return SendMethod.DATAGRAM
     return SendMethod.CONNECT if flags(step) == Flags.SYN else SendMethod.RAW
 
 
 def flags(step: Step) -> int:
-    """The TCP flags to send for a step: of those that its mask leaves free, none.
+    """The TCP flags to send for a step; flags outside of its mask are not set.
 
-    A bare SYN wherever that is right, too: it needs no privilege, and no firewall on the way takes it amiss.
+    A bare SYN wherever it matches: it needs no privilege, and firewalls on the way let it pass.
     """
     wanted = step.flags & step.mask & ALL_FLAGS
     return int(Flags.SYN) if Flags.SYN & step.mask == wanted else wanted
 
 
 def segment(source: Address, destination: Address, source_port: int, step: Step, number: int, answers: int) -> bytes:
-    """A whole TCP header for a step, to be sent from `source` to `destination`, which are of one family.
+    """A whole TCP header for a step, to be sent from `source` to `destination`, which are of one IP version.
 
-    `number`: the sequence number; `answers`: the acknowledgement number, which counts only where ACK is set. Both are
-    of 32 bits.
+    `number`: the sequence number; `answers`: the acknowledgement number, sent only with ACK. Both have 32 bits.
     """
     bits = flags(step)
     header = bytearray(

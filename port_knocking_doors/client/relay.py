@@ -1,11 +1,11 @@
 """Standard input and output ↔ a connection, at full speed, each direction to its own end.
 
-What ssh's ProxyCommand does: nothing but payload passes, and the end of one direction does not end the other. Each
-direction has a thread that waits in the kernel; the descriptors stay blocking, for others may share them.
+For ssh's ProxyCommand: only payload passes, and the end of one direction does not end the other. Each direction has a
+thread that waits in the kernel; the descriptors stay blocking, because other processes may share them.
 
-Bytes are copied, and not spliced: while splice(2) waits for one end, it keeps the pipe at the other locked, and ssh,
-which serves both directions in one loop, stops with it. (It was tried: half the CPU time, and a standstill at the first
-large transfer both ways.)
+Bytes are copied and not spliced: while splice(2) waits for one end, it keeps the pipe at the other end locked, and ssh,
+which serves both directions in one loop, stops. (Measured: half the CPU time, and a standstill at the first large
+transfer in both directions.)
 """
 
 import contextlib
@@ -16,21 +16,21 @@ import threading
 CHUNK = 1 << 18
 """Bytes read at once."""
 QUIET = 2.0
-"""Seconds without input after which nothing more is waited for, once the peer has ended."""
+"""Seconds without input after which the relay ends, once the peer has ended."""
 
 
 def relay(connection: socket.socket, source: int = 0, sink: int = 1) -> None:
     """Copy `source` to the connection, and the connection to `sink`, until both ends are done.
 
-    At the end of `source` the connection is told that no more comes, and reading goes on until the peer ends. Then
-    whoever reads `sink` sees its end, and what still comes from `source` is sent, until it is quiet: a terminal, or a
-    program that only waits for ours, would never end it.
+    At the end of `source` the sending half of the connection is shut down, and reading goes on until the peer ends.
+    Then `sink` is ended, and input from `source` is sent until it is quiet: a terminal, or a program that waits for
+    this one, would never end it.
 
-    Raises `BrokenPipeError` if nobody reads `sink` any more, and another `OSError` if the connection broke.
+    Raises `BrokenPipeError` if the reader of `sink` ended, and another `OSError` if the connection broke.
     """
     connection.setblocking(True)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each end does its own gathering
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # a peer that vanished is noticed in the end
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # each end collects by itself
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)  # to notice a peer that vanished
     sending = _Sending(connection, source)
     sending.start()
     _receive(connection, sink)
@@ -40,14 +40,14 @@ def relay(connection: socket.socket, source: int = 0, sink: int = 1) -> None:
 
 class _Sending(threading.Thread):
     def __init__(self, connection: socket.socket, source: int) -> None:
-        super().__init__(name="to the peer", daemon=True)  # it may wait for a terminal's next line, and we end
+        super().__init__(name="to the peer", daemon=True)  # it may still wait for a terminal at the end
         self._connection = connection
         self._source = source
         self._chunks = 0
         self._underway = False
 
     def run(self) -> None:
-        # Either there is no input, or the peer takes no more. If the connection broke, the other direction says so.
+        # No input, or the peer takes no more. A broken connection is reported by the other direction.
         with contextlib.suppress(OSError):
             while data := os.read(self._source, CHUNK):
                 self._underway = True
@@ -74,7 +74,7 @@ def _receive(connection: socket.socket, sink: int) -> None:
 
 
 def _end(sink: int) -> None:
-    """Let whoever reads it see the end. The number stays taken: it is standard output's, and no other file's."""
+    """End the output for its reader. The number stays in use: no other file may become standard output."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sink)
     os.close(nowhere)
