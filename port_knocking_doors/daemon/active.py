@@ -9,7 +9,7 @@ from random import SystemRandom
 from port_knocking_doors.config import knockd
 from port_knocking_doors.config.readers import RESERVED_NAME
 from port_knocking_doors.errors import DoorsError
-from port_knocking_doors.knocks.authenticator import Authenticator, Counts, KnockerView
+from port_knocking_doors.knocks.authenticator import Authenticator, KnockerView, SourceCounts
 from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.knocks.traps import choose_traps, move_traps
 from port_knocking_doors.model import Access, Port, Protocol, Sequence, Settings, Step
@@ -122,10 +122,10 @@ class ActiveConfig:
         for authenticator in self.authenticators.values():
             authenticator.expire(now)
 
-    def counts(self, now: float) -> Counts:
+    def counts(self, now: float) -> SourceCounts:
         """How many sources are known, and how many are ignored."""
         every = [authenticator.counts(now) for authenticator in self.authenticators.values()]
-        return Counts(sum(one.known for one in every), sum(one.ignored for one in every))
+        return SourceCounts(sum(one.known for one in every), sum(one.ignored for one in every))
 
     def view(self, now: float, limit: int) -> list[KnockerView]:
         """At most `limit` of the sources that matter."""

@@ -125,7 +125,7 @@ class KnockerView(NamedTuple):
     """Seconds since its last knock."""
 
 
-class Counts(NamedTuple):
+class SourceCounts(NamedTuple):
     """How many sources are known, and how many of them are ignored."""
 
     known: int
@@ -173,9 +173,9 @@ class Authenticator(Protocol):
         """When `expire` next finds something to drop, or None where it has nothing."""
         return None
 
-    def counts(self, now: float) -> Counts:
+    def counts(self, now: float) -> SourceCounts:
         """How many sources are known, and how many are ignored."""
-        return Counts(0, 0)
+        return SourceCounts(0, 0)
 
     def view(self, now: float, limit: int) -> list[KnockerView]:
         """At most `limit` of the sources that matter, the most important first."""

@@ -31,9 +31,9 @@ from port_knocking_doors.knocks.authenticator import (
     WRONG,
     Authenticator,
     Capture,
-    Counts,
     KnockerView,
     Outcome,
+    SourceCounts,
     merged,
 )
 from port_knocking_doors.knocks.code import LISTENED, WITHOUT_SCOPES
@@ -279,9 +279,9 @@ class KnockerTable(Authenticator):
         oldest = self._ranks.oldest()
         return oldest + self._memory if oldest is not None else None
 
-    def counts(self, now: float) -> Counts:
+    def counts(self, now: float) -> SourceCounts:
         """See `Authenticator`."""
-        return Counts(len(self._ranks), self._ranks.count_ignored(now))
+        return SourceCounts(len(self._ranks), self._ranks.count_ignored(now))
 
     def view(self, now: float, limit: int) -> list[KnockerView]:
         """The sources that are furthest first, then those that are ignored; each with the latest knock first."""
