@@ -183,6 +183,7 @@ def test_doors_of_knockd_become_the_table_in_the_manual(tmp_path: Path) -> None:
     assert after.strip() in "\n".join(line for line in run.stdout.split("\n") if not line.startswith("#"))
 
 
+@cache
 def texts_of_the_program() -> str:
     """All string constants of the package, with a space for each value that is put in."""
     found = []
