@@ -35,7 +35,8 @@ Measures the daemon inside a sandbox with a real firewalld, and prints a table. 
 knocks, each from an address of its own; reload firewalld, and wait for the door that was knocked for last and for all
 of them; then SIGTERM, until the daemon has ended.
 
-With --beside, another checkout's package does the same in turns, in the column "peer".
+With --beside, another checkout's package does the same in turns, in the column "peer". On a busy machine compare the
+CPU times: the others are those of everything that runs.
 """
 
 
@@ -52,8 +53,12 @@ class Times:
     """From the start of the reload until the door that was knocked for last was open again."""
     all_back: float
     """From the start of the reload until every door was open again."""
+    back_cpu: float
+    """CPU seconds of firewalld and the daemon, from the end of the reload until every door was open again."""
     ended: float
     """From SIGTERM to the daemon's end."""
+    end_cpu: float
+    """CPU seconds of firewalld meanwhile."""
     status: int
     """The daemon's exit status."""
     left: int
@@ -97,16 +102,19 @@ def measure(stage: Stage, package: Path, number: int) -> Times:
         began = time.monotonic()
         stage.box.firewalld.ask("", "reload", timeout=_PATIENCE)
         reload = time.monotonic() - began
+        firewalld = stage.box.firewalld.process.pid
+        used = probes.cpu(firewalld).exact + probes.cpu(daemon.pid).exact
         latest_back = _wait_for_rule(stage, address) - began
         all_back = _wait_for_doors(stage, number) - began
+        back_cpu = probes.cpu(firewalld).exact + probes.cpu(daemon.pid).exact - used
         say(f"{package.name}: ending the daemon")
-        began = time.monotonic()
+        began, used = time.monotonic(), probes.cpu(firewalld).exact
         daemon.send_signal(signal.SIGTERM)
         status = daemon.wait(_PATIENCE)
-        ended = time.monotonic() - began
+        ended, end_cpu = time.monotonic() - began, probes.cpu(firewalld).exact - used
         left = len(doors(stage.box))
         wait_until(lambda: not doors(stage.box), _PATIENCE, "the crash guard closes what is left", every=_EVERY)
-    return Times(number, opened, reload, latest_back, all_back, ended, status, left)
+    return Times(number, opened, reload, latest_back, all_back, back_cpu, ended, end_cpu, status, left)
 
 
 def _start(stage: Stage, package: Path, folder: Path) -> Process:
@@ -137,7 +145,9 @@ def rows(ours: Times, peer: Times | None = None) -> Iterator[Row]:
         (f"{number} doors opened by knocks", "opened", None, ""),
         (f"{number} doors, reload: the latest is back", "latest_back", BACK_AIM, f"reload {ours.reload:.2f} s"),
         (f"{number} doors, reload: all are back", "all_back", None, ""),
+        (f"{number} doors, reload: CPU until all are back", "back_cpu", None, "of firewalld and the daemon"),
         (f"{number} doors, SIGTERM to the end", "ended", None, "; ".join(ends)),
+        (f"{number} doors, SIGTERM: CPU to the end", "end_cpu", None, "of firewalld"),
     ):
         value: float = getattr(ours, name)
         other: float | None = getattr(peer, name) if peer else None
