@@ -1,1 +1,4 @@
-"""firewalld: zones, rich rules, and the loop that makes the rules equal to the wanted ones; no knock belongs here."""
+"""firewalld: zones, rules, and the loop that makes the active rules equal to the desired ones.
+
+Modules here know doors and owners of rules, and must not know knocks or sequences.
+"""

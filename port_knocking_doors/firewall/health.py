@@ -1,4 +1,4 @@
-"""How firewalld does, as far as is known, and the log lines about it: one for each incident."""
+"""The state of firewalld, as far as is known, and the log lines about it: one for each incident."""
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import polkit

@@ -1,7 +1,7 @@
-"""The text of firewalld's rich rules: what a door is in the firewall, and how one of ours is told from others'.
+"""The text of firewalld's rich rules: the rules of a door, and the mark that distinguishes ours from others.
 
-The text is what firewalld itself makes of a rule (firewalld.richlanguage(5), and `getRichRules`), so that a rule that
-is read back can be compared letter by letter.
+The text is the one that firewalld itself gives for a rule (firewalld.richlanguage(5), and `getRichRules`), so that a
+rule that is read back can be compared letter by letter.
 """
 
 import re
@@ -16,7 +16,7 @@ def door_rules(door: Door, priority: int) -> tuple[str, ...]:
 
 
 def knock_port_rule(port: Port, priority: int) -> str:
-    """Lets everybody's knocks through to a port that a listener serves."""
+    """Accepts knocks from every source on a port that a socket listens on."""
     return _accept(priority, "", port)
 
 

@@ -1,11 +1,11 @@
-"""What firewalld's zones, policies and services are made of, as far as it matters for incoming packets."""
+"""Settings of firewalld's zones, policies and services, as far as they matter for incoming packets."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ZoneSettings:
-    """What a zone or a policy is made of, as far as it matters for incoming packets."""
+    """The settings of a zone or a policy that matter for incoming packets."""
 
     name: str
     target: str = "default"

@@ -1,4 +1,4 @@
-"""Which of firewalld's zones a packet falls into."""
+"""Which of firewalld's zones a packet belongs to."""
 
 import ipaddress
 from collections.abc import Mapping
@@ -7,31 +7,30 @@ from dataclasses import dataclass, field
 from port_knocking_doors.model import Address
 
 INNER = frozenset({"docker", "libvirt", "libvirt-routed"})
-"""Zones that docker and libvirt make for their bridges, where nobody from outside comes in."""
+"""Zones that docker and libvirt make for their bridges, where no packet from outside arrives."""
 
 
 @dataclass(frozen=True)
 class Zones:
     """firewalld's zones as they were when it was asked.
 
-    `sources` are what `getActiveZones` tells: addresses and networks, as text; `ipset:NAME` is looked up in `ipsets`
-    (name → entries). Hardware addresses can't be known from a knock and are passed over.
+    `sources` are those of `getActiveZones`: addresses and networks, as text; `ipset:NAME` is looked up in `ipsets`
+    (name → entries). Hardware addresses cannot be known from a knock and are ignored.
     """
 
     default: str
     interfaces: Mapping[str, str] = field(default_factory=dict)
-    """Interface → zone, for those that were put into a zone by name."""
+    """Interface → zone, for the interfaces that are assigned to a zone."""
     sources: Mapping[str, str] = field(default_factory=dict)
     """Source → zone."""
     ipsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     known: frozenset[str] = frozenset()
-    """Every zone that there is, active or not."""
+    """Every zone, active or not."""
 
     def zone_of(self, address: Address, interface: str) -> str:
-        """The zone of a packet: of its source first, then of the interface it came by, then the default.
+        """The zone of a packet: that of its source, else that of the interface that it arrived on, else the default.
 
-        Where several zones have a source that fits, firewalld takes them in the order of their names
-        (firewalld.zones(5); its rules are laid so).
+        Where several zones have a matching source, firewalld takes the first by name (firewalld.zones(5)).
         """
         fitting = [zone for source, zone in self.sources.items() if self._holds(source, address)]
         if fitting:
@@ -39,12 +38,12 @@ class Zones:
         return self.interfaces.get(interface, self.default)
 
     def active(self) -> tuple[str, ...]:
-        """The zones that packets can fall into: those with an interface or a source, and the default one."""
+        """The zones that packets can belong to: those with an interface or a source, and the default one."""
         return tuple(sorted({self.default, *self.interfaces.values(), *self.sources.values()}))
 
     def external(self) -> tuple[str, ...]:
-        """The zones that strangers' packets fall into: the default one and those with an interface, but for those that
-        container and virtual machine software makes for its own bridges."""
+        """The zones of packets from outside: the default one and those with an interface, without those that container
+        and virtual machine software makes for its own bridges."""
         return tuple(sorted({self.default, *self.interfaces.values()} - INNER))
 
     def _holds(self, source: str, address: Address) -> bool:
