@@ -1,390 +1,140 @@
-"""The D-Bus client against a bus and a firewalld that misbehave in ways that the real ones can't be made to."""
+"""What `doctor` and the daemon's start read of firewalld, against answers that the real one can't be made to give."""
 
 import asyncio
-import gc
-import logging
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
-from dbus_next.constants import MessageFlag
-from dbus_next.message import Message
+from dbus_next.signature import Variant
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall import bus as connection
-from port_knocking_doors.firewall import error_codes
-from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
-from port_knocking_doors.firewall.zones import Zones
-from tests.helpers.fake_bus import DBUS, DBUS_PATH, NAME, FakeBus, Greeting, encoded, open_descriptors, shorten_calls
+from port_knocking_doors.firewall import error_codes, firewalld
+from port_knocking_doors.firewall.firewalld import Firewalld
+from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
+from tests.helpers.fake_bus import NAME, FakeBus
 
-SOON = 3.0
-RULE = 'rule priority="31313" port port="1" protocol="udp" accept'
-
-
-class Client:
-    """A client under test, and what it was told."""
-
-    def __init__(self) -> None:
-        self.events: list[FirewalldEvent] = []
-        self._changed = asyncio.Event()
-        self.firewalld = Firewalld(self._on_event)
-
-    def _on_event(self, event: FirewalldEvent) -> None:
-        self.events.append(event)
-        self._changed.set()
-
-    async def heard(self, *events: FirewalldEvent) -> None:
-        """Wait until these, and no others, are all that it was told."""
-        with suppress(asyncio.TimeoutError):
-            while tuple(self.events) != events:
-                self._changed.clear()
-                await asyncio.wait_for(self._changed.wait(), SOON)
-        assert tuple(self.events) == events
-
-
-@pytest.fixture(autouse=True)
-def _quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/bus")
-    shorten_calls(monkeypatch)
-    monkeypatch.setattr(connection, "_AUTHENTICATION_TIMEOUT", 0.2)
-    monkeypatch.setattr(connection, "_FIRST_RETRY", 0.01)
-    monkeypatch.setattr(connection, "_LAST_RETRY", 0.05)
-
-
-@asynccontextmanager
-async def running() -> AsyncIterator[Client]:
-    client = Client()
-    connection = asyncio.create_task(client.firewalld.run())
-    try:
-        yield client
-        assert not connection.done(), "it never ends by itself"
-    finally:
-        connection.cancel()
-        await asyncio.gather(connection, return_exceptions=True)
-
-
-async def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + SOON
-    while not condition():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
-
-
-def test_asks_and_understands(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            assert await client.firewalld.zones() == Zones(
-                "public", {"eth0": "public"}, known=frozenset({"public", "external"})
-            )
-            await client.firewalld.add("public", RULE)
-            await client.firewalld.add("public", RULE)
-            assert await client.firewalld.rules("public") == [RULE]
-            await client.firewalld.remove("public", RULE)
-            await client.firewalld.remove("public", RULE)
-            assert bus.called("addRichRule") == 2 * [["public", RULE, 0]], "never a timeout"
-            assert all(MessageFlag.NO_AUTOSTART in call.flags for call in bus.calls)
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("owned", [False, True], ids=["comes", "goes"])
-def test_firewalld_that_comes_or_goes_right_behind_the_answer_whether_it_is_there_is_noticed(
-    tmp_path: Path, owned: bool
-) -> None:
-    """The answer and the signal arrive in one read, and the signal is newer."""
-
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus:
-            bus.owned, bus.fickle = owned, True
-            async with running() as client:
-                await until(client.firewalld.connected.is_set)
-                assert client.firewalld.present is not owned
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("greeting", [greeting for greeting in Greeting if greeting is not Greeting.WELCOME])
-def test_a_bus_that_does_not_let_us_in_is_tried_again_without_standing_in_the_way(
-    tmp_path: Path, greeting: Greeting
-) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus:
-            bus.greeting = greeting
-            async with running() as client:
-                turns, start = 0, time.monotonic()
-                while bus.connections < 3:
-                    await asyncio.sleep(0.001)
-                    turns += 1
-                    assert time.monotonic() - start < SOON
-                assert turns >= bus.connections, "the loop went on turning"
-                assert not client.firewalld.present
-                bus.greeting = Greeting.WELCOME
-                await client.heard(FirewalldEvent.APPEARED)
-                assert await client.firewalld.rules("public") == []
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize("greeting", [Greeting.NO_HELLO, Greeting.NO_MATCH, Greeting.SILENCE])
-def test_a_connection_that_failed_is_not_watched_any_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: Greeting
-) -> None:
-    """Or else the next socket that gets its number, a knock port's perhaps, is never heard."""
-
-    async def main() -> None:
-        monkeypatch.setattr(connection, "_FIRST_RETRY", 60)
-        loop = asyncio.get_running_loop()
-        async with FakeBus(tmp_path) as bus:
-            bus.greeting = greeting
-            async with running():
-                await until(lambda: bus.connections == 1 and not bus.guests)
-                watched = loop._selector.get_map()  # type: ignore[attr-defined]
-                assert [number for number in watched if not Path(f"/proc/self/fd/{number}").exists()] == []
-
-    asyncio.run(main())
-
-
-def test_a_bus_that_is_not_there_costs_no_descriptors(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with running() as client:
-            await asyncio.sleep(0.1)
-            gc.collect()
-            before = open_descriptors()
-            await asyncio.sleep(0.3)
-            assert open_descriptors() <= before + 1
-            async with FakeBus(tmp_path):
-                await client.heard(FirewalldEvent.APPEARED)
-
-    asyncio.run(main())
-
-
-def test_a_bus_that_hangs_up_is_come_back_to(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            bus.silent.add("getRichRules")
-            asked = asyncio.create_task(client.firewalld.rules("public"))
-            await until(lambda: bus.called("getRichRules"))
-            bus.hang_up()
-            with pytest.raises(FirewallError) as raised:
-                await asked
-            assert raised.value.code == error_codes.UNREACHABLE
-            await client.heard(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED, FirewalldEvent.APPEARED)
-
-    asyncio.run(main())
-
-
-def test_firewalld_comes_and_goes(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus:
-            bus.owned = False
-            async with running() as client:
-                await until(lambda: bus.connections)
-                await asyncio.sleep(0.05)
-                with pytest.raises(FirewallError) as raised:
-                    await client.firewalld.rules("public")
-                assert raised.value.code == error_codes.UNREACHABLE
-                bus.own(True)
-                await client.heard(FirewalldEvent.APPEARED)
-                bus.own(False)
-                await client.heard(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED)
-                assert not client.firewalld.present
-
-    asyncio.run(main())
-
-
-SIGNALS = {
-    "a reload": (NAME, "Reloaded", "", [], FirewalldEvent.RELOADED),
-    "another default zone": (NAME, "DefaultZoneChanged", "s", ["external"], FirewalldEvent.ZONES_CHANGED),
-    "an interface": (f"{NAME}.zone", "InterfaceAdded", "ss", ["public", "eth1"], FirewalldEvent.ZONES_CHANGED),
-    "an interface gone": (f"{NAME}.zone", "InterfaceRemoved", "ss", ["public", "eth1"], FirewalldEvent.ZONES_CHANGED),
-    "a source": (f"{NAME}.zone", "SourceAdded", "ss", ["public", "10.0.0.0/8"], FirewalldEvent.ZONES_CHANGED),
-    "the permanent configuration": (
-        f"{NAME}.config.zone",
-        "Updated",
-        "s",
-        ["public"],
-        FirewalldEvent.PERMANENT_CHANGED,
-    ),
+T = TypeVar("T")
+ZONE = {
+    "target": Variant("s", "ACCEPT"),
+    "services": Variant("as", ["ssh"]),
+    "ports": Variant("a(ss)", [["22", "tcp"]]),
+    "source_ports": Variant("a(ss)", [["53", "udp"]]),
+    "protocols": Variant("as", ["esp"]),
+    "rules_str": Variant("as", ['rule service name="http" accept']),
+    "forward": Variant("b", True),
 }
+SERVICE = {"ports": Variant("a(ss)", [["22", "tcp"]]), "destination": Variant("a{ss}", {"ipv4": "224.0.0.251"})}
+POLICY = {"target": Variant("s", "CONTINUE"), "rich_rules": Variant("as", ["rule accept"])}
 
 
-@pytest.mark.parametrize(("interface", "member", "signature", "body", "event"), SIGNALS.values(), ids=SIGNALS)
-def test_news_of_firewalld_is_passed_on(
-    tmp_path: Path, interface: str, member: str, signature: str, body: list[str], event: FirewalldEvent
-) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            bus.signal(interface, member, signature, *body)
-            await client.heard(FirewalldEvent.APPEARED, event)
+def asked(folder: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[FakeBus, Firewalld], Awaitable[T]]) -> T:
+    async def main() -> T:
+        async with FakeBus(folder) as bus:
+            monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
+            bus.replies |= {
+                "getZoneSettings2": ("a{sv}", [ZONE]),
+                "getServiceSettings2": ("a{sv}", [SERVICE]),
+                "getActivePolicies": (
+                    "a{sa{sas}}",
+                    [
+                        {
+                            "in": {"ingress_zones": ["ANY"], "egress_zones": ["HOST"]},
+                            "through": {"ingress_zones": ["ANY"], "egress_zones": ["ANY"]},
+                            "others": {"ingress_zones": ["dmz"], "egress_zones": ["HOST"]},
+                        }
+                    ],
+                ),
+                "getPolicySettings": ("a{sv}", [POLICY]),
+            }
+            async with firewalld.connected() as client:
+                return await ask(bus, client)
 
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize(("interface", "member", "signature", "body", "event"), SIGNALS.values(), ids=SIGNALS)
-def test_news_that_somebody_else_made_up_is_not(
-    tmp_path: Path, interface: str, member: str, signature: str, body: list[str], event: FirewalldEvent
-) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            bus.signal(interface, member, signature, *body, sender=":1.666")
-            bus.own(False)  # true, and behind it
-            await client.heard(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED)
-
-    asyncio.run(main())
+    return asyncio.run(main())
 
 
-@pytest.mark.parametrize(
-    ("signature", "body"),
-    [("sss", [NAME, ":1.7", ""]), ("", []), ("s", [NAME]), ("i", [5])],
-    ids=["that firewalld has stopped", "nothing", "half of it", "something else"],
-)
-def test_nobody_but_the_bus_tells_who_is_on_it(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, signature: str, body: list[str]
-) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            bus.signal(DBUS, "NameOwnerChanged", signature, *body, sender=":1.666", path="/x")
-            assert await client.firewalld.rules("public") == []
-            assert client.events == [FirewalldEvent.APPEARED]
-
-    with caplog.at_level(logging.WARNING):
-        asyncio.run(main())
-    assert caplog.text == ""
+def test_zones_policies_and_services_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules, services = asked(tmp_path, monkeypatch, lambda _, client: client.firewall(["public"]))
+    assert rules == [
+        ZoneSettings(
+            "public",
+            target="ACCEPT",
+            services=("ssh",),
+            ports=(("22", "tcp"),),
+            source_ports=(("53", "udp"),),
+            protocols=("esp",),
+            rich_rules=('rule service name="http" accept',),
+        ),
+        ZoneSettings("in", target="CONTINUE", rich_rules=("rule accept",), is_policy=True),
+    ]
+    assert services == dict.fromkeys(("ssh", "http"), ServiceSettings(ports=(("22", "tcp"),), limited=True))
 
 
-ERRORS = {
-    "a zone that is not": (f"{NAME}.Exception", "INVALID_ZONE: nowhere", error_codes.INVALID_ZONE),
-    "no right": (
-        f"{NAME}.NotAuthorizedException",
-        "Not Authorized: org.fedoraproject.FirewallD1.config",
-        error_codes.NOT_AUTHORIZED,
-    ),
-    "the bus says no": (f"{DBUS}.Error.AccessDenied", "Rejected send message", error_codes.NOT_AUTHORIZED),
-    "it is gone": (f"{DBUS}.Error.ServiceUnknown", "The name is not provided", error_codes.UNREACHABLE),
-    "it went meanwhile": (f"{DBUS}.Error.NoReply", "Message recipient disconnected", error_codes.UNREACHABLE),
-    "it is starting": (f"{DBUS}.Error.UnknownMethod", 'No such method "addRichRule"', ""),
-    "nothing said": (f"{NAME}.Exception", "", ""),
-}
-
-
-@pytest.mark.parametrize(("name", "text", "code"), ERRORS.values(), ids=ERRORS)
-def test_an_answer_that_is_an_error_has_a_code_and_a_text(tmp_path: Path, name: str, text: str, code: str) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            bus.errors["addRichRule"] = (name, text)
-            with pytest.raises(FirewallError) as raised:
-                await client.firewalld.add("public", RULE)
-            assert raised.value.code == code
-            assert str(raised.value)
-
-    asyncio.run(main())
-
-
-def test_no_answer_is_an_error_and_a_late_one_hurts_nobody(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            bus.silent.add("addRichRule")
-            with pytest.raises(FirewallError) as raised:
-                await client.firewalld.add("public", RULE)
-            assert raised.value.code == error_codes.UNANSWERED
-            bus.silent.clear()
-            assert await client.firewalld.rules("public") == []
-
-    asyncio.run(main())
-
-
-Asked = Callable[[Firewalld], Awaitable[object]]
-WRONG_ANSWERS: dict[str, tuple[str, str, list[object], Asked]] = {
-    "zones as a text": ("getActiveZones", "s", ["public"], lambda client: client.zones()),
-    "zones as numbers": ("getZones", "ai", [[1, 2]], lambda client: client.zones()),
-    "an empty answer": ("getDefaultZone", "", [], lambda client: client.zones()),
-    "rules as a number": ("getRichRules", "i", [5], lambda client: client.rules("public")),
-    "rules as one text": ("getRichRules", "s", [RULE], lambda client: client.rules("public")),
-    "no rules at all": ("getRichRules", "", [], lambda client: client.rules("public")),
-}
-
-
-@pytest.mark.parametrize(("member", "signature", "body", "ask"), WRONG_ANSWERS.values(), ids=WRONG_ANSWERS)
-def test_an_answer_of_the_wrong_kind_is_an_error_like_any_other(
-    tmp_path: Path, member: str, signature: str, body: list[object], ask: Asked
-) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            bus.replies[member] = (signature, body)
-            with pytest.raises(FirewallError):
-                await ask(client.firewalld)
-
-    asyncio.run(main())
-
-
-@pytest.mark.parametrize(
-    "garbage",
-    [b"\0" * 64, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"l\x09\0\1" + bytes(60), b"l\4\1\1" + b"\xff" * 12],
-    ids=["zeros", "a web server", "a message of no type", "a message without end"],
-)
-def test_garbage_on_the_bus_is_an_error_or_no_answer_and_nothing_worse(tmp_path: Path, garbage: bytes) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            bus.silent.add("getRichRules")
-            asked = asyncio.create_task(client.firewalld.rules("public"))
-            await until(lambda: bus.called("getRichRules"))
-            bus.send(garbage)
-            with pytest.raises(FirewallError):
-                await asked
-            bus.silent.clear()
-            bus.hang_up()
-            await until(lambda: bus.connections > 1 and client.firewalld.present)
-            assert await client.firewalld.rules("public") == []
-
-    asyncio.run(main())
-
-
-def test_a_flood_of_signals_loses_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def main() -> None:
-        shorten_calls(monkeypatch, 5)
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            for _ in range(3000):
-                bus.signal(f"{NAME}.zone", "RichRuleAdded", "ssi", "public", RULE, 0)
-            assert await client.firewalld.rules("public") == []
-            assert client.events == [FirewalldEvent.APPEARED], "rules of others are no news"
-
-    asyncio.run(main())
-
-
-def test_whoever_calls_us_gets_an_error_and_does_no_harm(tmp_path: Path) -> None:
-    async def main() -> None:
-        async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
-            call = Message(
-                destination=":1.42", path=DBUS_PATH, interface="x.y", member="Boo", sender=":1.666", serial=7
-            )
-            bus.send(encoded(call))
-            assert await client.firewalld.rules("public") == []
-
-    asyncio.run(main())
-
-
-def test_what_cannot_be_a_bus_address_is_tried_again_and_never_ends_the_client(
+def test_a_firewalld_without_policies_has_none_and_a_service_that_went_opens_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def main() -> None:
-        monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "nonsense")
-        async with running() as client:
-            await asyncio.sleep(0.05)
-            async with FakeBus(tmp_path) as bus:
-                monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
-                await client.heard(FirewalldEvent.APPEARED)
+    async def ask(bus: FakeBus, client: Firewalld) -> tuple[list[ZoneSettings], dict[str, ServiceSettings]]:
+        bus.errors["getActivePolicies"] = ("org.freedesktop.DBus.Error.UnknownMethod", "what?")
+        bus.errors["getServiceSettings2"] = (f"{NAME}.Exception", "INVALID_SERVICE: ssh")
+        return await client.firewall(["public"])
 
-    asyncio.run(main())
+    rules, services = asked(tmp_path, monkeypatch, ask)
+    assert [one.name for one in rules] == ["public"]
+    assert services == {"ssh": ServiceSettings(), "http": ServiceSettings()}
+
+
+@pytest.mark.parametrize(
+    ("member", "reply"),
+    [
+        ("getZoneSettings2", ("as", [["ssh"]])),
+        ("getZoneSettings2", ("a{sv}", [{"services": Variant("s", "ssh")}])),
+        ("getZoneSettings2", ("a{sv}", [{"ports": Variant("as", ["22"])}])),
+        ("getZoneSettings2", ("a{sv}", [{"target": Variant("i", 1)}])),
+        ("getServiceSettings2", ("a{sv}", [{"destination": Variant("s", "all")}])),
+    ],
+)
+def test_an_answer_of_the_wrong_kind_is_an_error_like_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str, reply: tuple[str, list[object]]
+) -> None:
+    def ask(bus: FakeBus, client: Firewalld) -> Awaitable[object]:
+        bus.replies[member] = reply
+        return client.firewall(["public"])
+
+    with pytest.raises(FirewallError, match="wrong type"):
+        asked(tmp_path, monkeypatch, ask)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "code"),
+    [
+        (f"{NAME}.Exception", "INVALID_RULE: no element, no action", None),
+        (f"{NAME}.NotAuthorizedException", "Not Authorized", error_codes.NOT_AUTHORIZED),
+        (f"{NAME}.Exception", "ACCESS_DENIED: lockdown is on", "ACCESS_DENIED"),
+    ],
+)
+def test_the_right_is_tried_with_what_can_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, code: str | None
+) -> None:
+    async def ask(bus: FakeBus, client: Firewalld) -> list[object]:
+        bus.errors["removeRichRule"] = (name, text)
+        if code is None:
+            await client.check_authorization()
+        else:
+            with pytest.raises(FirewallError) as caught:
+                await client.check_authorization()
+            assert caught.value.code == code
+        return [(call.member, call.body) for call in bus.calls]
+
+    assert asked(tmp_path, monkeypatch, ask) == [("removeRichRule", ["", "rule"])]
+
+
+def test_without_a_bus_there_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/nothing")
+
+    async def main() -> None:
+        async with firewalld.connected():
+            pass
+
+    with pytest.raises(FirewallError) as caught:
+        asyncio.run(main())
+    assert caught.value.code == error_codes.UNREACHABLE
