@@ -1,7 +1,7 @@
-"""A D-Bus daemon with a firewalld on it, in the test's own event loop: for what the real ones can't be made to do.
+"""A D-Bus daemon with a firewalld on it, in the test's own event loop, for failures that the real ones do not have.
 
-Speaks enough of the protocol for `port_knocking_doors.firewall.firewalld`: SASL EXTERNAL, then messages in the encoding
-of the library itself. What goes wrong is set on the object: `greeting` for the connection, `errors`, `replies` and
+Speaks enough of the protocol for `port_knocking_doors.firewall.bus`: SASL EXTERNAL, then messages in the encoding of
+the library itself. Failures are set on the object: `greeting` for the connection, `errors`, `replies` and
 `silent` for the calls.
 """
 
@@ -37,15 +37,15 @@ Answer = tuple[str, list[Any]]
 
 
 class Greeting(Enum):
-    """What becomes of somebody who connects."""
+    """The answer to a connection."""
 
     WELCOME = auto()
     SILENCE = auto()  # no answer to the authentication
-    HALF_A_LINE = auto()  # hangs up in the middle of the answer
+    HALF_A_LINE = auto()  # closes the connection in the middle of the answer
     HANG_UP = auto()
     REJECT = auto()
-    NO_HELLO = auto()  # authenticated, and then no answer
-    NO_MATCH = auto()  # even greeted, and then no answer
+    NO_HELLO = auto()  # authenticated, then no answer
+    NO_MATCH = auto()  # greeted, then no answer
 
 
 class FakeBus:
@@ -56,9 +56,9 @@ class FakeBus:
         self.address = f"unix:path={self._path}"
         self.greeting = Greeting.WELCOME
         self.owned = True
-        """Whether there is a firewalld."""
+        """Whether firewalld is on the bus."""
         self.fickle = False
-        """Whether firewalld comes or goes right behind the next answer to whether it is there."""
+        """Whether firewalld appears or disappears right behind the next answer to whether it is on the bus."""
         self.zones: dict[str, list[str]] = {"public": [], "external": []}
         self.permanent: dict[str, list[str]] = {"public": [], "external": []}
         self.errors: dict[str, tuple[str, str]] = {}
@@ -105,7 +105,7 @@ class FakeBus:
             self._writers.pop().close()
 
     def send(self, data: bytes) -> None:
-        """Send bytes, whatever they are, to everybody."""
+        """Send any bytes to every client."""
         for writer in self._writers:
             writer.write(data)
 
@@ -118,7 +118,7 @@ class FakeBus:
         sender: str = FIREWALLD_ADDRESS,
         path: str = PATH,
     ) -> None:
-        """Send a signal to everybody."""
+        """Send a signal to every client."""
         message = Message(
             message_type=MessageType.SIGNAL,
             path=path,
@@ -131,7 +131,7 @@ class FakeBus:
         self.send(self._encoded(message))
 
     def own(self, owned: bool) -> None:
-        """firewalld comes or goes, and the bus tells."""
+        """firewalld appears or disappears, and the bus sends the signal."""
         self.owned = owned
         while not owned and self._unanswered:
             call, writer = self._unanswered.pop(0)
@@ -232,8 +232,8 @@ class FakeBus:
             return Message.new_error(call, f"{NAME}.Exception", str(error))
 
     @property
-    def guests(self) -> int:
-        """How many connections there are now."""
+    def clients(self) -> int:
+        """How many connections exist now."""
         return len(self._writers)
 
     @property
@@ -288,7 +288,7 @@ async def _read_message(reader: asyncio.StreamReader) -> Message:
 
 
 def encoded(message: Message) -> bytes:
-    """The message as a bus passes it on: with its sender, which only a bus can add, and so not the library."""
+    """The message as a bus forwards it: with its sender, which a bus adds and the library cannot."""
     body = Marshaller(message.signature, message.body)  # type: ignore[no-untyped-call]
     body.marshall()  # type: ignore[no-untyped-call]
     fields = [
@@ -314,7 +314,7 @@ def encoded(message: Message) -> bytes:
 
 
 def shorten_calls(monkeypatch: pytest.MonkeyPatch, seconds: float = 0.5) -> None:
-    """Let calls count as unanswered sooner than in earnest."""
+    """Let calls count as unanswered sooner than in production."""
     monkeypatch.setattr(bus, "CALL_TIMEOUT", seconds)
 
 

@@ -1,4 +1,4 @@
-"""The D-Bus client against a bus and a firewalld that misbehave in ways that the real ones can't be made to."""
+"""The connection to firewalld, on a bus and with a firewalld that fail in ways that the real ones cannot."""
 
 import asyncio
 import gc
@@ -24,7 +24,7 @@ RULE = 'rule priority="31313" port port="1" protocol="udp" accept'
 
 
 class Client:
-    """A client under test, and what it was told."""
+    """A client under test, and the events that it reported."""
 
     def __init__(self) -> None:
         self.events: list[FirewalldEvent] = []
@@ -35,8 +35,8 @@ class Client:
         self.events.append(event)
         self._changed.set()
 
-    async def heard(self, *events: FirewalldEvent) -> None:
-        """Wait until these, and no others, are all that it was told."""
+    async def reported(self, *events: FirewalldEvent) -> None:
+        """Wait until it has reported these events, and no others."""
         with suppress(asyncio.TimeoutError):
             while tuple(self.events) != events:
                 self._changed.clear()
@@ -59,7 +59,7 @@ async def running() -> AsyncIterator[Client]:
     connection = asyncio.create_task(client.firewalld.run())
     try:
         yield client
-        assert not connection.done(), "it never ends by itself"
+        assert not connection.done(), "the connection never ends by itself"
     finally:
         connection.cancel()
         await asyncio.gather(connection, return_exceptions=True)
@@ -72,10 +72,10 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.005)
 
 
-def test_asks_and_understands(tmp_path: Path) -> None:
+def test_zones_and_rules_are_read_added_and_removed(tmp_path: Path) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             assert await client.firewalld.zones() == Zones(
                 "public", {"eth0": "public"}, known=frozenset({"public", "external"})
             )
@@ -84,16 +84,14 @@ def test_asks_and_understands(tmp_path: Path) -> None:
             assert await client.firewalld.rules("public") == [RULE]
             await client.firewalld.remove("public", RULE)
             await client.firewalld.remove("public", RULE)
-            assert bus.called("addRichRule") == 2 * [["public", RULE, 0]], "never a timeout"
+            assert bus.called("addRichRule") == 2 * [["public", RULE, 0]], "no rule has a time limit"
             assert all(MessageFlag.NO_AUTOSTART in call.flags for call in bus.calls)
 
     asyncio.run(main())
 
 
-@pytest.mark.parametrize("owned", [False, True], ids=["comes", "goes"])
-def test_firewalld_that_comes_or_goes_right_behind_the_answer_whether_it_is_there_is_noticed(
-    tmp_path: Path, owned: bool
-) -> None:
+@pytest.mark.parametrize("owned", [False, True], ids=["appears", "disappears"])
+def test_signal_right_behind_the_answer_about_the_owner_is_newer(tmp_path: Path, owned: bool) -> None:
     """The answer and the signal arrive in one read, and the signal is newer."""
 
     async def main() -> None:
@@ -107,9 +105,7 @@ def test_firewalld_that_comes_or_goes_right_behind_the_answer_whether_it_is_ther
 
 
 @pytest.mark.parametrize("greeting", [greeting for greeting in Greeting if greeting is not Greeting.WELCOME])
-def test_a_bus_that_does_not_let_us_in_is_tried_again_without_standing_in_the_way(
-    tmp_path: Path, greeting: Greeting
-) -> None:
+def test_bus_that_denies_the_connection_is_tried_without_blocking(tmp_path: Path, greeting: Greeting) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus:
             bus.greeting = greeting
@@ -119,20 +115,20 @@ def test_a_bus_that_does_not_let_us_in_is_tried_again_without_standing_in_the_wa
                     await asyncio.sleep(0.001)
                     turns += 1
                     assert time.monotonic() - start < SOON
-                assert turns >= bus.connections, "the loop went on turning"
+                assert turns >= bus.connections, "the event loop is not blocked"
                 assert not client.firewalld.present
                 bus.greeting = Greeting.WELCOME
-                await client.heard(FirewalldEvent.APPEARED)
+                await client.reported(FirewalldEvent.APPEARED)
                 assert await client.firewalld.rules("public") == []
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize("greeting", [Greeting.NO_HELLO, Greeting.NO_MATCH, Greeting.SILENCE])
-def test_a_connection_that_failed_is_not_watched_any_more(
+def test_failed_connection_is_not_watched_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, greeting: Greeting
 ) -> None:
-    """Or else the next socket that gets its number, a knock port's perhaps, is never heard."""
+    """The next socket with the same descriptor, such as that of a knock port, would never be read."""
 
     async def main() -> None:
         monkeypatch.setattr(connection, "_FIRST_RETRY", 60)
@@ -140,14 +136,14 @@ def test_a_connection_that_failed_is_not_watched_any_more(
         async with FakeBus(tmp_path) as bus:
             bus.greeting = greeting
             async with running():
-                await until(lambda: bus.connections == 1 and not bus.guests)
+                await until(lambda: bus.connections == 1 and not bus.clients)
                 watched = loop._selector.get_map()  # type: ignore[attr-defined]
                 assert [number for number in watched if not Path(f"/proc/self/fd/{number}").exists()] == []
 
     asyncio.run(main())
 
 
-def test_a_bus_that_is_not_there_costs_no_descriptors(tmp_path: Path) -> None:
+def test_missing_bus_leaks_no_descriptors(tmp_path: Path) -> None:
     async def main() -> None:
         async with running() as client:
             await asyncio.sleep(0.1)
@@ -156,15 +152,15 @@ def test_a_bus_that_is_not_there_costs_no_descriptors(tmp_path: Path) -> None:
             await asyncio.sleep(0.3)
             assert open_descriptors() <= before + 1
             async with FakeBus(tmp_path):
-                await client.heard(FirewalldEvent.APPEARED)
+                await client.reported(FirewalldEvent.APPEARED)
 
     asyncio.run(main())
 
 
-def test_a_bus_that_hangs_up_is_come_back_to(tmp_path: Path) -> None:
+def test_bus_that_closes_the_connection_is_connected_to_again(tmp_path: Path) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             bus.silent.add("getRichRules")
             asked = asyncio.create_task(client.firewalld.rules("public"))
             await until(lambda: bus.called("getRichRules"))
@@ -172,12 +168,12 @@ def test_a_bus_that_hangs_up_is_come_back_to(tmp_path: Path) -> None:
             with pytest.raises(FirewallError) as raised:
                 await asked
             assert raised.value.code == error_codes.UNREACHABLE
-            await client.heard(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED, FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED, FirewalldEvent.APPEARED)
 
     asyncio.run(main())
 
 
-def test_firewalld_comes_and_goes(tmp_path: Path) -> None:
+def test_firewalld_that_appears_and_disappears_is_reported(tmp_path: Path) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus:
             bus.owned = False
@@ -188,9 +184,9 @@ def test_firewalld_comes_and_goes(tmp_path: Path) -> None:
                     await client.firewalld.rules("public")
                 assert raised.value.code == error_codes.UNREACHABLE
                 bus.own(True)
-                await client.heard(FirewalldEvent.APPEARED)
+                await client.reported(FirewalldEvent.APPEARED)
                 bus.own(False)
-                await client.heard(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED)
+                await client.reported(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED)
                 assert not client.firewalld.present
 
     asyncio.run(main())
@@ -213,28 +209,28 @@ SIGNALS = {
 
 
 @pytest.mark.parametrize(("interface", "member", "signature", "body", "event"), SIGNALS.values(), ids=SIGNALS)
-def test_news_of_firewalld_is_passed_on(
+def test_signal_of_firewalld_is_reported_as_an_event(
     tmp_path: Path, interface: str, member: str, signature: str, body: list[str], event: FirewalldEvent
 ) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             bus.signal(interface, member, signature, *body)
-            await client.heard(FirewalldEvent.APPEARED, event)
+            await client.reported(FirewalldEvent.APPEARED, event)
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize(("interface", "member", "signature", "body", "event"), SIGNALS.values(), ids=SIGNALS)
-def test_news_that_somebody_else_made_up_is_not(
+def test_signal_of_another_sender_is_ignored(
     tmp_path: Path, interface: str, member: str, signature: str, body: list[str], event: FirewalldEvent
 ) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             bus.signal(interface, member, signature, *body, sender=":1.666")
-            bus.own(False)  # true, and behind it
-            await client.heard(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED)
+            bus.own(False)  # a true one, sent after it
+            await client.reported(FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED)
 
     asyncio.run(main())
 
@@ -242,14 +238,14 @@ def test_news_that_somebody_else_made_up_is_not(
 @pytest.mark.parametrize(
     ("signature", "body"),
     [("sss", [NAME, ":1.7", ""]), ("", []), ("s", [NAME]), ("i", [5])],
-    ids=["that firewalld has stopped", "nothing", "half of it", "something else"],
+    ids=["that firewalld has stopped", "nothing", "the name alone", "a number"],
 )
-def test_nobody_but_the_bus_tells_who_is_on_it(
+def test_owner_change_of_another_sender_than_the_bus_is_ignored(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, signature: str, body: list[str]
 ) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             bus.signal(DBUS, "NameOwnerChanged", signature, *body, sender=":1.666", path="/x")
             assert await client.firewalld.rules("public") == []
             assert client.events == [FirewalldEvent.APPEARED]
@@ -260,25 +256,25 @@ def test_nobody_but_the_bus_tells_who_is_on_it(
 
 
 ERRORS = {
-    "a zone that is not": (f"{NAME}.Exception", "INVALID_ZONE: nowhere", error_codes.INVALID_ZONE),
-    "no right": (
+    "an unknown zone": (f"{NAME}.Exception", "INVALID_ZONE: nowhere", error_codes.INVALID_ZONE),
+    "denied by firewalld": (
         f"{NAME}.NotAuthorizedException",
         "Not Authorized: org.fedoraproject.FirewallD1.config",
         error_codes.NOT_AUTHORIZED,
     ),
-    "the bus says no": (f"{DBUS}.Error.AccessDenied", "Rejected send message", error_codes.NOT_AUTHORIZED),
-    "it is gone": (f"{DBUS}.Error.ServiceUnknown", "The name is not provided", error_codes.UNREACHABLE),
-    "it went meanwhile": (f"{DBUS}.Error.NoReply", "Message recipient disconnected", error_codes.UNREACHABLE),
-    "it is starting": (f"{DBUS}.Error.UnknownMethod", 'No such method "addRichRule"', ""),
-    "nothing said": (f"{NAME}.Exception", "", ""),
+    "denied by the bus": (f"{DBUS}.Error.AccessDenied", "Rejected send message", error_codes.NOT_AUTHORIZED),
+    "not on the bus": (f"{DBUS}.Error.ServiceUnknown", "The name is not provided", error_codes.UNREACHABLE),
+    "gone before the answer": (f"{DBUS}.Error.NoReply", "Message recipient disconnected", error_codes.UNREACHABLE),
+    "still starting": (f"{DBUS}.Error.UnknownMethod", 'No such method "addRichRule"', ""),
+    "an empty text": (f"{NAME}.Exception", "", ""),
 }
 
 
 @pytest.mark.parametrize(("name", "text", "code"), ERRORS.values(), ids=ERRORS)
-def test_an_answer_that_is_an_error_has_a_code_and_a_text(tmp_path: Path, name: str, text: str, code: str) -> None:
+def test_error_answer_has_a_code_and_a_text(tmp_path: Path, name: str, text: str, code: str) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             bus.errors["addRichRule"] = (name, text)
             with pytest.raises(FirewallError) as raised:
                 await client.firewalld.add("public", RULE)
@@ -288,10 +284,10 @@ def test_an_answer_that_is_an_error_has_a_code_and_a_text(tmp_path: Path, name: 
     asyncio.run(main())
 
 
-def test_no_answer_is_an_error_and_a_late_one_hurts_nobody(tmp_path: Path) -> None:
+def test_missing_answer_is_an_error_and_a_late_one_is_ignored(tmp_path: Path) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             bus.silent.add("addRichRule")
             with pytest.raises(FirewallError) as raised:
                 await client.firewalld.add("public", RULE)
@@ -314,12 +310,12 @@ WRONG_ANSWERS: dict[str, tuple[str, str, list[object], Asked]] = {
 
 
 @pytest.mark.parametrize(("member", "signature", "body", "ask"), WRONG_ANSWERS.values(), ids=WRONG_ANSWERS)
-def test_an_answer_of_the_wrong_kind_is_an_error_like_any_other(
+def test_answer_of_the_wrong_type_is_an_error(
     tmp_path: Path, member: str, signature: str, body: list[object], ask: Asked
 ) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             bus.replies[member] = (signature, body)
             with pytest.raises(FirewallError):
                 await ask(client.firewalld)
@@ -332,10 +328,10 @@ def test_an_answer_of_the_wrong_kind_is_an_error_like_any_other(
     [b"\0" * 64, b"HTTP/1.1 400 Bad Request\r\n\r\n", b"l\x09\0\1" + bytes(60), b"l\4\1\1" + b"\xff" * 12],
     ids=["zeros", "a web server", "a message of no type", "a message without end"],
 )
-def test_garbage_on_the_bus_is_an_error_or_no_answer_and_nothing_worse(tmp_path: Path, garbage: bytes) -> None:
+def test_garbage_on_the_bus_is_an_error_and_reconnected_from(tmp_path: Path, garbage: bytes) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             bus.silent.add("getRichRules")
             asked = asyncio.create_task(client.firewalld.rules("public"))
             await until(lambda: bus.called("getRichRules"))
@@ -350,23 +346,23 @@ def test_garbage_on_the_bus_is_an_error_or_no_answer_and_nothing_worse(tmp_path:
     asyncio.run(main())
 
 
-def test_a_flood_of_signals_loses_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_flood_of_signals_loses_no_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         shorten_calls(monkeypatch, 5)
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             for _ in range(3000):
                 bus.signal(f"{NAME}.zone", "RichRuleAdded", "ssi", "public", RULE, 0)
             assert await client.firewalld.rules("public") == []
-            assert client.events == [FirewalldEvent.APPEARED], "rules of others are no news"
+            assert client.events == [FirewalldEvent.APPEARED], "added rules are no event"
 
     asyncio.run(main())
 
 
-def test_whoever_calls_us_gets_an_error_and_does_no_harm(tmp_path: Path) -> None:
+def test_call_of_another_program_changes_nothing(tmp_path: Path) -> None:
     async def main() -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
-            await client.heard(FirewalldEvent.APPEARED)
+            await client.reported(FirewalldEvent.APPEARED)
             call = Message(
                 destination=":1.42", path=DBUS_PATH, interface="x.y", member="Boo", sender=":1.666", serial=7
             )
@@ -376,15 +372,13 @@ def test_whoever_calls_us_gets_an_error_and_does_no_harm(tmp_path: Path) -> None
     asyncio.run(main())
 
 
-def test_what_cannot_be_a_bus_address_is_tried_again_and_never_ends_the_client(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_invalid_bus_address_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
         monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", "nonsense")
         async with running() as client:
             await asyncio.sleep(0.05)
             async with FakeBus(tmp_path) as bus:
                 monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
-                await client.heard(FirewalldEvent.APPEARED)
+                await client.reported(FirewalldEvent.APPEARED)
 
     asyncio.run(main())

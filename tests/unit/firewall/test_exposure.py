@@ -1,4 +1,4 @@
-"""What lets a port through: a zone's settings and a port → ways. `tests/system/test_doctor.py` asks real firewalld."""
+"""What accepts a port without a knock, by a zone's settings. `tests/system/test_doctor.py` asks a real firewalld."""
 
 import pytest
 
@@ -52,7 +52,7 @@ def found(rules: ZoneSettings, port: Port = PORT, mark: int | None = MARK) -> li
         ({"source_ports": (("1-65535", "tcp"), ("1", "udp"))}, ["source port 1-65535/tcp"]),
     ],
 )
-def test_plain_settings(settings: dict[str, object], what: list[str]) -> None:
+def test_setting_that_accepts_the_port_is_an_exposure(settings: dict[str, object], what: list[str]) -> None:
     assert found(zone(**settings)) == what
 
 
@@ -91,12 +91,12 @@ YES, SOME, NO = "yes", "some", "no"
         ("", NO),
     ],
 )
-def test_rich_rules(rule: str, answer: str) -> None:
+def test_rich_rule_that_accepts_the_port_is_an_exposure(rule: str, answer: str) -> None:
     expected = {YES: [f"rich rule `{rule}`"], SOME: [f"rich rule `{rule}` (some)"], NO: []}[answer]
     assert found(zone(rich_rules=(rule,))) == expected
 
 
-def test_our_own_rules_count_where_they_are_asked_for() -> None:
+def test_marked_rule_is_an_exposure_if_no_mark_is_given() -> None:
     rule = 'rule priority="31313" port port="2222" protocol="tcp" accept'
     assert found(zone(rich_rules=(rule,)), mark=None) == [f"rich rule `{rule}`"]
 
@@ -118,14 +118,14 @@ ACCEPT, REJECT = 'port port="2222" protocol="tcp" accept', 'port port="2222" pro
         ({"target": "ACCEPT", "rich_rules": (f'rule family="ipv4" source address="10.0.0.9" {REJECT}',)}, True, False),
     ],
 )
-def test_a_denial_for_everybody_shuts_what_is_behind_it(
+def test_denial_for_all_sources_disables_exposures_behind_it(
     settings: dict[str, object], is_open: bool, is_denied: bool
 ) -> None:
     seen = exposure.find(PORT, zone(**settings), SERVICES, MARK)
     assert (bool(seen.exposures), bool(seen.denials)) == (is_open, is_denied)
 
 
-def test_what_to_do_is_a_command() -> None:
+def test_warning_ends_with_the_command_that_removes_the_exposure() -> None:
     rules = zone(services=("many",), target="ACCEPT")
     service, target = exposure.find(PORT, rules, SERVICES, MARK).exposures
     assert exposure.warning_line(PORT, rules, service) == (
@@ -164,7 +164,7 @@ TCP, UDP = Protocol.TCP, Protocol.UDP
         ("ip daddr 192.0.2.1 dnat to 10.0.0.2", []),
     ],
 )
-def test_ports_that_are_sent_elsewhere(line: str, ports: list[Port]) -> None:
+def test_redirected_ports_are_found_in_the_ruleset(line: str, ports: list[Port]) -> None:
     guarded = [Port(8080), Port(80), Port(8080, UDP), Port(53, UDP), Port(53)]
     ruleset = f"table ip nat {{\n\tchain PREROUTING {{\n\t\t{line}\n\t}}\n}}\n"
     assert list(exposure.redirected(ruleset, guarded)) == sorted(ports, key=guarded.index)

@@ -1,4 +1,4 @@
-"""What `doctor` and the daemon's start read of firewalld, against answers that the real one can't be made to give."""
+"""What `doctor` and the daemon's start read from firewalld, with answers that the real one cannot give."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -53,7 +53,7 @@ def asked(folder: Path, monkeypatch: pytest.MonkeyPatch, ask: Callable[[FakeBus,
     return asyncio.run(main())
 
 
-def test_zones_policies_and_services_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_zones_policies_and_services_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rules, services = asked(tmp_path, monkeypatch, lambda _, client: client.firewall(["public"]))
     assert rules == [
         ZoneSettings(
@@ -70,9 +70,7 @@ def test_zones_policies_and_services_are_understood(tmp_path: Path, monkeypatch:
     assert services == dict.fromkeys(("ssh", "http"), ServiceSettings(ports=(("22", "tcp"),), limited=True))
 
 
-def test_a_firewalld_without_policies_has_none_and_a_service_that_went_opens_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_missing_policies_and_services_are_read_as_empty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def ask(bus: FakeBus, client: Firewalld) -> tuple[list[ZoneSettings], dict[str, ServiceSettings]]:
         bus.errors["getActivePolicies"] = ("org.freedesktop.DBus.Error.UnknownMethod", "what?")
         bus.errors["getServiceSettings2"] = (f"{NAME}.Exception", "INVALID_SERVICE: ssh")
@@ -93,7 +91,7 @@ def test_a_firewalld_without_policies_has_none_and_a_service_that_went_opens_not
         ("getServiceSettings2", ("a{sv}", [{"destination": Variant("s", "all")}])),
     ],
 )
-def test_an_answer_of_the_wrong_kind_is_an_error_like_any_other(
+def test_settings_of_the_wrong_type_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, member: str, reply: tuple[str, list[object]]
 ) -> None:
     def ask(bus: FakeBus, client: Firewalld) -> Awaitable[object]:
@@ -112,7 +110,7 @@ def test_an_answer_of_the_wrong_kind_is_an_error_like_any_other(
         (f"{NAME}.Exception", "ACCESS_DENIED: lockdown is on", "ACCESS_DENIED"),
     ],
 )
-def test_the_right_is_tried_with_what_can_change_nothing(
+def test_authorization_is_checked_without_a_change(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, text: str, code: str | None
 ) -> None:
     async def ask(bus: FakeBus, client: Firewalld) -> list[object]:
@@ -128,7 +126,7 @@ def test_the_right_is_tried_with_what_can_change_nothing(
     assert asked(tmp_path, monkeypatch, ask) == [("removeRichRule", ["", "rule"])]
 
 
-def test_without_a_bus_there_is_one_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_bus_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/nothing")
 
     async def main() -> None:

@@ -1,4 +1,4 @@
-"""Rule texts, and how ours are told from others'."""
+"""The texts of rules, and the mark that distinguishes ours."""
 
 from ipaddress import ip_address
 
@@ -10,19 +10,19 @@ from port_knocking_doors.model import Door, Port, PortOpening, Protocol
 PORTS = (Port(22), Port(1194, Protocol.UDP))
 
 
-def test_a_door_is_one_rule_for_each_port_and_its_address_alone() -> None:
+def test_door_has_one_rule_for_each_port_and_its_address_alone() -> None:
     assert door_rules(Door(ip_address("10.0.0.2"), "eth0", "main", PortOpening(PORTS)), 31313) == (
         'rule priority="31313" family="ipv4" source address="10.0.0.2" port port="22" protocol="tcp" accept',
         'rule priority="31313" family="ipv4" source address="10.0.0.2" port port="1194" protocol="udp" accept',
     )
 
 
-def test_an_ipv6_address_is_written_in_its_canonical_form() -> None:
+def test_ipv6_address_is_written_in_its_canonical_form() -> None:
     (rule,) = door_rules(Door(ip_address("FD00:0::0:2"), "eth0", "main", PortOpening(PORTS[:1])), 7)
     assert rule == 'rule priority="7" family="ipv6" source address="fd00::2" port port="22" protocol="tcp" accept'
 
 
-def test_knock_ports_are_let_through_for_everybody() -> None:
+def test_knock_port_rule_accepts_every_source() -> None:
     assert knock_port_rule(Port(1, Protocol.UDP), 7) == 'rule priority="7" port port="1" protocol="udp" accept'
 
 
@@ -40,5 +40,5 @@ def test_knock_ports_are_let_through_for_everybody() -> None:
         ("", False),
     ],
 )
-def test_a_rule_is_ours_by_its_priority_alone(rule: str, marked: bool) -> None:
+def test_rule_is_ours_by_its_priority_alone(rule: str, marked: bool) -> None:
     assert is_marked(rule, 31313) is marked

@@ -1,4 +1,4 @@
-"""Which zone a packet falls into."""
+"""Which zone a packet belongs to."""
 
 from ipaddress import ip_address
 
@@ -30,21 +30,21 @@ CASES = {
     "an IPv6 network": ("fd00::5", "eth0", "dmz"),
     "an address of a set": ("192.0.2.1", "eth0", "trusted"),
     "a network of a set": ("198.51.100.77", "eth2", "trusted"),
-    "an entry of another kind of set fits nobody": ("203.0.113.1", "eth2", "internal"),
+    "an entry of another kind of set matches no address": ("203.0.113.1", "eth2", "internal"),
 }
 
 
 @pytest.mark.parametrize(("address", "interface", "zone"), CASES.values(), ids=CASES.keys())
-def test_the_zone_of_a_packet(address: str, interface: str, zone: str) -> None:
+def test_zone_is_that_of_source_then_interface_then_default(address: str, interface: str, zone: str) -> None:
     assert ZONES.zone_of(ip_address(address), interface) == zone
 
 
-def test_the_active_zones_are_those_that_packets_can_fall_into() -> None:
+def test_active_zones_are_those_that_packets_can_belong_to() -> None:
     assert ZONES.active() == ("block", "dmz", "external", "home", "internal", "lab", "public", "trusted", "work")
     assert Zones(default="public").active() == ("public",)
 
 
-def test_strangers_fall_into_the_default_zone_and_those_of_interfaces_but_for_containers() -> None:
+def test_external_zones_are_without_those_of_containers() -> None:
     zones = Zones(
         "public",
         interfaces={"eth0": "external", "docker0": "docker", "virbr0": "libvirt"},
