@@ -43,6 +43,11 @@ def test_home_file_beside_system_file_has_a_warning(world: World) -> None:
     assert world.load(conf=world.home_file).warnings == ()
 
 
+def test_home_is_that_of_the_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/somewhere")
+    assert files.find_home() == Path("/somewhere")
+
+
 def test_tilde_in_option_is_the_home(world: World) -> None:
     write(world.home / "sub" / "f.toml", 7)
     loaded = world.load(conf=Path("~/sub/f.toml"))

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from port_knocking_doors.config import render
-from port_knocking_doors.model import Port, Protocol, Settings
+from port_knocking_doors.config import lint, render
+from port_knocking_doors.model import Port, Protocol, Sequence, Settings, Step
 from tests.unit.config.world import EXAMPLE, World, sequence, sniffed, text_of, write
 
 
@@ -59,6 +59,17 @@ def test_guarded_knock_port_has_a_warning(world: World) -> None:
         pytest.param("tcp:7000 tcp:8000 tcp:9000", "PUBLIC SEQUENCE: ", id="knockd's example"),
         pytest.param("udp:2222 tcp:3333:sa udp:4444", "PUBLIC SEQUENCE: ", id="knockd's other example"),
         pytest.param("udp:16001 udp:16002 udp:16003 udp:16004 udp:16005", "PUBLIC SEQUENCE: ", id="the built-in one"),
+        *(
+            pytest.param(steps, "PUBLIC SEQUENCE: ", id=steps)
+            for steps in (
+                "tcp:9000 tcp:8000 tcp:7000",
+                "tcp:700 tcp:800 tcp:900",
+                "tcp:900 tcp:800 tcp:700",
+                "udp:1234 tcp:543 tcp:543:a tcp:123:frap tcp:434:x tcp:2345:n",
+                "tcp:12430:a tcp:2711 tcp:123:a tcp:8375:n tcp:1155:n",
+                "tcp:110:x tcp:110:up tcp:110:up tcp:110:n tcp:110:a",
+            )
+        ),
     ],
 )
 def test_unwise_sniffed_sequence_has_a_warning_with_its_name(world: World, steps: str, warning: str) -> None:
@@ -67,7 +78,7 @@ def test_unwise_sniffed_sequence_has_a_warning_with_its_name(world: World, steps
     assert len(warnings) == bool(warning)
     for said in warnings:
         assert said.startswith(f"{world.home_file}: sequence ssh: {warning}")
-        assert not any(step.split(":")[1] in said for step in steps.split())
+        assert not any(step.split(":")[1] in said.removeprefix(str(world.home_file)) for step in steps.split())
 
 
 def test_steps_on_ports_in_use_have_a_warning(world: World) -> None:
@@ -82,4 +93,12 @@ def test_steps_on_ports_in_use_have_a_warning(world: World) -> None:
     assert world.load(served=served).warnings == (
         f"{at} 2 port(s) of its steps {guarded}; choose others",
         f"{at} 3 port(s) of its steps {busy}; choose others",
+    )
+
+
+def test_foreign_sequences_have_warnings_with_their_files() -> None:
+    short = Sequence("web", (Step(Protocol.TCP, 5432),), group="F")
+    assert lint.foreign_warnings((short,), [Port(5432)]) == (
+        "F: sequence web: 1 step is soon found by chance; use 3 or more",
+        "F: sequence web: 1 port(s) of its steps have a program listening, so every client of it knocks; choose others",
     )
