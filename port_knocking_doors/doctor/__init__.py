@@ -1,1 +1,1 @@
-"""Finds out why a knock opens nothing; each module checks one thing and changes nothing, `examine` runs them all."""
+"""Finds out why a knock opens nothing: a module for each subject, run by `examine`; nothing here changes anything."""

@@ -114,9 +114,9 @@ def about_knocks_let_through(
             port
             for port in ports
             if any(
-                not way.limited
+                not found.limited
                 for each in (one, *policies)
-                for way in exposure.find(port, each, services, None).exposures
+                for found in exposure.find(port, each, services, None).exposures
             )
         ]
         if len(through) == len(ports):

@@ -39,21 +39,23 @@ def about_guarded(
     """Whether guarded ports are closed without a knock, and can be opened by one."""
     loud = {*zones.external(), settings.zone}
     guarded = _opened_by(settings)
-    found = False
+    is_open = False
     for one in rules:
         for port in guarded:
             seen = exposure.find(port, one, services, mark)
-            for way in seen.exposures:
-                found = True
-                if way.limited:
-                    yield warning(f"{one}: port {port} is open to some addresses without a knock: {way.what}")
+            for found in seen.exposures:
+                is_open = True
+                if found.limited:
+                    yield warning(f"{one}: port {port} is open to some addresses without a knock: {found.what}")
                 elif one.is_policy or one.name in loud:
-                    yield problem(exposure.warning_line(port, one, way))
+                    yield problem(exposure.warning_line(port, one, found))
                 else:
-                    yield warning(exposure.warning_line(port, one, way))
-            for way in seen.denials:
-                yield problem(f"{one}: port {port} is denied before any door: {way.what}; {exposure.remedy(one, way)}")
-    if guarded and not found:
+                    yield warning(exposure.warning_line(port, one, found))
+            for denial in seen.denials:
+                yield problem(
+                    f"{one}: port {port} is denied before any door: {denial.what}; {exposure.remedy(one, denial)}"
+                )
+    if guarded and not is_open:
         yield ok(f"guarded ports: closed without a knock ({', '.join(map(str, guarded))})")
 
 
