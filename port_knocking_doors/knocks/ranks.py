@@ -75,7 +75,7 @@ class Ranks:
         self.newcomers: OrderedDict[bytes, Newcomer] = OrderedDict()
         """Sources that have made the first step of one sequence, and nothing else: a part of rank 1."""
         self.wrong: OrderedDict[bytes, float] = OrderedDict()
-        """Sources without any attempt, by the time of their wrong knock: a part of rank 0."""
+        """Sources without any attempt, and until when they are ignored for a wrong knock: a part of rank 0."""
         self._ranks: list[OrderedDict[bytes, Knocker]] = []
         """Rank r has the sources in the long form whose furthest attempt has r steps done."""
         self.share = 0
@@ -98,13 +98,13 @@ class Ranks:
         if knocker is None:
             if (newcomer := self.newcomers.get(source)) is not None:
                 return long_form(newcomer)
-            if (since := self.wrong.get(source)) is not None:
-                return self.ignored(since)
+            if (until := self.wrong.get(source)) is not None:
+                return self.ignored(until)
         return knocker
 
-    def ignored(self, since: float) -> Knocker:
-        """The long form of a source that made a wrong knock then."""
-        return Knocker((), since, 0, since + self._ignoring_period)
+    def ignored(self, until: float) -> Knocker:
+        """The long form of a source that is ignored until then, and of which nothing else is known."""
+        return Knocker((), until - self._ignoring_period, 0, until)
 
     def file(self, source: bytes, knocker: Knocker) -> None:
         """Put the source behind the others of its rank, which its attempts tell."""
@@ -123,11 +123,11 @@ class Ranks:
         self._ranks[rank][source] = knocker
         self.known[source] = knocker
 
-    def file_wrong(self, source: bytes, now: float) -> None:
-        """Put the source, without any attempt, behind the others of rank 0."""
+    def file_wrong(self, source: bytes, until: float) -> None:
+        """Put the source, ignored until then and without any attempt, behind the others of rank 0."""
         if not self.forget(source) and len(self) >= self.limit and not self.make_space(0):
             return
-        self.wrong[source] = now
+        self.wrong[source] = until
 
     def make_space(self, rank: int) -> bool:
         """Forget one source for one of this rank; whether there was one to be forgotten."""
@@ -160,9 +160,7 @@ class Ranks:
                     same = Attempt(sequence, attempt.stage, attempt.last_seen, attempt.packet_id)
                     same.started = attempt.started
                     attempts.append(same)
-            if not attempts and knocker.ignored_until == knocker.last_seen + self._ignoring_period:
-                self.file_wrong(source, knocker.last_seen)
-            elif attempts or knocker.ignored_until > knocker.last_seen:
+            if attempts or knocker.ignored_until > knocker.last_seen:
                 self.file(source, Knocker(tuple(attempts), knocker.last_seen, 0, knocker.ignored_until))
 
     def drop(self, sequences: Collection[CompiledSequence]) -> None:
@@ -202,8 +200,8 @@ class Ranks:
     def count_ignored(self, now: float) -> int:
         """How many sources are ignored."""
         count = 0
-        for since in reversed(self.wrong.values()):
-            if now >= since + self._ignoring_period:
+        for until in reversed(self.wrong.values()):
+            if now >= until:
                 break
             count += 1
         for knocker in reversed(self._ranks[0].values()):
@@ -218,12 +216,12 @@ class Ranks:
             yield from rank.items()
         for source, newcomer in self.newcomers.items():
             yield source, long_form(newcomer)
-        for source, since in self.wrong.items():
-            yield source, self.ignored(since)
+        for source, until in self.wrong.items():
+            yield source, self.ignored(until)
 
     def recent(self, now: float, memory: float) -> Iterator[tuple[bytes, Knocker]]:
         """The sources with a knock in the last `memory` seconds: the furthest first, and of those the latest."""
-        wrong = ((source, self.ignored(since)) for source, since in reversed(self.wrong.items()))
+        wrong = ((source, self.ignored(until)) for source, until in reversed(self.wrong.items()))
         for rank in range(len(self._ranks) - 1, -1, -1):
             knockers: Iterator[tuple[bytes, Knocker]] = reversed(self._ranks[rank].items())
             if rank == 0:
@@ -247,7 +245,7 @@ class Ranks:
         if rank == 1 and self.newcomers:
             return next(iter(self.newcomers.values()))[1]
         if rank == 0 and self._is_wrong_oldest():
-            return next(iter(self.wrong.values()))
+            return next(iter(self.wrong.values())) - self._ignoring_period
         return next(iter(knockers.values())).last_seen if knockers else None
 
     def _forget_oldest(self, rank: int) -> None:
@@ -264,7 +262,8 @@ class Ranks:
         if not self.wrong:
             return False
         knockers = self._ranks[0]
-        return not knockers or next(iter(self.wrong.values())) <= next(iter(knockers.values())).last_seen
+        since = next(iter(self.wrong.values())) - self._ignoring_period
+        return not knockers or since <= next(iter(knockers.values())).last_seen
 
 
 def long_form(newcomer: Newcomer) -> Knocker:

@@ -67,6 +67,8 @@ class KnockerTable(Authenticator):
         self._known = self._ranks.known
         self._newcomers = self._ranks.newcomers
         self._wrong = self._ranks.wrong
+        self._lowest = self._ranks.lowest
+        self._limit = limit
 
     def _use(self, compiled: CompiledTable) -> None:
         self._compiled = compiled
@@ -92,7 +94,6 @@ class KnockerTable(Authenticator):
         return Capture(tuple(dict.fromkeys(ports)), codes, scopes)
 
     def add_scopes(self, number: int, scopes: frozenset[Scope]) -> None:
-        """See `Authenticator`."""
         self._scopes[number] = scopes
         self._compiled.add_scopes(number, scopes)
 
@@ -100,50 +101,50 @@ class KnockerTable(Authenticator):
         return len(self._ranks)
 
     def on_knock(self, source: bytes, code: int, packet_id: int, now: float) -> Outcome:
-        """See `Authenticator`."""
         subscribers = self._subscribers.get(code)
         if subscribers is None:
             trapped = self._trapped.get(code)
             return NOT_A_KNOCK if trapped is None else self._on_trap(source, trapped, now)
-        native, others, begun, only, is_wrong_first, is_received_twice = subscribers
+        others = subscribers.others
         knocker = self._known.get(source)
         if knocker is None:
             newcomers, wrong = self._newcomers, self._wrong
             newcomer = newcomers.get(source)
             if newcomer is not None:
-                # A flood from one source ends here (measured: 0.35 µs, against 1.5 µs by way of the rules below).
+                # A flood from one source ends here (measured: 0.25 µs, against 1.5 µs by way of the rules below).
                 sequence, last_seen, its_packet_id = newcomer
-                if packet_id == its_packet_id and only is sequence and now - last_seen < sequence.span:
+                if packet_id == its_packet_id and subscribers.only is sequence and now - last_seen < sequence.span:
                     return REPEATED
                 knocker = Knocker((Attempt(sequence, 1, last_seen, its_packet_id),), last_seen, 1)
-            elif wrong and source in wrong:
-                since = wrong[source]
-                if not others and now < since + self._ignoring_period:
+            elif wrong and (until := wrong.get(source)) is not None:
+                if now < until and not others:
                     return IGNORED
-                knocker = self._ranks.ignored(since)
-            elif begun is not None:
-                ranks = self._ranks
-                if len(newcomers) + len(self._known) + len(wrong) < ranks.limit:
-                    newcomers[source] = (begun, now, packet_id)
-                elif len(newcomers) >= ranks.share and not wrong and not ranks.lowest:
-                    # What `make_space` would do, for a flood of forged sources (measured: 0.9 against 1.7 µs).
-                    newcomers.popitem(False)
-                    newcomers[source] = (begun, now, packet_id)
-                elif ranks.make_space(1):
+                knocker = self._ranks.ignored(until)
+            elif (begun := subscribers.begun) is not None:
+                # Without `make_space` where the table is full of others like it (measured: 0.9 against 1.7 µs).
+                if (
+                    len(newcomers) + len(self._known) + len(wrong) < self._limit
+                    or (
+                        len(newcomers) >= self._ranks.share
+                        and not wrong
+                        and not self._lowest
+                        and newcomers.popitem(False)
+                    )
+                    or self._ranks.make_space(1)
+                ):
                     newcomers[source] = (begun, now, packet_id)
                 return begun.advanced[1]
-            elif is_wrong_first:
-                ranks = self._ranks
-                if len(newcomers) + len(self._known) + len(wrong) < ranks.limit:
-                    wrong[source] = now
-                elif wrong and not ranks.lowest:  # as above
-                    wrong.popitem(False)
-                    wrong[source] = now
-                elif ranks.make_space(0):
-                    wrong[source] = now
+            elif subscribers.is_wrong_first:
+                if (
+                    len(newcomers) + len(self._known) + len(wrong) < self._limit
+                    or (wrong and not self._lowest and wrong.popitem(False))  # as above
+                    or self._ranks.make_space(0)
+                ):
+                    wrong[source] = now + self._ignoring_period
                 return WRONG
             else:
                 knocker = Knocker((), now, 0)
+        native = subscribers.native
         is_ignored = now < knocker.ignored_until
         if is_ignored:
             if not others:
@@ -197,7 +198,7 @@ class KnockerTable(Authenticator):
         if outcome is None:
             if repeated:
                 return REPEATED
-            if native and not is_received_twice:
+            if native and not subscribers.is_received_twice:
                 return self._err(source, knocker, now, left)
             if left is attempts:
                 return IGNORED if is_ignored else NOT_A_KNOCK
@@ -233,7 +234,7 @@ class KnockerTable(Authenticator):
             knocker.last_seen = now
             self._ranks.file(source, knocker)
         else:
-            self._ranks.file_wrong(source, now)
+            self._ranks.file_wrong(source, now + self._ignoring_period)
         return WRONG
 
     def stage(self, source: bytes, sequence: Sequence) -> int:
@@ -275,12 +276,10 @@ class KnockerTable(Authenticator):
         return self._ranks.expire(now, self._memory)
 
     def next_deadline(self) -> float | None:
-        """See `Authenticator`."""
         oldest = self._ranks.oldest()
         return oldest + self._memory if oldest is not None else None
 
     def counts(self, now: float) -> SourceCounts:
-        """See `Authenticator`."""
         return SourceCounts(len(self._ranks), self._ranks.count_ignored(now))
 
     def view(self, now: float, limit: int) -> list[KnockerView]:
