@@ -175,6 +175,8 @@ class Stopped(NamedTuple):
 
     doors: int
     """How many were open."""
+    is_requested: bool
+    """Whether the daemon was asked to end, and does not end with an error."""
 
 
 Handler = Callable[[Any], None]

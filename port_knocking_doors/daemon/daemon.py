@@ -164,13 +164,14 @@ class Daemon:
     async def _end(self, guard: CrashGuard) -> None:
         """Close every door, and dismiss the crash guard if that worked."""
         notify("STOPPING=1")
+        is_requested = self._ending.is_set()
         self._ending.set()
         self._config.end()  # a request for a door is too late now
         self._receiver.close()
         self._timer.cancel()
         doors = await self._doors.close_all()
         guard.dismiss()
-        self._events.publish(Stopped(doors))
+        self._events.publish(Stopped(doors, is_requested))
 
 
 async def _until(ending: "asyncio.Task[bool]", *tasks: "asyncio.Task[None]") -> None:

@@ -144,8 +144,8 @@ LINES = (
     ),
     (Reloaded(), "configuration reloaded"),
     (ReloadFailed("F:2: no"), "configuration reload failed, keeping the running one: F:2: no"),
-    (Stopped(0), "stopped: 0 doors closed"),
-    (Stopped(1), "stopped: 1 door closed"),
+    (Stopped(0, True), "stopped: 0 doors closed"),
+    (Stopped(1, True), "stopped: 1 door closed"),
 )
 
 
@@ -157,8 +157,12 @@ def test_event_without_a_limit_has_a_line_each_time(caplog: pytest.LogCaptureFix
     assert caplog.messages == [line] * 2000
 
 
-@pytest.mark.parametrize("event", [DoorOpened(BY_COMMAND, (), 3), DoorClosed(BY_COMMAND)], ids=["opened", "closed"])
-def test_door_of_commands_has_only_the_lines_of_its_commands(caplog: pytest.LogCaptureFixture, event: object) -> None:
+@pytest.mark.parametrize(
+    "event",
+    [DoorOpened(BY_COMMAND, (), 3), DoorClosed(BY_COMMAND), Stopped(0, False)],
+    ids=["opened", "closed", "an error ended the daemon"],
+)
+def test_event_that_other_lines_report_has_none_of_its_own(caplog: pytest.LogCaptureFixture, event: object) -> None:
     _, publish = observed()
     publish(event)
     assert caplog.messages == []

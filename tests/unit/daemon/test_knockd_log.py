@@ -56,7 +56,7 @@ def publish_all(observer: KnockdLog) -> None:
         events.CommandEnded(DOOR, 3),
         events.DoorClosed(DOOR),
         events.SequenceTimedOut(ALICE.packed, SSH, 2),
-        events.Stopped(0),
+        events.Stopped(0, True),
     )
 
 
