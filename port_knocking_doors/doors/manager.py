@@ -4,7 +4,7 @@ Nothing is said to be open or closed before its opener has seen it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 
 from port_knocking_doors.doors.opener import Opener
 from port_knocking_doors.doors.table import Answer, DoorTable
@@ -133,8 +133,8 @@ class DoorManager:
         if opener.counts_from_open and door in self._table:
             self._table.run_until(door, now() + opener.seconds(door, Access()))
             self._changed()
-        left = (self._table.deadline(door) or now()) - now()
-        self._events.publish(DoorOpened(door, zones, left))
+        deadline = self._table.deadline(door)
+        self._events.publish(DoorOpened(door, zones, 0.0 if deadline is None else deadline - now()))
 
     def on_closed(self, door: Door) -> None:
         """The door is closed. Of one that was never open there is nothing to report."""
@@ -179,8 +179,3 @@ class DoorManager:
     def next_deadline(self) -> float | None:
         """When the next door has to close."""
         return self._table.next_deadline()
-
-
-def pending(doors: Iterable[Door], manager: DoorManager) -> int:
-    """How many of the doors are not confirmed open yet."""
-    return sum(not manager.is_open(door) for door in doors)
