@@ -102,20 +102,20 @@ def test_rejects(frame: Frame) -> None:
     assert not accepts(build(SOME), frame)
 
 
-def test_without_interests_nothing_is_heard() -> None:
+def test_filter_without_interests_accepts_nothing() -> None:
     assert build([]) == struct.pack("=HBBI", 6, 0, 0, 0)
 
 
 @pytest.mark.parametrize("frame", [KNOCK, KNOCK6], ids=["IPv4", "IPv6"])
 @pytest.mark.parametrize("kind", [frames.TO_HOST, frames.TO_ALL, frames.TO_GROUP, frames.TO_OTHER, frames.OUTGOING])
-def test_a_targets_packet_is_heard_whatever_its_type_but_not_an_outgoing_one(frame: Frame, kind: int) -> None:
+def test_packet_to_target_is_accepted_unless_it_is_outgoing(frame: Frame, kind: int) -> None:
     program = build(SOME, [OTHER4, CLIENT6, OTHER6])
     to_target = replace(frame, kind=kind, destination=OTHER4 if frame.version == 4 else OTHER6)
     assert accepts(program, to_target) == (kind != frames.OUTGOING)
     assert accepts(program, replace(frame, kind=kind)) == (kind == frames.TO_HOST)
 
 
-def test_of_too_many_targets_none_is_tested() -> None:
+def test_too_many_targets_are_not_tested() -> None:
     targets = [IPv4Address(f"10.9.{number}.1") for number in range(MAX_TARGETS + 1)]
     other = replace(KNOCK, kind=frames.TO_OTHER)
     assert not accepts(build(SOME, targets[:-1]), other)
@@ -124,7 +124,7 @@ def test_of_too_many_targets_none_is_tested() -> None:
     assert not accepts(build(SOME, targets), replace(other, kind=frames.OUTGOING))
 
 
-def test_where_interests_overlap_what_they_agree_on_is_tested() -> None:
+def test_overlapping_interests_test_what_they_have_in_common() -> None:
     no_connection = Interest(Protocol.TCP, 100, 300, ACK_OR_RST, 0)
     program = build(
         [Interest(Protocol.TCP, 200, 400, 63, SYN), no_connection, Interest(Protocol.TCP, 300, 300, 16, 16)]
@@ -157,7 +157,7 @@ def test_adjacent_ports_are_one_range() -> None:
     ],
     ids=str,
 )
-def test_an_impossible_interest_is_refused(wrong: dict[str, Any]) -> None:
+def test_impossible_interest_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="expected"):
         Interest(**{"protocol": Protocol.TCP, "first": 1, "last": 1, **wrong})
 
@@ -197,11 +197,11 @@ def check_against_the_predicate(choose: Choose, count: int) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.data())
-def test_the_filter_and_an_obvious_predicate_agree(data: st.DataObject) -> None:
+def test_filter_agrees_with_obvious_predicate(data: st.DataObject) -> None:
     check_against_the_predicate(lambda options: data.draw(st.sampled_from(options)), 3)
 
 
-def test_the_filter_and_an_obvious_predicate_agree_on_many_frames() -> None:
+def test_filter_agrees_with_obvious_predicate_on_many_frames() -> None:
     choose = Random(4).choice
     for _ in range(200):
         check_against_the_predicate(choose, 50)
@@ -271,7 +271,7 @@ def test_neighbours_with_other_flags_are_joined_last() -> None:
     assert not any(accepts(program, replace(BARE_SYN, port=port, flags=16)) for port in (999, 1001))
 
 
-def test_the_worst_that_can_be_asked_for_fits() -> None:
+def test_largest_possible_filter_fits() -> None:
     targets: list[Address] = [OTHER4, *[OTHER6] * (MAX_TARGETS - 1)]
     spread = [Interest(protocol, port, port) for protocol in Protocol for port in range(0, 65536, 7)]
     program = build(spread, targets)
@@ -281,12 +281,12 @@ def test_the_worst_that_can_be_asked_for_fits() -> None:
     assert not accepts(program, replace(to_target, destination=frames.CLIENT6))
 
 
-def test_a_limit_below_any_program_is_refused() -> None:
+def test_limit_below_any_program_is_refused() -> None:
     with pytest.raises(ValueError, match="expected enough"):
         build(SOME, limit=50)
 
 
-def test_a_packet_takes_few_instructions() -> None:
+def test_packet_takes_few_instructions() -> None:
     machine = Machine(build(many(300, 512, Random(3))))
     plain = [
         Frame(version, protocol, port, flags=SYN)

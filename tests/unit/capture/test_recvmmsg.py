@@ -45,7 +45,7 @@ def mouth(family: socket.AddressFamily, address: str, to: socket.socket) -> Iter
 
 
 @every_way
-def test_a_datagram_is_told_with_its_time_source_port_and_interface(
+def test_datagram_is_read_with_time_source_port_and_interface(
     family: socket.AddressFamily, of_sender: socket.AddressFamily, address: str
 ) -> None:
     heard: list[Datagram] = []
@@ -60,7 +60,7 @@ def test_a_datagram_is_told_with_its_time_source_port_and_interface(
 
 
 @every_way
-def test_no_more_than_a_batch_is_taken_and_it_is_told_that_there_may_be_more(
+def test_full_batch_is_read_and_reported_as_full(
     family: socket.AddressFamily, of_sender: socket.AddressFamily, address: str
 ) -> None:
     heard: list[Datagram] = []
@@ -81,7 +81,7 @@ def test_no_more_than_a_batch_is_taken_and_it_is_told_that_there_may_be_more(
 @pytest.mark.parametrize(
     "payload", [b"", b"k", b"knock", b"knock\n\n", b"knock\nknock\nknock\n", b"KNOCK\n", bytes(65000)]
 )
-def test_nothing_but_the_payload_counts_and_nothing_else_is_disturbed(payload: bytes) -> None:
+def test_wrong_payload_is_dropped_without_disturbing_others(payload: bytes) -> None:
     heard: list[Datagram] = []
     batch = ReceiveBatch(IPV6, PAYLOAD)
     with ear(IPV6) as sock, mouth(IPV4, "127.0.0.1", sock) as sender:
@@ -92,6 +92,6 @@ def test_nothing_but_the_payload_counts_and_nothing_else_is_disturbed(payload: b
     assert len(heard) == 4
 
 
-def test_what_the_system_refuses_is_an_error_with_its_number() -> None:
+def test_system_error_is_raised_with_its_number() -> None:
     with pytest.raises(OSError, match=os.strerror(errno.EBADF)):
         ReceiveBatch(IPV6, PAYLOAD).take(-1, 1, [])

@@ -53,7 +53,7 @@ def one_line(done: "subprocess.CompletedProcess[bytes]") -> str:
 # What the system refuses
 
 
-def test_a_lock_that_cannot_be_taken_is_a_failure(conf: Path, folder: Path) -> None:
+def test_lock_that_cannot_be_taken_is_a_failure(conf: Path, folder: Path) -> None:
     (folder / "7001.lock").mkdir()
     done = shell('exec "$@"', "-c", conf)
     assert (done.returncode, done.stdout) == (1, b"")
@@ -61,7 +61,7 @@ def test_a_lock_that_cannot_be_taken_is_a_failure(conf: Path, folder: Path) -> N
 
 
 @pytest.mark.parametrize("number", [6, 7])
-def test_a_lack_of_descriptors_is_a_failure(conf: Path, number: int) -> None:
+def test_lack_of_descriptors_is_a_failure(conf: Path, number: int) -> None:
     done = shell(f'ulimit -n {number}; exec "$@"', "-c", conf)
     assert (done.returncode, done.stdout) == (1, b"")
     assert "Too many open files" in one_line(done)
@@ -86,9 +86,7 @@ ERRORS = {
 
 @pytest.mark.parametrize("options", [[], ["--log-json"]], ids=["plain", "JSON"])
 @pytest.mark.parametrize(("error", "said"), ERRORS.values(), ids=ERRORS)
-def test_whatever_else_the_system_refuses_the_daemon_is_a_failure(
-    conf: Path, error: str, said: str, options: list[str]
-) -> None:
+def test_other_system_error_is_a_failure(conf: Path, error: str, said: str, options: list[str]) -> None:
     argv = [sys.executable, "-c", FAILS.format(error=error), "-c", str(conf), *options]
     done = subprocess.run(argv, capture_output=True, check=False, timeout=60)
     assert (done.returncode, done.stdout) == (1, b"")
@@ -109,15 +107,13 @@ def test_whatever_else_the_system_refuses_the_daemon_is_a_failure(
         pytest.param(["knock", "1", "2"], "2>&-", 2, id="closed"),
     ],
 )
-def test_a_complaint_that_nobody_can_read_does_not_change_the_status(
-    words: list[str], redirection: str, status: int
-) -> None:
+def test_unwritable_error_does_not_change_status(words: list[str], redirection: str, status: int) -> None:
     done = shell(f'exec "$@" {redirection}', *words)
     assert (done.returncode, done.stdout, done.stderr) == (status, b"", b"")
 
 
 @pytest.mark.parametrize("words", [["check", "-c"], ["--version"], ["--help"], ["knock", "--help"]], ids=" ".join)
-def test_output_that_is_lost_is_a_failure(conf: Path, words: list[str]) -> None:
+def test_lost_output_is_a_failure(conf: Path, words: list[str]) -> None:
     done = shell('exec "$@" >/dev/full', *words, *([conf] if words[-1] == "-c" else []))
     assert done.returncode == 1
     assert os.strerror(errno.ENOSPC) in one_line(done)
@@ -142,7 +138,7 @@ def homeless(*words: object) -> "subprocess.CompletedProcess[bytes]":
     return subprocess.run(argv, capture_output=True, check=False, timeout=60)
 
 
-def test_who_has_no_home_can_name_a_file(conf: Path, folder: Path) -> None:
+def test_user_without_home_can_name_a_file(conf: Path, folder: Path) -> None:
     checked = homeless("check", "-c", conf)
     assert (checked.returncode, checked.stderr) == (0, b"")
     assert checked.stdout.startswith(f"Configuration: {conf}\n".encode())
@@ -163,7 +159,7 @@ def test_who_has_no_home_can_name_a_file(conf: Path, folder: Path) -> None:
         ),
     ],
 )
-def test_who_has_no_home_hears_of_it_where_one_is_needed(words: list[str], said: str) -> None:
+def test_missing_home_is_reported_where_one_is_needed(words: list[str], said: str) -> None:
     done = homeless(*words)
     assert (done.returncode, done.stdout) == (2, b"")
     assert said in one_line(done)
@@ -172,13 +168,13 @@ def test_who_has_no_home_hears_of_it_where_one_is_needed(words: list[str], said:
 # Encodings
 
 
-def test_a_help_that_the_locale_has_no_characters_for_is_shown_all_the_same() -> None:
+def test_help_is_shown_in_locale_without_its_characters() -> None:
     done = shell('exec "$@"', "tportknockd", "--help", PYTHONIOENCODING="latin-1")
     assert (done.returncode, done.stderr) == (0, b"")
     assert rb"<NAME> \u2026 </NAME>" in done.stdout
 
 
-def test_a_file_s_name_in_no_encoding_is_shown_all_the_same(conf: Path) -> None:
+def test_file_name_in_no_encoding_is_shown(conf: Path) -> None:
     odd = bytes(conf.parent) + b"/\xff.toml"
     Path(os.fsdecode(odd)).write_text(FILE)
     done = shell('exec "$@"', "check", "-c", os.fsdecode(odd), PYTHONIOENCODING="utf-8:strict")
@@ -186,7 +182,7 @@ def test_a_file_s_name_in_no_encoding_is_shown_all_the_same(conf: Path) -> None:
     assert done.stdout.splitlines()[0].endswith(rb"\udcff.toml")
 
 
-def test_an_exit_status_that_a_signal_s_handler_asks_for_is_the_program_s(conf: Path) -> None:
+def test_exit_status_of_signal_handler_is_kept(conf: Path) -> None:
     script = f"""
 from port_knocking_doors import cli
 from port_knocking_doors.client import snippets

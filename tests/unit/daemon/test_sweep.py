@@ -40,7 +40,7 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBus:
     return fake
 
 
-def test_it_removes_what_carries_the_mark_and_then_nothing_is_left_behind(bus: FakeBus) -> None:
+def test_sweep_removes_marked_rules_and_leaves_nothing(bus: FakeBus) -> None:
     async def story() -> None:
         async with bus:
             assert await sweep.sweep(MARK) == 1
@@ -51,7 +51,7 @@ def test_it_removes_what_carries_the_mark_and_then_nothing_is_left_behind(bus: F
     assert unreleased_marks() == []
 
 
-def test_of_a_firewalld_that_hangs_it_gives_up_in_time_and_says_what_is_left(bus: FakeBus) -> None:
+def test_sweep_gives_up_on_hung_firewalld_and_says_what_is_left(bus: FakeBus) -> None:
     bus.silent.add("getDefaultZone")
 
     async def story() -> None:
@@ -63,7 +63,7 @@ def test_of_a_firewalld_that_hangs_it_gives_up_in_time_and_says_what_is_left(bus
     assert unreleased_marks() == [MARK]
 
 
-def test_a_firewalld_that_hangs_while_it_closes_is_waited_for(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sweep_waits_for_firewalld_that_hangs_while_closing(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sweep, "TURN", 0.3)
     bus.silent.add("getRichRules")
 
@@ -83,7 +83,7 @@ def test_a_firewalld_that_hangs_while_it_closes_is_waited_for(bus: FakeBus, monk
     assert unreleased_marks() == []
 
 
-def test_a_firewalld_that_is_stopped_took_everything_along(bus: FakeBus) -> None:
+def test_stopped_firewalld_leaves_nothing_to_sweep(bus: FakeBus) -> None:
     bus.owned = False
 
     async def story() -> None:
@@ -95,7 +95,7 @@ def test_a_firewalld_that_is_stopped_took_everything_along(bus: FakeBus) -> None
     asyncio.run(story())
 
 
-def test_one_that_gives_up_leaves_the_work_to_one_with_more_patience(bus: FakeBus) -> None:
+def test_sweep_that_gives_up_leaves_rules_to_one_with_more_patience(bus: FakeBus) -> None:
     """As after every end under systemd: the crash guard's closer and ExecStopPost's begin in the same moment."""
 
     async def story() -> None:
@@ -111,7 +111,7 @@ def test_one_that_gives_up_leaves_the_work_to_one_with_more_patience(bus: FakeBu
     assert unreleased_marks() == []
 
 
-def test_one_that_comes_to_its_end_leaves_nothing_to_the_other(bus: FakeBus) -> None:
+def test_sweep_that_ends_leaves_nothing_to_the_other(bus: FakeBus) -> None:
     async def story() -> None:
         async with bus:
             with instance_lock(MARK, CLOSER):
@@ -130,7 +130,7 @@ def the_command(**env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
 
 
-def test_where_nothing_is_left_the_command_ends_at_once(folder: Path) -> None:
+def test_command_ends_at_once_if_nothing_is_left(folder: Path) -> None:
     (folder / f"{MARK}.lock").write_text("")
     done = the_command(RUNTIME_DIRECTORY=str(folder))
     assert done.returncode == 0
@@ -138,7 +138,7 @@ def test_where_nothing_is_left_the_command_ends_at_once(folder: Path) -> None:
     assert "dbus_next" not in done.stderr, "a third of a second for nothing"
 
 
-def test_a_daemon_that_runs_is_left_alone(folder: Path) -> None:
+def test_rules_of_running_daemon_are_kept(folder: Path) -> None:
     with instance_lock(MARK):
         done = the_command(RUNTIME_DIRECTORY=str(folder), DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nowhere")
     assert done.returncode == 0
@@ -146,7 +146,7 @@ def test_a_daemon_that_runs_is_left_alone(folder: Path) -> None:
     assert "firewalld" not in "".join(logged)
 
 
-def test_without_a_bus_the_command_says_in_one_line_what_is_left(folder: Path) -> None:
+def test_command_without_bus_says_in_one_line_what_is_left(folder: Path) -> None:
     done = the_command(RUNTIME_DIRECTORY=str(folder), DBUS_SYSTEM_BUS_ADDRESS="unix:path=/nowhere")
     assert done.returncode == 1
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]

@@ -84,11 +84,11 @@ def records(folder: Path) -> list[Path]:
         ("", "10.0.0.2", ""),
     ],
 )
-def test_the_address_takes_the_place_of_every_ip(command: str, address: str, line: str) -> None:
+def test_address_replaces_every_ip(command: str, address: str, line: str) -> None:
     assert command_line(command, ip_address(address)) == line
 
 
-def test_start_runs_at_once_and_stop_when_it_is_told(tmp_path: Path) -> None:
+def test_start_command_runs_at_once_and_stop_command_on_request(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
     async def story(ran: CommandRunner, _: Recorder) -> None:
@@ -104,7 +104,7 @@ def test_start_runs_at_once_and_stop_when_it_is_told(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_a_stop_command_is_remembered_ahead_of_the_start_command_and_for_its_owner_only(tmp_path: Path) -> None:
+def test_stop_command_is_remembered_before_start_for_its_owner_alone(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
 
     async def story(ran: CommandRunner, _: Recorder) -> None:
@@ -118,7 +118,7 @@ def test_a_stop_command_is_remembered_ahead_of_the_start_command_and_for_its_own
     run(tmp_path, story)
 
 
-def test_a_stop_waits_for_the_end_of_its_start_and_the_next_start_for_the_end_of_the_stop(tmp_path: Path) -> None:
+def test_stop_waits_for_end_of_start_and_next_start_for_end_of_stop(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
     async def story(ran: CommandRunner, _: Recorder) -> None:
@@ -132,7 +132,7 @@ def test_a_stop_waits_for_the_end_of_its_start_and_the_next_start_for_the_end_of
     run(tmp_path, story)
 
 
-def test_without_a_stop_command_nothing_is_remembered(tmp_path: Path) -> None:
+def test_door_without_stop_command_is_not_remembered(tmp_path: Path) -> None:
     log = tmp_path / "log"
 
     async def story(ran: CommandRunner, _: Recorder) -> None:
@@ -147,7 +147,7 @@ def test_without_a_stop_command_nothing_is_remembered(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_where_a_stop_command_cannot_be_remembered_the_start_command_does_not_run(
+def test_start_command_does_not_run_if_stop_cannot_be_remembered(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "pending").write_text("in the way")
@@ -163,7 +163,7 @@ def test_where_a_stop_command_cannot_be_remembered_the_start_command_does_not_ru
     assert "start command not run" in caplog.text
 
 
-def test_so_many_run_at_once_and_more_wait(tmp_path: Path) -> None:
+def test_commands_above_the_limit_wait(tmp_path: Path) -> None:
     async def story(ran: CommandRunner, _: Recorder) -> None:
         for number in range(3 * commands.PLACES):
             address = f"10.0.1.{number}"
@@ -178,7 +178,7 @@ def test_so_many_run_at_once_and_more_wait(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_start_commands_that_hang_keep_no_door_from_closing(tmp_path: Path) -> None:
+def test_hung_start_commands_delay_no_stop_command(tmp_path: Path) -> None:
     async def story(ran: CommandRunner, recorder: Recorder) -> None:
         it = door("true", f"touch {tmp_path}/stopped")
         ran.open(it)
@@ -193,7 +193,7 @@ def test_start_commands_that_hang_keep_no_door_from_closing(tmp_path: Path) -> N
     run(tmp_path, story)
 
 
-def test_more_than_can_wait_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_above_the_queue_limit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "QUEUE", 2)
 
     async def story(ran: CommandRunner, recorder: Recorder) -> None:
@@ -207,7 +207,7 @@ def test_more_than_can_wait_are_refused(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("error", [OSError(24, "Too many open files"), OSError(38, "Function not implemented")])
-def test_without_a_descriptor_of_the_process_its_end_is_noticed_all_the_same(
+def test_end_of_process_is_noticed_without_a_descriptor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: OSError
 ) -> None:
     def fail(*_: int) -> int:
@@ -226,9 +226,7 @@ def test_without_a_descriptor_of_the_process_its_end_is_noticed_all_the_same(
     run(tmp_path, story)
 
 
-def test_a_stop_command_that_nobody_can_ever_run_is_told_of_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_stop_command_that_can_never_run_is_logged_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def story(ran: CommandRunner, recorder: Recorder) -> None:
         it = door("true", "a\0b")
         ran.open(it)
@@ -239,7 +237,7 @@ def test_a_stop_command_that_nobody_can_ever_run_is_told_of_once(
     assert caplog.text.count("stop command not run: ") == 1
 
 
-def test_the_status_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_exit_status_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
 
     async def story(ran: CommandRunner, _: Recorder) -> None:
@@ -254,7 +252,7 @@ def test_the_status_is_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     ]
 
 
-def test_at_the_end_every_door_is_stopped_and_what_takes_too_long_stays_remembered(tmp_path: Path) -> None:
+def test_close_stops_every_door_and_keeps_slow_ones_remembered(tmp_path: Path) -> None:
     async def story(ran: CommandRunner, _: Recorder) -> None:
         ran.open(door("true", f"touch {tmp_path}/quick", "10.0.0.2"))
         ran.open(door("true", f"touch {tmp_path}/slow; sleep 2", "10.0.0.3"))
@@ -269,7 +267,7 @@ def test_at_the_end_every_door_is_stopped_and_what_takes_too_long_stays_remember
     assert records(tmp_path) == []
 
 
-def test_after_a_crash_the_closer_waits_for_the_start_command_and_then_runs_the_stop_command(tmp_path: Path) -> None:
+def test_closer_after_crash_waits_for_start_then_runs_stop_command(tmp_path: Path) -> None:
     log = tmp_path / "log"
     script = f"""
 import asyncio
@@ -297,9 +295,7 @@ asyncio.run(main())
         assert records(tmp_path) == []
 
 
-def test_what_is_no_record_is_left_alone_and_a_draft_is_thrown_away(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_foreign_file_is_kept_and_draft_is_removed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     pending = tmp_path / "pending"
     pending.mkdir()
     for name, content in {"a.json": "nonsense", "b.json": "[]", "c.json": '{"stop": "true"}', "d.draft": "{"}.items():
@@ -309,11 +305,11 @@ def test_what_is_no_record_is_left_alone_and_a_draft_is_thrown_away(
     assert caplog.text.count("no record of a stop command") == 3
 
 
-def test_without_a_folder_nothing_is_pending(tmp_path: Path) -> None:
+def test_missing_folder_means_nothing_is_pending(tmp_path: Path) -> None:
     assert run_pending(tmp_path / "pending") == 0
 
 
-def test_the_daemons_secrets_do_not_reach_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_of_daemon_do_not_reach_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KNOCKER_SEQ", "1,2,3,4,5")
     seen = tmp_path / "seen"
 
@@ -329,7 +325,7 @@ def _no_descriptor(_: int, __: int = 0) -> int:
     raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
-def test_a_command_whose_end_cannot_be_watched_has_run_and_its_door_is_closed(
+def test_command_whose_end_cannot_be_watched_counts_as_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -350,9 +346,7 @@ def test_a_command_whose_end_cannot_be_watched_has_run_and_its_door_is_closed(
     assert "not run" not in caplog.text
 
 
-def test_a_command_whose_end_cannot_be_watched_works_on_where_nobody_waits_for_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unwatched_command_runs_on_after_close(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "pidfd_open", _no_descriptor)
     seen = tmp_path / "seen"
 
@@ -366,9 +360,7 @@ def test_a_command_whose_end_cannot_be_watched_works_on_where_nobody_waits_for_i
     wait_until(lambda: seen.exists() and seen.read_text() == "done\n", SOON, "the end of the command")
 
 
-def test_the_daemons_secrets_do_not_reach_stop_commands_that_were_left_behind(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_secrets_of_daemon_do_not_reach_pending_stop_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("KNOCKER_SEQ", "NOTIFY_SOCKET"):
         monkeypatch.setenv(name, "secret")
     pending = tmp_path / "pending"
@@ -380,7 +372,7 @@ def test_the_daemons_secrets_do_not_reach_stop_commands_that_were_left_behind(
     assert seen.read_text() == f"of the caller: , {os.environ['PATH']}\n"
 
 
-def test_an_ipv6_knocker_has_commands_of_its_own(tmp_path: Path) -> None:
+def test_ipv6_knocker_has_its_own_commands(tmp_path: Path) -> None:
     async def story(commands: CommandRunner, recorder: Recorder) -> None:
         own = CommandOpening("exit 4", "exit 40", start6="exit 6", stop6="")
         for address in ("10.0.0.2", "2001:db8::2"):
@@ -395,7 +387,7 @@ def test_an_ipv6_knocker_has_commands_of_its_own(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_an_empty_start_command_runs_nothing_and_the_stop_command_runs_all_the_same(tmp_path: Path) -> None:
+def test_empty_start_command_runs_nothing_and_stop_command_runs(tmp_path: Path) -> None:
     async def story(commands: CommandRunner, recorder: Recorder) -> None:
         opened = door("", "exit 5")
         commands.open(opened)

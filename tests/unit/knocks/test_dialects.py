@@ -139,7 +139,7 @@ def test_tportknockd(doors: list[Sequence], packets: list[Packet], opened: list[
     assert completed(doors, packets) == opened
 
 
-def test_who_tries_all_combinations_of_flags_in_turn_does_not_get_in() -> None:
+def test_trying_all_combinations_of_flags_opens_nothing() -> None:
     knockers = KnockerTable([FLAGGED], 5.0, 100)
     for turn in range(20):
         for flags in range(64):
@@ -150,27 +150,27 @@ def test_who_tries_all_combinations_of_flags_in_turn_does_not_get_in() -> None:
 class TestTogether:
     NATIVE = Sequence("native", (Step(Protocol.UDP, 1), Step(Protocol.UDP, 2)), lifetime=30)
 
-    def test_who_is_ignored_for_a_native_sequence_is_heard_in_the_other_dialects(self) -> None:
+    def test_source_ignored_in_native_counts_in_other_dialects(self) -> None:
         knockers = KnockerTable([self.NATIVE, OPEN, ANY], 5.0, 100)
         assert knockers.on_knock(ALICE, code("u2"), 1, 0).verdict is Verdict.WRONG
         assert knockers.on_knock(ALICE, code("u1"), 1, 0).verdict is Verdict.IGNORED
         verdicts = [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in ("t7:s", "t8:s", "t9:s")]
         assert verdicts[-1] is Verdict.COMPLETE
 
-    def test_a_native_error_leaves_another_dialects_progress(self) -> None:
+    def test_native_error_keeps_progress_in_another_dialect(self) -> None:
         knockers = KnockerTable([self.NATIVE, OPEN], 5.0, 100)
         words = ("t7:s", "u2", "t8:s", "t9:s")
         verdicts = [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in words]
         assert verdicts == [Verdict.ADVANCED, Verdict.WRONG, Verdict.ADVANCED, Verdict.COMPLETE]
 
-    def test_a_knock_that_is_right_in_one_dialect_is_no_error_in_another(self) -> None:
+    def test_knock_right_in_one_dialect_is_no_error_in_another(self) -> None:
         knockers = KnockerTable([self.NATIVE, knockd("b", "u2 u1")], 5.0, 100)
         assert [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in ("u2", "u1")] == [
             Verdict.ADVANCED,
             Verdict.COMPLETE,
         ]
 
-    def test_a_trap_of_a_foreign_sequence_takes_it_back_and_ignores_nobody(self) -> None:
+    def test_trap_of_foreign_sequence_resets_it_without_ignoring(self) -> None:
         knockers = KnockerTable([OPEN], 5.0, 100, {code("t70:s"): frozenset({OPEN})})
         words = ("t7:s", "t70:s", "t8:s", "t9:s", "t7:s", "t8:s", "t9:s")
         verdicts = [knockers.on_knock(ALICE, code(word), number, 0).verdict for number, word in enumerate(words)]
@@ -219,7 +219,7 @@ class TestScope:
 class TestAdopt:
     """A new table, for a new configuration, goes on where the old one was."""
 
-    def test_who_is_on_the_way_through_a_sequence_that_stays_goes_on(self) -> None:
+    def test_attempt_at_unchanged_sequence_continues(self) -> None:
         old = KnockerTable([OPEN, ANY], 5.0, 100)
         for source, words in ((ALICE, "t7:s t8:s"), (BOB, "t7:s")):
             for number, word in enumerate(words.split()):
@@ -231,14 +231,14 @@ class TestAdopt:
         assert new.on_knock(BOB, code("t8:s"), 9, 1).verdict is Verdict.ADVANCED
         assert new.on_knock(BOB, code("t9:s"), 10, 10).verdict is Verdict.NOT_A_KNOCK, "its time counts from the first"
 
-    def test_a_sequence_whose_steps_changed_starts_anew(self) -> None:
+    def test_attempt_at_changed_sequence_starts_again(self) -> None:
         old = KnockerTable([OPEN], 5.0, 100)
         old.on_knock(ALICE, code("t7:s"), 1, 0)
         new = KnockerTable([knockd("open", "t7 t9", (S, S))], 5.0, 100)
         new.adopt(old)
         assert new.on_knock(ALICE, code("t9:s"), 9, 1).verdict is Verdict.NOT_A_KNOCK
 
-    def test_who_is_ignored_stays_so(self) -> None:
+    def test_ignored_source_stays_ignored(self) -> None:
         old = KnockerTable([TestTogether.NATIVE], 5.0, 100)
         old.on_knock(ALICE, code("u2"), 1, 0)
         new = KnockerTable([TestTogether.NATIVE], 5.0, 100)
@@ -246,7 +246,7 @@ class TestAdopt:
         assert new.on_knock(ALICE, code("u1"), 1, 4).verdict is Verdict.IGNORED
         assert new.on_knock(ALICE, code("u1"), 1, 5).verdict is Verdict.ADVANCED
 
-    def test_a_smaller_table_keeps_those_who_are_further(self) -> None:
+    def test_smaller_table_keeps_knockers_with_most_progress(self) -> None:
         old = KnockerTable([OPEN], 5.0, 100)
         for number in range(50):
             old.on_knock(number.to_bytes(4, "big"), code("t7:s"), 1, 0)

@@ -82,27 +82,25 @@ LIMITED = {
 
 
 @pytest.mark.parametrize(("knocks", "verdicts"), LIMITED.values(), ids=LIMITED.keys())
-def test_a_time_limit_counts_from_the_first_knock(
-    knocks: list[tuple[float, int, int]], verdicts: list[Verdict]
-) -> None:
+def test_time_limit_counts_from_first_knock(knocks: list[tuple[float, int, int]], verdicts: list[Verdict]) -> None:
     limited = replace(sequence(1, 2, 3), lifetime=math.inf, timeout=10.0)
     table = KnockerTable((limited,), IGNORING, 10)
     assert [table.on_knock(ALICE, udp(port), packet_id, now).verdict for now, port, packet_id in knocks] == verdicts
 
 
-def test_a_step_that_stands_twice_in_a_row_needs_two_packets_and_they_may_look_alike() -> None:
+def test_step_twice_in_a_row_needs_two_packets_that_may_look_alike() -> None:
     knockers = KnockerTable([sequence(1, 1, 2)], IGNORING, 100)
     assert [knockers.on_knock(ALICE, udp(port), 9, 0).verdict for port in (1, 1, 1, 2)] == [A, A, R, C]
 
 
-def test_one_knocker_does_not_help_another() -> None:
+def test_knocker_does_not_help_another() -> None:
     knockers = KnockerTable([sequence(1, 2)], IGNORING, 100)
     assert knockers.on_knock(ALICE, udp(1), 9, 0).verdict is A
     assert knockers.on_knock(BOB, udp(2), 9, 0).verdict is W
     assert knockers.on_knock(ALICE, udp(2), 9, 0).verdict is C
 
 
-def test_the_outcome_tells_the_stage_and_the_sequence() -> None:
+def test_outcome_has_stage_and_sequence() -> None:
     main = sequence(1, 2, 3)
     knockers = KnockerTable([main], IGNORING, 100)
     outcomes = [knockers.on_knock(ALICE, udp(port), 9, 0) for port in (1, 2, 3)]
@@ -110,19 +108,19 @@ def test_the_outcome_tells_the_stage_and_the_sequence() -> None:
 
 
 class TestSeveralSequences:
-    def test_a_knock_that_helps_one_is_wrong_for_none(self) -> None:
+    def test_knock_that_advances_one_sequence_is_wrong_for_none(self) -> None:
         knockers = KnockerTable([sequence(1, 2, 3, name="a"), sequence(2, 1, 4, name="b")], IGNORING, 100)
         outcomes = [knockers.on_knock(ALICE, udp(port), 9, 0) for port in (1, 2, 3)]
         assert [outcome.verdict for outcome in outcomes] == [A, A, C]
         assert [found.name for found in outcomes[-1].sequences] == ["a"]
 
-    def test_they_advance_side_by_side(self) -> None:
+    def test_sequences_advance_side_by_side(self) -> None:
         knockers = KnockerTable([sequence(1, 2, 3, name="a"), sequence(1, 2, 4, 5, name="b")], IGNORING, 100)
         outcomes = [knockers.on_knock(ALICE, udp(port), 9, 0) for port in (1, 2, 4, 5)]
         assert [outcome.verdict for outcome in outcomes] == [A, A, A, C]
         assert outcomes[-1].sequences[0].name == "b"
 
-    def test_each_has_its_own_lifetime(self) -> None:
+    def test_each_sequence_has_its_own_lifetime(self) -> None:
         knockers = KnockerTable([sequence(1, 2, name="a", lifetime=2), sequence(1, 3, name="b")], IGNORING, 100)
         assert knockers.on_knock(ALICE, udp(1), 9, 0).verdict is A
         assert knockers.on_knock(ALICE, udp(3), 9, 10).verdict is C
@@ -131,7 +129,7 @@ class TestSeveralSequences:
 class TestBound:
     LIMIT = 50
 
-    def test_a_flood_of_newcomers_never_exceeds_it_nor_pushes_out_who_is_further(self) -> None:
+    def test_flood_of_newcomers_evicts_no_knocker_that_is_ahead(self) -> None:
         knockers = KnockerTable([sequence(1, 2, 3)], IGNORING, self.LIMIT)
         knockers.on_knock(ALICE, udp(1), 9, 0)
         knockers.on_knock(ALICE, udp(2), 9, 0)
@@ -140,7 +138,7 @@ class TestBound:
             assert len(knockers) <= self.LIMIT
         assert knockers.on_knock(ALICE, udp(3), 9, 2).verdict is C
 
-    def test_wrong_newcomers_do_not_push_out_those_who_knocked_right(self) -> None:
+    def test_wrong_newcomers_evict_no_knocker_with_right_knocks(self) -> None:
         knockers = KnockerTable([sequence(1, 2, 3)], IGNORING, self.LIMIT)
         for number in range(self.LIMIT):
             knockers.on_knock(number.to_bytes(16, "big"), udp(1), 9, 0)
@@ -149,9 +147,7 @@ class TestBound:
         assert knockers.on_knock((0).to_bytes(16, "big"), udp(2), 9, 0).verdict is A
 
     @pytest.mark.parametrize("known", [2, 3, 4])
-    def test_a_flood_of_those_who_know_a_part_of_the_sequence_leaves_room_for_who_knows_it_all(
-        self, known: int
-    ) -> None:
+    def test_flood_that_knows_part_of_sequence_leaves_room_for_full_knocker(self, known: int) -> None:
         knockers = KnockerTable([sequence(1, 2, 3, 4, 5)], IGNORING, self.LIMIT)
         opened = 0
         for number in range(2_000):
@@ -164,14 +160,14 @@ class TestBound:
             assert len(knockers) <= self.LIMIT
         assert opened == 20
 
-    def test_among_equals_the_one_heard_longest_ago_goes(self) -> None:
+    def test_full_table_evicts_the_oldest_of_equal_knockers(self) -> None:
         knockers = KnockerTable([sequence(1, 2)], IGNORING, 2)
         for source in (ALICE, BOB, b"\x01\x02\x03\x04"):
             knockers.on_knock(source, udp(1), 9, 0)
         assert knockers.on_knock(BOB, udp(2), 9, 0).verdict is C
         assert knockers.on_knock(ALICE, udp(2), 9, 0).verdict is W
 
-    def test_nobody_new_while_all_are_further(self) -> None:
+    def test_full_table_rejects_newcomer_when_all_are_ahead(self) -> None:
         knockers = KnockerTable([sequence(1, 2, 3)], IGNORING, 1)
         knockers.on_knock(ALICE, udp(1), 9, 0)
         knockers.on_knock(ALICE, udp(2), 9, 0)
@@ -181,7 +177,7 @@ class TestBound:
 
 
 class TestExpiry:
-    def test_forgets_whoever_does_not_matter_any_more_and_says_when_to_look_again(self) -> None:
+    def test_expire_forgets_irrelevant_knockers_and_returns_next_time(self) -> None:
         knockers = KnockerTable([sequence(1, 2)], IGNORING, 100)
         assert knockers.next_deadline() is None
         knockers.on_knock(ALICE, udp(1), 9, 100)
@@ -192,7 +188,7 @@ class TestExpiry:
         assert knockers.next_deadline() == 140
         assert (knockers.expire(140), knockers.next_deadline()) == (1, None)
 
-    def test_an_ignoring_period_longer_than_the_lifetime_is_not_cut_short(self) -> None:
+    def test_ignoring_period_longer_than_lifetime_is_not_cut_short(self) -> None:
         knockers = KnockerTable([sequence(1, 2, lifetime=1)], 60.0, 100)
         knockers.on_knock(ALICE, udp(2), 9, 0)
         knockers.expire(59)
@@ -249,7 +245,7 @@ KNOCKS = st.lists(
 
 @settings(max_examples=1000, deadline=None)
 @given(PORTS, KNOCKS)
-def test_agrees_with_the_model(ports: list[int], knocks: list[tuple[float, bytes, int, int, bool]]) -> None:
+def test_table_agrees_with_model(ports: list[int], knocks: list[tuple[float, bytes, int, int, bool]]) -> None:
     knockers, model, now = KnockerTable([sequence(*ports)], IGNORING, 100), _Model(ports), 0.0
     for pause, source, port, packet_id, expire in knocks:
         now += pause
@@ -262,7 +258,7 @@ def test_agrees_with_the_model(ports: list[int], knocks: list[tuple[float, bytes
 
 @settings(max_examples=300, deadline=None)
 @given(PORTS, KNOCKS, st.integers(1, 3))
-def test_stays_within_any_bound_and_its_files_agree(
+def test_table_stays_within_any_bound_and_its_ranks_agree(
     ports: list[int], knocks: list[tuple[float, bytes, int, int, bool]], limit: int
 ) -> None:
     knockers, now = KnockerTable([sequence(*ports)], IGNORING, limit), 0.0

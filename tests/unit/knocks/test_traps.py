@@ -26,7 +26,7 @@ def udp(*ports: int, traps: int = 512) -> Sequence:
     return Sequence("ssh", tuple(Step(Protocol.UDP, port) for port in ports), traps=traps, timeout=10.0)
 
 
-def test_each_sequence_gets_as_many_as_it_asks_for_in_each_of_its_protocols() -> None:
+def test_sequence_gets_its_number_of_traps_for_each_protocol() -> None:
     mixed = Sequence("mixed", (Step(Protocol.UDP, 1000), Step(Protocol.TCP, 2000, Flags.SYN)), traps=300)
     few, none = syn(3000, 4000, 5000, traps=7, name="few"), syn(6000, 7000, 8000, traps=0, name="none")
     traps = choose_traps([mixed, few, none], (), OUTGOING, Random(1))
@@ -36,7 +36,7 @@ def test_each_sequence_gets_as_many_as_it_asks_for_in_each_of_its_protocols() ->
     assert not any(none in of for of in traps.values())
 
 
-def test_none_is_a_step_of_any_sequence_nor_served_nor_where_answers_to_own_datagrams_arrive() -> None:
+def test_trap_is_no_step_no_served_port_and_no_ephemeral_port() -> None:
     served = [Port(number) for number in range(1, 1024)] + [Port(53, Protocol.UDP)]
     sequences = [syn(7000, 8000, 9000), udp(5000, 6000, 4000)]
     traps = choose_traps(sequences, served, OUTGOING, Random(1))
@@ -49,7 +49,7 @@ def test_none_is_a_step_of_any_sequence_nor_served_nor_where_answers_to_own_data
         assert code >> 24 == (0 if is_udp else Flags.SYN)
 
 
-def test_they_stand_right_beside_and_between_the_steps() -> None:
+def test_traps_are_beside_and_between_the_steps() -> None:
     ports = {code & 0xFFFF for code in choose_traps([syn(7000, 8000, 7002, traps=8)], (), OUTGOING, Random(1))}
     assert {6999, 7001, 7003, 7999, 8001} <= ports
     assert any(7100 < port < 7900 for port in ports)
@@ -79,19 +79,19 @@ def scan(sequence: Sequence, ports: list[int], seed: int) -> int:
 
 @pytest.mark.parametrize("sequence", SEQUENCES.values(), ids=SEQUENCES.keys())
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS.keys())
-def test_a_scan_in_order_opens_no_door(sequence: Sequence, order: Callable[[list[int]], None]) -> None:
+def test_scan_in_order_opens_no_door(sequence: Sequence, order: Callable[[list[int]], None]) -> None:
     ports = list(range(1, PORT_MAX + 1))
     order(ports)
     assert scan(sequence, ports, seed=1) == 0
 
 
-def test_without_traps_a_scan_in_order_does_open_a_sorted_sequence() -> None:
+def test_scan_in_order_without_traps_opens_sorted_sequence() -> None:
     """So the tests above can fail."""
     assert scan(syn(7000, 8000, 9000, traps=0), list(range(1, PORT_MAX + 1)), seed=1) == 1
 
 
 @pytest.mark.parametrize("sequence", [syn(7000, 8000, 9000, timeout=86400), syn(31000, 7000, 52000, timeout=86400)])
-def test_a_thousand_scans_in_random_order_open_no_door(sequence: Sequence) -> None:
+def test_thousand_scans_in_random_order_open_no_door(sequence: Sequence) -> None:
     random = Random(20261120)
     traps = choose_traps([sequence], (), OUTGOING, Random(7))
     knockers = KnockerTable([sequence], 0.0, 100, traps)  # not even ignored for a while: the traps alone
@@ -108,7 +108,7 @@ def _matters(code: int, sequence: Sequence, traps: dict[int, frozenset[Sequence]
     return code in traps or code in {code_of(step) for step in sequence.steps}
 
 
-def test_the_chance_that_remains_is_as_the_arithmetic_has_it() -> None:
+def test_remaining_chance_is_as_calculated() -> None:
     """Few traps, so that it happens often enough to be counted."""
     traps, steps, tries = 4, 3, 20_000
     random = Random(3)
@@ -125,5 +125,5 @@ def test_the_chance_that_remains_is_as_the_arithmetic_has_it() -> None:
     assert opened / tries == pytest.approx(expected, rel=0.2)
 
 
-def test_the_default_keeps_three_steps_under_one_in_250_000() -> None:
+def test_default_keeps_three_steps_below_one_in_250_000() -> None:
     assert factorial(512 + 1) / factorial(512 + 3) < 1 / 250_000
