@@ -22,7 +22,7 @@ class ConfigError(DoorsError):
     """Wrong usage or configuration: reads `WHERE: what is wrong, what was expected`.
 
     `where` is `FILE:LINE`, `FILE`, an option such as `--ports`, or an environment variable's name. A reader of single
-    values does not know it and leaves it empty; whoever called the reader adds it with `at`.
+    values does not know it and leaves it empty; the reader's caller adds it with `at`.
     """
 
     exit_status = 2
@@ -32,7 +32,7 @@ class ConfigError(DoorsError):
         self.problem = problem
         self.where = where
         self.field = field
-        """The field of `Settings` that is to blame, for whoever knows where that came from."""
+        """The field of `Settings` that is wrong, for a caller that knows where it came from."""
 
     def at(self, where: str) -> "ConfigError":
         """The same problem with its place, unless it has one already."""
@@ -44,7 +44,7 @@ class ListenError(ConfigError):
 
 
 class AlreadyRunningError(DoorsError):
-    """Somebody else holds the same mark of ownership: a daemon (two would close each other's doors), or a closer."""
+    """Another process holds the same mark of ownership: a daemon (two would close each other's doors), or a closer."""
 
     def __init__(self, text: str, *, by_daemon: bool) -> None:
         super().__init__(text)
@@ -83,7 +83,7 @@ class CaptureError(DoorsError):
 
 
 class LineGoneError(DoorsError):
-    """A line of one-time sequences is not there any more: somebody else used it, or edited the file."""
+    """A line of one-time sequences does not exist any more: another process used it, or the file was edited."""
 
 
 class DoorClosedError(DoorsError):

@@ -12,7 +12,7 @@ PAYLOAD = b"knock\n"
 """What a UDP knock carries, exactly."""
 
 DEFAULT_SEQUENCE = (16001, 16002, 16003, 16004, 16005)
-"""The documentation's example, and so known to everybody."""
+"""The documentation's example, and so publicly known."""
 
 RULE_PRIORITY = 31313
 """The mark of ownership in firewalld: unusual, behind a zone's denials and ahead of its default answer."""
@@ -200,9 +200,9 @@ class Sequence:
     steps: tuple[Step, ...] = field(repr=False)
     access: Access = Access()
     lifetime: float = math.inf
-    """Seconds after its last knock at which a knocker starts anew."""
+    """Seconds after its last knock at which a knocker starts again."""
     timeout: float = math.inf
-    """Seconds after its first knock at which a knocker starts anew."""
+    """Seconds after its first knock at which a knocker starts again."""
     traps: int = 0
     """How many ports of each of its protocols count as wrong knocks between two steps."""
     listened: bool = False

@@ -39,7 +39,7 @@ _INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
 _JUMP_MAX = 255  # what fits into jt and jf
 _ROW = 4
 """Ranges that are tried in turn where the search by halves ends. A port costs 1.25 instructions like this and 2 if
-halved to the end, and a packet that nobody wants takes one step more."""
+halved to the end, and an unwanted packet takes one step more."""
 _BLOCK = 32
 """Ranges that share endings: small enough for all of a block's jumps to reach them, large enough for those not to
 matter."""
@@ -130,7 +130,7 @@ def build(interests: Iterable[Interest], targets: Iterable[Address] = (), limit:
     """The program that accepts what the interests name if it is for this host or for one of `targets`.
 
     An array of `struct sock_filter` with at most `limit` instructions. A packet that it accepts is cut behind its TCP
-    or UDP header: what follows is nobody's business, and a flood of long packets fills a ring no faster than of short.
+    or UDP header: the rest is not read, and a flood of long packets fills a ring no faster than of short.
 
     It may accept more than was asked for, never less, and so user space decides exactly:
 

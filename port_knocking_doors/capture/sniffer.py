@@ -1,7 +1,8 @@
 """The second ear: a packet ring that hears knocks on ports which are closed, and look closed, on every link at once.
 
-One cooked socket for all links: links come and go without it noticing, and a packet begins at its IP header on every
-kind of link. The kernel drops what nobody asked for, and lays the rest into memory that both of us see.
+One cooked socket for all links: it need not notice that links appear and vanish, and a packet begins at its IP header
+on every kind of link. The kernel drops every packet that the filter does not name, and puts the rest into memory that
+the kernel and this process share.
 
 This is the hot path of a flood: the loop in `_read` makes no object that it does not need, calls what it calls through
 local names, and reads the clock once a block.

@@ -214,7 +214,7 @@ class _Lookup:
                 name = socket.gethostbyaddr(str(address))[0]
             except OSError:
                 name = ""
-            # It comes from whoever runs the name server of that address: only what a host name may be.
+            # The name server of that address chooses it: accepted is only what a host name may be.
             is_name = name.isascii() and name.replace("-", "").replace(".", "").replace("_", "").isalnum()
             self._names[address] = name if is_name else ""
             if len(self._names) > NAMES_MAX:

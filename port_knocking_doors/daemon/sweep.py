@@ -110,7 +110,7 @@ def close(priority: int, patience: float = PATIENCE) -> DoorsError | None:
 
 
 def _sweep_after_others(priority: int, patience: float) -> int | None:
-    """`sweep`; None where somebody else did it, or does. Another closer is waited for: it may have less patience."""
+    """`sweep`; None where another process did it, or does. Another closer is waited for: it may have less patience."""
     deadline = now() + patience
     while True:
         try:
@@ -124,7 +124,7 @@ def _sweep_after_others(priority: int, patience: float) -> int | None:
 
 
 def close_all(patience: float) -> None:
-    """`close` for every mark that somebody left behind. Raises `DoorsError` where rules may be left."""
+    """`close` for every mark that a daemon left behind. Raises `DoorsError` where rules may be left."""
     failures = [failure for mark in unreleased_marks() if (failure := close(mark, patience))]
     if failures:
         raise failures[0]

@@ -64,7 +64,7 @@ def command_line(command: str, address: Address) -> str:
 
 
 def pending_directory(priority: int) -> Path:
-    """Where the stop commands of whoever has this mark are remembered. Raises `DoorsError`."""
+    """The directory in which the stop commands of the daemon with this mark are remembered. Raises `DoorsError`."""
     return instance.runtime_directory() / f"pending-{priority}"
 
 
@@ -240,7 +240,7 @@ class CommandRunner:
             await asyncio.sleep(RETRY)
 
     async def _run(self, door: Door, which: str, line: str, record: Path | None = None) -> None:
-        """Run one command to its end. Whoever has the record's lock still runs: a closer waits for that."""
+        """Run one command to its end. The record stays locked while the command runs: a closer waits for that."""
         lock = _lock(record) if record is not None else -1
         try:
             process = subprocess.Popen(
@@ -273,7 +273,7 @@ def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
 
 
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
-    """The exit status. asyncio's own subprocesses are killed when nobody waits for them any more; these work on."""
+    """The exit status. asyncio's own subprocesses are killed when no task waits for them any more; these run on."""
     try:
         with suppress(OSError), _handle_of(process) as handle:  # without a descriptor it runs all the same
             await readable(handle)
@@ -281,7 +281,7 @@ async def _end_of(process: "subprocess.Popen[bytes]") -> int:
             await asyncio.sleep(_PAUSE)
         return status
     except asyncio.CancelledError:
-        process.returncode = 0  # no warning that nobody waited for it
+        process.returncode = 0  # no warning that it was not waited for
         raise
 
 
@@ -296,9 +296,9 @@ def _handle_of(process: "subprocess.Popen[bytes]") -> Iterator[int]:
 
 
 def run_pending(directory: Path) -> int:
-    """Run every stop command that somebody left behind, all at once; how many those were.
+    """Run every stop command that an ended daemon left behind, all at once; returns their number.
 
-    The caller holds the mark, so nobody else does the same. A command that takes longer than `PATIENCE` works on.
+    The caller holds the mark, so no other process does the same. A command that takes longer than `PATIENCE` works on.
     """
     if not directory.is_dir():
         return 0
@@ -316,7 +316,7 @@ def run_pending(directory: Path) -> int:
             logger.warning(text, what, status, extra=extra)
         except subprocess.TimeoutExpired:
             logger.warning("%s: stop command, left behind by an earlier run, has not ended yet", what)
-            process.returncode = 0  # no warning that nobody waited for it
+            process.returncode = 0  # no warning that it was not waited for
         path.unlink(missing_ok=True)
     return len(running)
 

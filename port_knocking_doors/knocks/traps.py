@@ -1,4 +1,4 @@
-"""Ports that give a scan away: no step names them and nobody serves them, and a knocker that hits one is wrong.
+"""Ports that give a scan away: no step names them and no service listens on them, and a knocker that hits one is wrong.
 
 A scan that goes up or down through the ports meets a trap right beside each step. One in random order opens a sequence
 of k steps only if it meets them all in order with none of the T traps in between: of the (T + k)! orders of steps and
@@ -22,7 +22,7 @@ def choose_traps(
 ) -> dict[int, frozenset[Sequence]]:
     """Choose the traps; by the code of what hits one (`code`), the sequences that it is a trap for.
 
-    `served`: ports that somebody serves or a door opens. `outgoing`: ports of this host's own outgoing datagrams
+    `served`: ports with a service, or that a door opens. `outgoing`: ports of this host's own outgoing datagrams
     (net.ipv4.ip_local_port_range). Each sequence gets its `traps` for each protocol that it uses, as far as there are
     free ports. Sequences with as many traps share those that are spread, so that hundreds of them fit into one filter.
     """

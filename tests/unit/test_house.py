@@ -5,6 +5,7 @@ line here; a new folder needs one.
 """
 
 import ast
+import re
 from collections import Counter
 from collections.abc import Iterator
 from functools import cache
@@ -89,10 +90,12 @@ LONG_CLASSES: dict[str, str] = {}
 """Classes of more lines, each with the reason."""
 EXCEPTIONS_MAX = 2
 TEST_NAME_MAX = 70
-LONG_TEST_NAMES_IN = {
-    path.name for path in sorted((Path(__file__).parent).iterdir()) if path.is_dir() and path.name != "__pycache__"
-}
+LONG_TEST_NAMES_IN = {"firewall"}
 """Folders of tests/unit whose tests have longer names, until they are renamed."""
+UNCLEAR = re.compile(r"\b(somebody|nobody|everybody|anybody|whoever|anew)\b", re.IGNORECASE)
+"""Words that hide who does something: a message, a docstring or a comment names it."""
+UNCLEAR_IN = {"firewall/rich_rule", "firewall/zones"}
+"""Modules with such words, until they are rewritten."""
 
 
 @cache
@@ -183,6 +186,11 @@ def test_name_of_test_is_not_longer_than_the_limit() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
     }
     assert {name for folder, name in names if len(name) > TEST_NAME_MAX and folder not in LONG_TEST_NAMES_IN} == set()
+
+
+def test_text_names_who_does_something() -> None:
+    texts = {module: path.read_text() for module, path in modules().items() if module not in UNCLEAR_IN}
+    assert {module: words for module, text in texts.items() if (words := UNCLEAR.findall(text))} == {}
 
 
 @pytest.mark.parametrize("folder", sorted(folders()))
