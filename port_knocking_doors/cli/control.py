@@ -33,7 +33,7 @@ def open_(
     Its zone is the configured one, else the zone of the address, else the default zone: only a knock shows the
     interface of an address. A door that is open from a knock is prolonged in its zone.
     """
-    request = Request(Verb.OPEN, _read(address), sequence or "")
+    request = Request(Verb.OPEN, _read_address(address), sequence or "")
     doors = doors_from_data(_ask(context, conf, priority, request))
     if not doors:
         print(f"{request.address}: command started")
@@ -59,7 +59,7 @@ def close(
     """Close the doors of an address, or all doors, before their deadline."""
     if (address is None) is not every:
         raise ConfigError("close: expected either an ADDRESS or --all")
-    answer = _ask(context, conf, priority, Request(Verb.CLOSE, None if address is None else _read(address)))
+    answer = _ask(context, conf, priority, Request(Verb.CLOSE, None if address is None else _read_address(address)))
     print(f"{answer['closed']} doors closed" if answer["closed"] != 1 else "1 door closed")
     if answer["waiting"]:
         print(f"Of these, {answer['waiting']} are still open: firewalld has not answered yet; see `status` and the log")
@@ -73,7 +73,7 @@ def forget(
     priority: Optional[str] = PRIORITY,
 ) -> None:
     """Forget a knocker: it is no longer ignored, and starts each sequence from the first step."""
-    request = Request(Verb.FORGET, _read(address))
+    request = Request(Verb.FORGET, _read_address(address))
     was_known = _ask(context, conf, priority, request)
     print(f"{request.address}: forgotten" if was_known else f"{request.address}: not found among the knockers")
 
@@ -94,7 +94,7 @@ def _ask(context: typer.Context, conf: Path | None, priority: str | None, reques
     return client.ask(mark_of(context, conf, priority), request)
 
 
-def _read(text: str) -> Any:
+def _read_address(text: str) -> Any:
     try:
         return read_address(text)
     except ConfigError as error:

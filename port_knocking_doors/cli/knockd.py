@@ -12,8 +12,7 @@ from port_knocking_doors.cli.command import declare
 from port_knocking_doors.cli.options import PROGRAM, reject_options_before
 from port_knocking_doors.config import knockd, loader
 from port_knocking_doors.daemon.knockd_log import KnockdLog
-from port_knocking_doors.system import clock, instance, log
-from port_knocking_doors.system import daemonize as detached
+from port_knocking_doors.system import clock, daemonize, instance, log
 
 COMMAND = "knockd"
 CONFIG = Path("/etc/knockd.conf")
@@ -82,7 +81,7 @@ def run(
     path = here / (config or CONFIG)
     loaded = _load(path, interface, here, ipv4_only=ipv4_only)
     if background:
-        detached.require_library()
+        daemonize.require_library()
 
     def log_path(options: knockd.Options) -> str:
         file = options.log_file if log_file is None else log_file
@@ -118,7 +117,7 @@ def run(
         serve()
         return
     named = pid_file or (Path(loaded.options.pid_file) if loaded.options.pid_file else PID_FILE)
-    detached.run(serve, here / named)
+    daemonize.run(serve, here / named)
 
 
 def _folder() -> Path:

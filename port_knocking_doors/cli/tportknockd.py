@@ -16,8 +16,7 @@ from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.config.reader_types import Whole
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Scope, Settings
-from port_knocking_doors.system import clock, instance, interfaces, log
-from port_knocking_doors.system import daemonize as detached
+from port_knocking_doors.system import clock, daemonize, instance, interfaces, log
 from port_knocking_doors.system.listening_ports import listening_ports
 
 COMMAND = "tportknockd"
@@ -137,7 +136,7 @@ def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool
     loaded = read()
 
     if background:
-        detached.require_library()
+        daemonize.require_library()
 
     from port_knocking_doors.daemon.daemon import Daemon  # D-Bus takes a third of the start
 
@@ -150,7 +149,7 @@ def _run_daemon(path: Path, device: str | None, *, debug: bool, background: bool
         clock.run(Daemon(loaded, read).run())
 
     name = COMMAND if device is None else f"{COMMAND}-{device}"
-    detached.run(serve, instance.runtime_directory() / f"{name}.pid")
+    daemonize.run(serve, instance.runtime_directory() / f"{name}.pid")
 
 
 def _table() -> str:
