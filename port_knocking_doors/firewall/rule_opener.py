@@ -36,7 +36,7 @@ class RuleOpener:
         """Do nothing: the reconciler removes what an earlier daemon left as soon as firewalld answers."""
 
     async def run(self) -> None:
-        """Keep the rules equal to the wanted ones, until cancelled."""
+        """Keep the active rules equal to the desired ones, until cancelled."""
         if self._uses_firewalld:
             await self.reconciler.run()
         else:
@@ -118,7 +118,7 @@ class RuleOpener:
         self.reconciler.clear(door)
 
     async def settled(self) -> None:
-        """Return once the wanted rules exist, and no other marked one."""
+        """Return once the desired rules are active, and no other marked one."""
         if self._uses_firewalld:
             await self.reconciler.settled()
 
