@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from port_knocking_doors.capture.bpf import MAX_INSTRUCTIONS, MAX_TARGETS, Interest, build
+from port_knocking_doors.capture.bpf import MAX_INSTRUCTIONS, MAX_TARGETS, Interest, build, interests
 from port_knocking_doors.capture.packet import parse
-from port_knocking_doors.model import Address, Protocol
+from port_knocking_doors.knocks.code import code_of
+from port_knocking_doors.model import Address, Protocol, Step
 from tests.helpers import frames
 from tests.helpers.bpf_machine import Machine
 from tests.helpers.frames import CLIENT6, OTHER4, OTHER6, TCP, UDP, Choose, Extension, Frame
@@ -295,3 +296,30 @@ def test_packet_takes_few_instructions() -> None:
         for port in range(0, 65536, 97)
     ]
     assert max(machine.trace(frame.packet(), frame.about)[1] for frame in plain) < 45
+
+
+def test_interests_are_one_for_each_port_with_the_flags_that_agree() -> None:
+    codes = [
+        code_of(step)
+        for step in (
+            Step(Protocol.UDP, 7),
+            Step(Protocol.TCP, 7, SYN),
+            Step(Protocol.TCP, 8, SYN),
+            Step(Protocol.TCP, 8, SYN | ACK_OR_RST),
+        )
+    ]
+    assert set(interests(codes)) == {
+        Interest(Protocol.UDP, 7, 7),
+        Interest(Protocol.TCP, 7, 7, 63, SYN),
+        Interest(Protocol.TCP, 8, 8, 63 & ~ACK_OR_RST, SYN),
+    }
+    assert list(interests(())) == []
+
+
+def test_neighbours_with_the_smaller_gap_are_joined_first() -> None:
+    asked = [Interest(Protocol.UDP, 10, 19), Interest(Protocol.UDP, 21, 21), Interest(Protocol.UDP, 30, 30)]
+    asked.append(Interest(Protocol.UDP, 33, 33))
+    room = len(build(asked)) // 8 - 1
+    program = build(asked, limit=room)
+    passed = [port for port in range(1, 50) if accepts(program, replace(KNOCK, port=port))]
+    assert passed == [*range(10, 22), 30, 33]

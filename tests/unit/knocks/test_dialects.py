@@ -47,7 +47,7 @@ def completed(sequences: list[Sequence], packets: list[Packet]) -> list[tuple[in
     knockers = KnockerTable(sequences, 5.0, 100)
     found = []
     for position, (source, when, word, packet_id) in enumerate(packets):
-        outcome = knockers.on_knock(ALICE if source == "a" else BOB, code(word), packet_id, when)
+        outcome = knockers.on_knock(ALICE if source == "a" else BOB, code(word), packet_id, 1e6 + when)
         assert outcome.verdict in (Verdict.ADVANCED, Verdict.COMPLETE, Verdict.REPEATED, Verdict.NOT_A_KNOCK)
         if outcome.verdict is Verdict.COMPLETE:
             found += [(position, sequence.name) for sequence in outcome.sequences]
@@ -320,3 +320,59 @@ def test_it_agrees_with_an_obvious_knockd(doors: list[Sequence], steps: list[tup
         when += pause
         packets.append((source, when, word, packet_id))
     assert completed(doors, packets) == obvious(doors, packets)
+
+
+class TestTraps:
+    """Traps of one sequence, and what another one makes of them."""
+
+    ONE, TWO = tport("one", (7, S, 63), (8, S, 63)), tport("two", (17, S, 63), (18, S, 63))
+    NATIVE = Sequence("native", (Step(Protocol.UDP, 1), Step(Protocol.UDP, 2)), timeout=10.0)
+
+    def test_trap_of_one_sequence_leaves_progress_in_another(self) -> None:
+        traps = {code("t70:s"): frozenset({self.ONE}), code("t71:s"): frozenset({self.TWO})}
+        knockers = KnockerTable([self.ONE, self.TWO], 5.0, 100, traps)
+        verdicts = [knockers.on_knock(ALICE, code(word), 1, 1e6).verdict for word in ("t7:s", "t17:s", "t70:s")]
+        assert verdicts == [Verdict.ADVANCED, Verdict.ADVANCED, Verdict.NOT_A_KNOCK]
+        assert (knockers.stage(ALICE, self.ONE), knockers.stage(ALICE, self.TWO)) == (0, 1)
+        assert knockers.on_knock(ALICE, code("t18:s"), 1, 1e6).verdict is Verdict.COMPLETE
+
+    @pytest.mark.parametrize("words", ["", "t7:s t8:s"], ids=["not begun", "complete"])
+    def test_trap_is_nothing_to_source_that_is_not_on_its_way(self, words: str) -> None:
+        knockers = KnockerTable([self.ONE], 5.0, 100, {code("t70:s"): frozenset({self.ONE})})
+        for word in words.split():
+            knockers.on_knock(ALICE, code(word), 1, 1e6)
+        assert knockers.on_knock(ALICE, code("t70:s"), 1, 1e6).verdict is Verdict.NOT_A_KNOCK
+        assert knockers.on_knock(ALICE, code("t7:s"), 2, 1e6).verdict is Verdict.ADVANCED
+
+    def test_trap_of_native_and_other_sequence_is_wrong_and_takes_both_back(self) -> None:
+        knockers = KnockerTable([self.ONE, self.NATIVE], 5.0, 100, {code("t70:s"): frozenset({self.ONE, self.NATIVE})})
+        verdicts = [knockers.on_knock(ALICE, code(word), 1, 1e6).verdict for word in ("t7:s", "u1", "t70:s", "u1")]
+        assert verdicts == [Verdict.ADVANCED, Verdict.ADVANCED, Verdict.WRONG, Verdict.IGNORED]
+        assert knockers.stage(ALICE, self.ONE) == 0
+        assert knockers.on_knock(ALICE, code("t8:s"), 1, 1e6).verdict is Verdict.IGNORED
+
+
+NATIVE_FLAGS = {
+    "bare SYN": ((S,), {"s": Verdict.ADVANCED, "a": Verdict.NOT_A_KNOCK, "sa": Verdict.NOT_A_KNOCK}),
+    "bare SYN: reset": ((S,), {"r": Verdict.NOT_A_KNOCK, "ra": Verdict.NOT_A_KNOCK, "rs": Verdict.NOT_A_KNOCK}),
+    "bare SYN: odd flags": ((S,), {"f": Verdict.WRONG}),
+    "bare SYN: no flags": ((S,), {"": Verdict.WRONG}),
+    "SYN, and FIN on the same port: ACK is wrong": ((S, F), {"a": Verdict.WRONG}),
+    "SYN and ACK": ((S | A,), {"sa": Verdict.ADVANCED, "s": Verdict.WRONG}),
+}
+
+
+@pytest.mark.parametrize(("flags", "verdicts"), NATIVE_FLAGS.values(), ids=NATIVE_FLAGS)
+def test_native_step_judges_flags(flags: tuple[int, ...], verdicts: dict[str, Verdict]) -> None:
+    steps = (*(Step(Protocol.TCP, 7, one) for one in flags), Step(Protocol.TCP, 8, F))
+    knockers = KnockerTable([Sequence("native", steps, timeout=10.0)], 5.0, 100)
+    found = {word: knockers.on_knock(ALICE, code(f"t7:{word}"), 1, 1e6).verdict for word in verdicts}
+    assert found == verdicts
+
+
+def test_native_port_with_bare_syn_subscribes_to_no_ack_or_rst() -> None:
+    one = Sequence("one", (Step(Protocol.TCP, 7, S), Step(Protocol.UDP, 7)), timeout=10.0)
+    codes = dialects.subscriptions([one])[0].codes
+    assert codes == {code("u7"), *(code(f"t7:{word}") for word in ("", "s", "f", "p", "u", "sf", "sp", "su", "fp"))} | {
+        code(f"t7:{word}") for word in ("fu", "pu", "sfp", "sfu", "spu", "fpu", "sfpu")
+    }

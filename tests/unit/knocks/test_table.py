@@ -7,13 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from port_knocking_doors.knocks.authenticator import Outcome, Verdict
+from port_knocking_doors.knocks.authenticator import Grant, Outcome, Verdict, merged
 from port_knocking_doors.knocks.code import code_of
 from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.model import Protocol, Sequence, Step
 
 ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
 LIFETIME, IGNORING = 30.0, 5.0
+STARTS = (0.0, 1e6)
+"""A monotonic clock counts from the machine's start, which may be long ago."""
 
 U, I, R, W, A, C = (  # noqa: E741
     Verdict.NOT_A_KNOCK,
@@ -36,7 +38,7 @@ def udp(port: int) -> int:
 # Each case: what is knocked, as (seconds, port, source port), and how each knock is judged.
 CASES = {
     "the right sequence completes": ([(0, 1, 9), (0, 2, 9), (0, 3, 9)], [A, A, C]),
-    "after it, the next knock starts anew": (
+    "after it, the next knock begins again": (
         [(0, 1, 9), (0, 2, 9), (0, 3, 9), (0, 1, 9), (0, 2, 9), (0, 3, 9)],
         [A, A, C, A, A, C],
     ),
@@ -55,37 +57,45 @@ CASES = {
     "an older packet once more is a knock": ([(0, 1, 9), (0, 2, 9), (0, 1, 9)], [A, A, W]),
     "a repetition does not prolong the lifetime": ([(0, 1, 9), (20, 1, 9), (30, 2, 9)], [A, R, W]),
     "slow, but never slower than the lifetime": ([(0, 1, 9), (29, 2, 9), (58, 3, 9)], [A, A, C]),
-    "not heard for the lifetime: starts anew": ([(0, 1, 9), (30, 1, 9), (30, 2, 9), (30, 3, 9)], [A, A, A, C]),
-    "not heard for the lifetime: the next step is a wrong one": ([(0, 1, 9), (30, 2, 9)], [A, W]),
+    "no knock for the lifetime: begins again": ([(0, 1, 9), (30, 1, 9), (30, 2, 9), (30, 3, 9)], [A, A, A, C]),
+    "no knock for the lifetime: the next step is a wrong one": ([(0, 1, 9), (30, 2, 9)], [A, W]),
 }
 
 
+def judged(knockers: KnockerTable, knocks: list[tuple[float, int, int]], start: float) -> list[Verdict]:
+    return [knockers.on_knock(ALICE, udp(port), packet_id, start + now).verdict for now, port, packet_id in knocks]
+
+
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize(("knocks", "verdicts"), CASES.values(), ids=CASES.keys())
-def test_a_knocker(knocks: list[tuple[float, int, int]], verdicts: list[Verdict]) -> None:
-    knockers = KnockerTable([sequence(1, 2, 3)], IGNORING, 100)
-    assert [knockers.on_knock(ALICE, udp(port), packet_id, now).verdict for now, port, packet_id in knocks] == verdicts
+def test_knocks_of_one_source_are_judged(
+    start: float, knocks: list[tuple[float, int, int]], verdicts: list[Verdict]
+) -> None:
+    assert judged(KnockerTable([sequence(1, 2, 3)], IGNORING, 100), knocks, start) == verdicts
 
 
 LIMITED = {
     "in time": ([(0, 1, 9), (5, 2, 9), (9.9, 3, 9)], [A, A, C]),
     "too late since the first, though each pause is short": ([(0, 1, 9), (6, 2, 9), (10, 3, 9)], [A, A, W]),
     "too late for the second": ([(0, 1, 9), (10, 2, 9)], [A, W]),
-    "a first knock after it starts anew": (
+    "a first knock after it begins again": (
         [(0, 1, 9), (6, 2, 9), (10, 1, 9), (16, 2, 9), (19.9, 3, 9)],
         [A, A, A, A, C],
     ),
-    "once complete, it counts anew": (
+    "once complete, it counts again": (
         [(0, 1, 9), (4, 2, 9), (8, 3, 9), (9, 1, 9), (14, 2, 9), (18.9, 3, 9)],
         [A, A, C, A, A, C],
     ),
 }
 
 
+@pytest.mark.parametrize("start", STARTS)
 @pytest.mark.parametrize(("knocks", "verdicts"), LIMITED.values(), ids=LIMITED.keys())
-def test_time_limit_counts_from_first_knock(knocks: list[tuple[float, int, int]], verdicts: list[Verdict]) -> None:
+def test_time_limit_counts_from_first_knock(
+    start: float, knocks: list[tuple[float, int, int]], verdicts: list[Verdict]
+) -> None:
     limited = replace(sequence(1, 2, 3), lifetime=math.inf, timeout=10.0)
-    table = KnockerTable((limited,), IGNORING, 10)
-    assert [table.on_knock(ALICE, udp(port), packet_id, now).verdict for now, port, packet_id in knocks] == verdicts
+    assert judged(KnockerTable((limited,), IGNORING, 10), knocks, start) == verdicts
 
 
 def test_step_twice_in_a_row_needs_two_packets_that_may_look_alike() -> None:
@@ -261,7 +271,7 @@ def test_table_agrees_with_model(ports: list[int], knocks: list[tuple[float, byt
 def test_table_stays_within_any_bound_and_its_ranks_agree(
     ports: list[int], knocks: list[tuple[float, bytes, int, int, bool]], limit: int
 ) -> None:
-    knockers, now = KnockerTable([sequence(*ports)], IGNORING, limit), 0.0
+    knockers, now = KnockerTable([sequence(*ports)], IGNORING, limit), 1e6
     for number, (pause, source, port, packet_id, expire) in enumerate(knocks):
         now += pause
         if expire:
@@ -274,3 +284,45 @@ def test_table_stays_within_any_bound_and_its_ranks_agree(
             assert knockers.expire(now) > 0
     assert knockers.expire(now + 1000) >= 0
     assert len(knockers) == 0
+
+
+class TestStage:
+    def test_stage_is_the_number_of_steps_done(self) -> None:
+        one, other = sequence(1, 2, 3), sequence(7, 8, 9, name="other")
+        knockers = KnockerTable([one, other], IGNORING, 100)
+        stages = [knockers.stage(ALICE, one)]
+        for port in (1, 2, 3):
+            knockers.on_knock(ALICE, udp(port), 9, 1e6)
+            stages.append(knockers.stage(ALICE, one))
+            assert knockers.stage(ALICE, other) == 0
+        assert stages == [0, 1, 2, 0]
+
+
+MAIN, SIDE = sequence(1, 2, 3, name="a"), sequence(1, 2, 4, name="b")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ((A, MAIN, 1), (A, SIDE, 2), (A, (SIDE,), 2)),
+        ((A, MAIN, 2), (A, SIDE, 1), (A, (MAIN,), 2)),
+        ((A, MAIN, 1), (A, SIDE, 1), (A, (MAIN,), 1)),
+        ((C, MAIN, 2), (A, SIDE, 3), (C, (MAIN,), 2)),
+        ((A, MAIN, 3), (C, SIDE, 2), (C, (SIDE,), 2)),
+        ((C, MAIN, 2), (C, SIDE, 3), (C, (MAIN, SIDE), 3)),
+    ],
+)
+def test_merged_outcome_is_the_complete_one_then_the_further_one(
+    one: tuple[Verdict, Sequence, int],
+    other: tuple[Verdict, Sequence, int],
+    expected: tuple[Verdict, tuple[Sequence, ...], int],
+) -> None:
+    first, second = (
+        Outcome.of(verdict, (about,), stage, ((about, stage),), (Grant(about.access, about),) if verdict is C else ())
+        for verdict, about, stage in (one, other)
+    )
+    found = merged(first, second)
+    assert found == Outcome(*expected)
+    assert found.stages == ((MAIN, one[2]), (SIDE, other[2]))
+    assert found.needs_action is (expected[0] is C)
+    assert [grant.sequence for grant in found.grants] == [about for verdict, about, _ in (one, other) if verdict is C]

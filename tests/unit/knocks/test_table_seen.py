@@ -23,7 +23,7 @@ def knock(knockers: KnockerTable, source: bytes, ports: tuple[int, ...], now: fl
     return verdict
 
 
-def test_those_who_are_furthest_come_first_then_those_who_are_ignored() -> None:
+def test_view_has_the_furthest_first_and_then_the_ignored() -> None:
     knockers = table()
     assert knock(knockers, A, (7,), 1.0) is Verdict.ADVANCED
     assert knock(knockers, B, (7, 3, 9), 2.0) is Verdict.ADVANCED
@@ -40,7 +40,7 @@ def test_those_who_are_furthest_come_first_then_those_who_are_ignored() -> None:
     assert knockers.counts(11.0).ignored == 0
 
 
-def test_what_has_lapsed_or_is_complete_is_not_shown() -> None:
+def test_view_leaves_out_what_has_lapsed_or_is_complete() -> None:
     knockers = table()
     knock(knockers, A, (107, 103), 0.0)
     knock(knockers, B, (7, 3, 9, 5), 0.0)
@@ -49,7 +49,7 @@ def test_what_has_lapsed_or_is_complete_is_not_shown() -> None:
     assert len(knockers) == 2
 
 
-def test_a_look_changes_nothing() -> None:
+def test_view_changes_nothing() -> None:
     knockers = table()
     knock(knockers, A, (7,), 0.0)
     knockers.view(1.0, 10)
@@ -57,7 +57,7 @@ def test_a_look_changes_nothing() -> None:
     assert knock(knockers, A, (3, 9, 5), 2.0) is Verdict.COMPLETE
 
 
-def test_who_is_forgotten_is_no_longer_ignored_and_starts_anew() -> None:
+def test_forgotten_source_is_not_ignored_and_begins_again() -> None:
     knockers = table()
     knock(knockers, A, (7, 5), 0.0)
     knock(knockers, B, (7,), 0.0)
@@ -70,7 +70,7 @@ def test_who_is_forgotten_is_no_longer_ignored_and_starts_anew() -> None:
     assert knockers.expire(1000.0) == 2
 
 
-def test_a_full_table_is_looked_at_quickly() -> None:
+def test_view_of_a_full_table_takes_less_than_a_second() -> None:
     knockers = table(limit=65536)
     for number in range(65536):
         knock(knockers, number.to_bytes(4, "big"), (107,), 0.0)  # lapses soon, and is remembered for longer

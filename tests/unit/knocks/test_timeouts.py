@@ -1,4 +1,4 @@
-"""Who is told of when the time for a sequence has run out."""
+"""Attempts whose time for a sequence is over."""
 
 from port_knocking_doors.knocks.timeouts import AttemptTimeouts
 from port_knocking_doors.model import Sequence
@@ -7,30 +7,30 @@ ONE, TWO = Sequence("one", (), group="a"), Sequence("two", (), group="a")
 ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
 
 
-def test_each_when_its_time_has_come() -> None:
-    lapses = AttemptTimeouts()
-    assert lapses.next_deadline() is None
-    lapses.watch(ALICE, ONE, 20)
-    lapses.watch(BOB, ONE, 10)
-    lapses.watch(ALICE, TWO, 15)
-    assert lapses.next_deadline() == 10
-    assert list(lapses.due(9.9)) == []
-    assert list(lapses.due(15)) == [(BOB, ONE), (ALICE, TWO)]
-    assert list(lapses.due(100)) == [(ALICE, ONE)]
-    assert len(lapses) == 0
+def test_attempt_is_due_when_its_time_is_over() -> None:
+    timeouts = AttemptTimeouts()
+    assert timeouts.next_deadline() is None
+    timeouts.watch(ALICE, ONE, 20)
+    timeouts.watch(BOB, ONE, 10)
+    timeouts.watch(ALICE, TWO, 15)
+    assert timeouts.next_deadline() == 10
+    assert list(timeouts.due(9.9)) == []
+    assert list(timeouts.due(15)) == [(BOB, ONE), (ALICE, TWO)]
+    assert list(timeouts.due(100)) == [(ALICE, ONE)]
+    assert len(timeouts) == 0
 
 
-def test_who_begins_anew_has_the_whole_time_again() -> None:
-    lapses = AttemptTimeouts()
-    lapses.watch(ALICE, ONE, 10)
-    lapses.watch(ALICE, ONE, 20)
-    assert list(lapses.due(10)) == []
-    assert list(lapses.due(20)) == [(ALICE, ONE)]
+def test_attempt_begun_again_has_the_whole_time() -> None:
+    timeouts = AttemptTimeouts()
+    timeouts.watch(ALICE, ONE, 10)
+    timeouts.watch(ALICE, ONE, 20)
+    assert list(timeouts.due(10)) == []
+    assert list(timeouts.due(20)) == [(ALICE, ONE)]
 
 
-def test_a_flood_is_bounded() -> None:
-    lapses = AttemptTimeouts(limit=100)
+def test_no_more_attempts_are_watched_than_the_limit() -> None:
+    timeouts = AttemptTimeouts(limit=100)
     for number in range(1000):
-        lapses.watch(number.to_bytes(4, "big"), ONE, number)
-    assert len(lapses) == 100
-    assert len(list(lapses.due(1000))) == 100
+        timeouts.watch(number.to_bytes(4, "big"), ONE, number)
+    assert len(timeouts) == 100
+    assert len(list(timeouts.due(1000))) == 100

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from port_knocking_doors.knocks.authenticator import Verdict
-from port_knocking_doors.knocks.code import code_of
+from port_knocking_doors.knocks.code import code_of, port_of
 from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.knocks.traps import choose_traps
 from port_knocking_doors.model import PORT_MAX, Flags, Port, Protocol, Sequence, Step
@@ -127,3 +127,29 @@ def test_remaining_chance_is_as_calculated() -> None:
 
 def test_default_keeps_three_steps_below_one_in_250_000() -> None:
     assert factorial(512 + 1) / factorial(512 + 3) < 1 / 250_000
+
+
+EDGES = {
+    "as few as the neighbours": (syn(7000, 9000, 8000, traps=3), 3, set()),
+    "the lowest port": (syn(1, 9000, 8000, traps=16), 16, {2, 7999, 8001}),
+    "the highest port": (syn(65535, 9000, 8000, traps=16), 16, {65534}),
+    "beside the highest port": (syn(65534, 9000, 8000, traps=16), 16, {65533, 65535}),
+    "all ports but one": (syn(2, 3, 4, traps=65532), 65532, {1, 5, 65535}),
+}
+
+
+@pytest.mark.parametrize(("sequence", "count", "among"), EDGES.values(), ids=EDGES)
+def test_traps_at_the_edges(sequence: Sequence, count: int, among: set[int]) -> None:
+    ports = {port_of(code) for code in choose_traps([sequence], (), OUTGOING, Random(1))}
+    assert len(ports) == count
+    assert among <= ports
+    assert min(ports) >= 1
+
+
+def test_spread_leaves_no_part_of_the_ports_out_every_time() -> None:
+    """The neighbours take the place of some that are spread: not always of the highest."""
+    sequence = syn(7000, 9000, 8000, traps=64)
+    highest = [
+        max(port_of(code) for code in choose_traps([sequence], (), OUTGOING, Random(seed))) for seed in range(20)
+    ]
+    assert max(highest) > 64_500
