@@ -6,7 +6,7 @@ frames is longer than the block says.
 This is the hot path of a flood. A flood's frames are equally long, and so equally spaced: rows of them are looked at
 together, a byte of all headers at once, and what differs is read by one `iter_unpack`. What is odd in any way ends the
 row, and is read on its own. Measured with CPython 3.11 on a busy machine, the caller's loop included: 0.50 µs in
-a row, 1.0 µs alone. With the fields of each header unpacked and compared it was 0.63 µs in a row.
+a row, 1.0 µs alone. From a block to judged knocks of forged sources a packet takes 1.03 µs in rows, and 1.38 alone.
 """
 
 import socket
@@ -34,7 +34,7 @@ FEW = 8
 """A row shorter than this is not worth its beginning. After such a one twice as many frames are read on their own, and
 twice as many again after the next: where hardly two frames are alike, trying costs next to nothing."""
 
-# How the kernel lays out a frame in the ring of a cooked socket: its own headers, room for a link's header, and the
+# How the kernel lays out a frame in the ring of a cooked socket: its own headers, space for a link's header, and the
 # packet; the next frame begins at a multiple of eight bytes (net/packet/af_packet.c: tpacket_rcv, V3_ALIGNMENT).
 _TO_PACKET = 96
 _ALIGNMENT = 8
@@ -85,7 +85,7 @@ def packets(memory: ring.Buffer, block: int, block_size: int) -> Iterator[Arriva
         step, length, to_packet, interface = frame(memory, at)
         if FEW < count <= next_row and step in _ROWS and to_packet == _TO_PACKET:
             lengths, unpack = _ROWS[step]
-            # A block's last frame tells of no next one.
+            # A block's last frame has no offset of a next one.
             row = bytes(memory[at : at + min(ROW, count - 1, (end - at) // step) * step])
             size = _alike(row, step, lengths)
             if size >= FEW:

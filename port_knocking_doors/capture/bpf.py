@@ -1,4 +1,4 @@
-"""What is to be heard → the classic BPF program that lets the kernel drop everything else (linux/filter.h).
+"""Codes to capture → the classic BPF program that lets the kernel drop everything else (linux/filter.h).
 
 For a cooked packet socket (SOCK_DGRAM, ETH_P_ALL): the packet begins at its IP header on every kind of link. The way of
 a packet through the program:
@@ -29,8 +29,8 @@ from port_knocking_doors.knocks.code import flags_of, port_of, protocol_of
 from port_knocking_doors.model import ALL_FLAGS, PORT_MAX, Address, Protocol
 
 MAX_INSTRUCTIONS = 4096  # BPF_MAXINSNS, linux/bpf_common.h
-"""The kernel may have room for fewer, and says ENOMEM: what it makes of the program, together with the one that is
-being replaced, is charged to net.core.optmem_max. Older kernels come with 20,480 bytes of it: measured, room for a
+"""The kernel may have memory for fewer, and says ENOMEM: what it makes of the program, together with the one that is
+being replaced, is charged to net.core.optmem_max. Older kernels come with 20,480 bytes of it: measured, enough for a
 program of some 1,750 instructions, or for replacing one of 650 by another as long."""
 MAX_TARGETS = 64
 """Of more addresses the program tests none: any destination passes, and user space decides."""
@@ -110,7 +110,7 @@ class Interest:
 
 
 def interests(codes: Iterable[int]) -> Iterator[Interest]:
-    """The codes of what is to be heard (`code`) as interests, one for each port.
+    """Codes (`knocks.code`) as interests, one for each port.
 
     Of a TCP port's codes the program tests the flags on which all agree, so it may let more of them through.
     """
@@ -135,7 +135,7 @@ def build(interests: Iterable[Interest], targets: Iterable[Address] = (), limit:
     It may accept more than was asked for, never less, and so user space decides exactly:
 
     * interests that overlap with different flags are tested for what all of them agree on;
-    * where there are more ranges of ports than the program has room for, neighbours are made one: first those with the
+    * where there are more ranges of ports than the program can hold, neighbours are made one: first those with the
       smallest gaps and the same flags, and the more flags pass, the more does a gap count.
     """
     ranges = _ranges(interests)

@@ -1,6 +1,6 @@
 """Many datagrams by one system call: recvmmsg(2), which Python's socket module does not have.
 
-This is the hot path of a flood of datagrams, hence the room that is laid out once and received into again and again.
+This is the hot path of a flood of datagrams, hence the memory that is laid out once and received into again and again.
 Measured: 1.5 µs a datagram, its address and ancillary data read, where `socket.recvmsg` takes 4.1 µs, which makes a
 text of each address and a list of each message's ancillary data.
 """
@@ -60,9 +60,9 @@ def _control(data: str) -> str:
 
 
 class ReceiveBatch:
-    """Room for datagrams from sockets of one family with SO_TIMESTAMPNS and packet info switched on.
+    """Memory for datagrams from sockets of one family with SO_TIMESTAMPNS and packet info switched on.
 
-    `family`: AF_INET6, whose sockets hear IPv4, too, or AF_INET. `payload`: the only one that counts, of up to 7 bytes.
+    `family`: AF_INET6, whose sockets receive IPv4, too, or AF_INET. `payload`: the only one that counts, up to 7 bytes.
     """
 
     def __init__(self, family: socket.AddressFamily, payload: bytes) -> None:
@@ -94,8 +94,8 @@ class ReceiveBatch:
         self._fresh = bytes(self._messages)
         """The headers, of which the kernel changes the lengths."""
 
-    def take(self, descriptor: int, code: int, heard: list[Datagram]) -> bool:
-        """Put what waits in a socket behind what was heard, `BATCH` at most; whether there may be more.
+    def take(self, descriptor: int, code: int, received: list[Datagram]) -> bool:
+        """Put what waits in a socket behind what was received, `BATCH` at most; whether there may be more.
 
         Raises `OSError` as recvmsg(2) does.
         """
@@ -113,7 +113,7 @@ class ReceiveBatch:
         ):
             if size == length and payload == right:
                 is_read = stamped == SO_TIMESTAMPNS and informed == self._info
-                heard.append(
+                received.append(
                     (
                         seconds * 1_000_000_000 + nanoseconds if is_read else 0,
                         source[12:] if source[:12] == _MAPPED else source,

@@ -82,12 +82,12 @@ class Geometry:
 
 
 class Statistics(NamedTuple):
-    """What PACKET_STATISTICS tells: counts since it was asked last."""
+    """The value of PACKET_STATISTICS: counts since it was read last."""
 
     packets: int
     """Accepted by the filter, with those dropped."""
     drops: int
-    """Of those, for which the ring had no room."""
+    """Of those, for which the ring had no space."""
     freezes: int
     """How often the kernel came to a block that was still ours."""
 

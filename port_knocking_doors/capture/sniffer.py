@@ -1,4 +1,4 @@
-"""The second ear: a packet ring that hears knocks on ports which are closed, and look closed, on every link at once.
+"""The sniffer: a packet ring that captures knocks on ports which are closed, and look closed, on every link at once.
 
 One cooked socket for all links: it need not notice that links appear and vanish, and a packet begins at its IP header
 on every kind of link. The kernel drops every packet that the filter does not name, and puts the rest into memory that
@@ -44,8 +44,8 @@ DROPS_EVERY = 10.0
 """Seconds between two lines about dropped packets, and without any of them after which it is over."""
 
 PROGRAM_LIMITS = (bpf.MAX_INSTRUCTIONS, bpf.MAX_INSTRUCTIONS, 1600, 600)
-"""Instructions of the filter, tried in turn: older kernels have room for 1,745 (net.core.optmem_max = 20480). A shorter
-one lets more packets through, and user space decides."""
+"""Instructions of the filter, tried in turn: older kernels have memory for 1,745 (net.core.optmem_max = 20480). A
+shorter one lets more packets through, and user space decides."""
 
 ETH_P_ALL = 0x0003  # linux/if_ether.h
 
@@ -73,13 +73,13 @@ class Sniffer(Resource):
         self.seen = 0
         """Packets that passed the filter, by the kernel's count."""
         self.dropped = 0
-        """Of those, for which the ring had no room."""
+        """Of those, for which the ring had no space."""
 
     def open(self) -> None:
         """Raises `CaptureError`."""
         try:
-            # It hears every link from now on: Python can bind a packet socket to one link only. What comes ahead of the
-            # filter goes into the socket's queue, which the kernel empties when it gets its ring.
+            # It captures on every link from now on: Python can bind a packet socket to one link only. What arrives
+            # ahead of the filter goes into the socket's queue, which the kernel empties when it gets its ring.
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
             self._socket = sock
             sock.setblocking(False)
@@ -98,7 +98,7 @@ class Sniffer(Resource):
             raise CaptureError(f"packets cannot be captured: {error.strerror}") from error
 
     def close(self) -> None:
-        """Hear no more; again is harmless."""
+        """Capture no more; again is harmless."""
         if self._timer is not None:
             self._timer.cancel()
         if self._socket is not None:
@@ -190,7 +190,7 @@ class Sniffer(Resource):
         self.seen += statistics.packets
         self.dropped += statistics.drops
         if self._drops.begins(statistics.drops, statistics.packets, when):
-            text = "the kernel drops packets: %d of %d had no room in the ring"
+            text = "the kernel drops packets: %d of %d did not fit into the ring"
             logger.warning(text, statistics.drops, statistics.packets)
             self._timer = asyncio.get_running_loop().call_later(DROPS_EVERY, self._sum_up_drops)
 
@@ -200,9 +200,9 @@ class Sniffer(Resource):
         if summary := self._drops.summary(when):
             dropped, seen = summary
             if dropped:
-                text = "the kernel drops packets: %d more of %d had no room in the ring in the last %g s"
+                text = "the kernel drops packets: %d more of %d did not fit into the ring in the last %g s"
                 logger.warning(text, dropped, seen, DROPS_EVERY)
             else:
-                logger.info("the kernel drops packets no more, for %g s now", DROPS_EVERY)
+                logger.info("no packets dropped for %g s", DROPS_EVERY)
         if deadline := self._drops.next_deadline():
             self._timer = asyncio.get_running_loop().call_later(max(0.0, deadline - when), self._sum_up_drops)

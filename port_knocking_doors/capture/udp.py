@@ -1,4 +1,4 @@
-"""The first ear: one UDP socket for each port of the opening sequence.
+"""The listeners: one UDP socket for each port of the opening sequence.
 
 A sequence is an order, and sockets have none among each other: of two datagrams that wait, only the kernel's time
 stamps tell which came first. So all sockets are read together, and what they held is judged in the order of its stamps.
@@ -31,7 +31,7 @@ from port_knocking_doors.system.sockets import attach_filter, enlarge_receive_bu
 
 MANY = 4
 """Datagrams read together after which the sockets rest: in a flood the daemon wakes for many at once, not for a few.
-Measured at 100,000 a second: 3.9 µs of CPU each, and 9.6 without a rest. Who knocks alone is heard at once."""
+Measured at 100,000 a second: 3.9 µs of CPU each, and 9.6 without a rest. A lone knock is judged at once."""
 REST = 0.002
 """Seconds; the receive buffers hold more than comes in that time."""
 
@@ -112,7 +112,7 @@ class UdpListeners:
     def _read(self) -> None:
         """Read what waits in all sockets, and judge it in the order in which it came.
 
-        While one socket is read, another gets more. What the second look finds, and what is as old as anything that the
+        While one socket is read, another gets more. What the second pass finds, and what is as old as anything that the
         first one found, is complete; the rest is held back for the next time, which follows at once, or after a rest.
         """
         received, self._held = self._held, []

@@ -107,7 +107,7 @@ class Ranks:
         return Knocker((), until - self._ignoring_period, 0, until)
 
     def file(self, source: bytes, knocker: Knocker) -> None:
-        """Put the source behind the others of its rank, which its attempts tell."""
+        """Put the source behind the others of its rank, which follows from its attempts."""
         rank = 0
         for attempt in knocker.attempts:
             if attempt.stage > rank:

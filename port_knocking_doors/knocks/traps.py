@@ -4,7 +4,7 @@ A scan that goes up or down through the ports meets a trap right beside each ste
 of k steps only if it meets them all in order with none of the T traps in between: of the (T + k)! orders of steps and
 traps, (T + 1)! are like that, which for three steps and 512 traps is 1 in 264,710.
 
-Ordinary traffic does not meet them: a TCP trap hears bare SYNs alone, and UDP traps keep out of the range that this
+Ordinary traffic does not meet them: a TCP trap counts bare SYNs only, and UDP traps keep out of the range that this
 host's own outgoing datagrams are answered in.
 """
 
