@@ -407,6 +407,34 @@ def await_file(log_file: Path, client: ClientHost, log: Path) -> None:
     await_line(log_file, f"{client.address4}: stays: OPEN SESAME")
 
 
+def test_refused_reload_leaves_log_file_and_syslog_as_they_were(
+    box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
+) -> None:
+    """The new file is right, and then the daemon has no descriptor left for the packets that it asks for."""
+    (tmp_path / "sequences").touch()
+    devices = tmp_path / "dev"
+    devices.mkdir()
+    apart = ["unshare", "--mount", "sh", "-ec", DEVICES, "-", str(devices)]
+    syslog = box.server.popen([*apart, sys.executable, "-c", LISTENER])
+    syslog.stdout.wait_for("listens", SOON)
+    conf = configuration(tmp_path, f"[once]\nOne_Time_Sequences = {tmp_path / 'sequences'}\nCommand = true\n")
+    with running(box.server, conf, "-i", client.server_interface, program=[*apart, *PROGRAM], env=PATHS) as daemon:
+        limit = ["prlimit", "--pid", str(daemon.inner_pid)]
+        taken = {int(name) for name in box.server.run(["ls", f"/proc/{daemon.inner_pid}/fd"]).stdout.split()}
+        free = next(number for number in range(len(taken) + 1) if number not in taken)
+        box.server.run([*limit, f"--nofile={free + 1}:4096"])
+        one = door("d", ONE, f"Command = echo %IP% >>{log}")
+        write(conf, f"[options]\nLogFile = {tmp_path / 'other'}\nUseSyslog\n{one}")
+        daemon.send_signal(signal.SIGHUP)
+        daemon.wait_for("configuration reload failed, keeping the running one: .*Too many open files")
+        box.server.run([*limit, "--nofile=1024:4096"])
+        assert log_lines(tmp_path / "log")[-1] == f"re-reading config file: {conf}"
+    assert log_lines(tmp_path / "log")[-1] == "shutting down"
+    assert not (tmp_path / "other").exists()
+    assert syslog.stdout.lines == ["listens"]
+    syslog.kill()
+
+
 def test_sighup_applies_another_interface_and_syslog(
     box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
 ) -> None:

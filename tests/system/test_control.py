@@ -29,6 +29,7 @@ from tests.helpers.running import (
     wait_shut,
     write_configuration,
 )
+from tests.helpers.sniffed import sniffing
 from tests.helpers.waiting import wait_until
 
 PROGRAM = [sys.executable, "-m", "port_knocking_doors"]
@@ -121,6 +122,27 @@ def test_open_close_and_forget_work_by_hand(box: Sandbox, client: ClientHost, tm
         done = command(box, *words, *([] if "--priority" in words else MARK))
         assert (done.returncode, done.stdout) == (status, "")
         assert re.fullmatch(f"port-knocking-doors: .*{re.escape(text)}.*\n", done.stderr)
+
+
+def test_command_door_closed_while_its_start_command_runs_counts_as_opened(box: Sandbox, tmp_path: Path) -> None:
+    go, stopped = tmp_path / "go", tmp_path / "stopped"
+    table = {
+        "start_command": f"until [ -e {go} ]; do sleep 0.05; done",
+        "stop_command": f"touch {stopped}",
+        "command_delay": 600,
+    }
+    sniffing(box, tmp_path, {"open": None, "duration": None, **table})
+
+    def counts() -> tuple[int, int]:
+        counted = json.loads(output_of(box, "status", "--json", *MARK))["counts"]
+        return counted["opened"], counted["closed"]
+
+    output_of(box, "open", "10.9.9.9", "--sequence", "door", *MARK)
+    output_of(box, "close", "10.9.9.9", *MARK)
+    assert counts() == (0, 0), "it is not open yet, and was not closed"
+    go.touch()
+    wait_until(stopped.exists, 20, "the stop command")
+    wait_until(lambda: counts() == (1, 1), 20, lambda: f"opened and closed: {counts()}")
 
 
 def test_open_by_hand_prolongs_knocked_door_in_its_zone(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
