@@ -1,22 +1,22 @@
-"""Which doors are open, and until when: the second table, beside the knockers'.
+"""The open doors and their deadlines: the second table, beside that of the knockers.
 
-Knows no firewall, no clock and no log. It answers what is to be done; deadlines are seconds of the clock that the
-knocks' times come from.
+Uses no firewall, no clock and no log. Its answer says what to do. Deadlines are seconds of the clock that the times of
+knocks are taken from.
 """
 
-import heapq
 from collections.abc import Iterator
 from enum import Enum, auto
 
+from port_knocking_doors.knocks.deadlines import Deadlines
 from port_knocking_doors.model import Door
 
 
 class Answer(Enum):
-    """What a granted access means for its door."""
+    """The effect of a granted access on its door."""
 
     OPEN = auto()
-    PROLONG = auto()  # it is open already: its deadline moved, no rule changes
-    REFUSE = auto()  # the limit of open doors is reached; no other door is closed for this one
+    PROLONG = auto()  # the door is open already: its deadline moved, no rule changes
+    REFUSE = auto()  # the limit of open doors is reached; no other door is closed for the new one
 
 
 class DoorTable:
@@ -24,77 +24,58 @@ class DoorTable:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self._until: dict[Door, float | None] = {}
-        # Deadlines, nearest first. Prolonging leaves the old entry behind: an entry is stale unless `_until` has it.
-        self._queue: list[tuple[float, int, Door]] = []
-        self._pushed = 0
+        self._open: dict[Door, None] = {}
+        """In the order of their opening."""
+        self._deadlines: Deadlines[Door] = Deadlines()
+        """Of the doors whose time runs."""
 
     def __len__(self) -> int:
-        return len(self._until)
+        return len(self._open)
 
     def __iter__(self) -> Iterator[Door]:
-        return iter(self._until)
+        return iter(self._open)
 
     def __contains__(self, door: object) -> bool:
-        return door in self._until
+        return door in self._open
 
     def open(self, door: Door, until: float | None) -> Answer:
-        """Keep the door open up to `until`, or longer if it is open for longer already.
+        """Keep the door open up to `until`, or longer if its deadline is later already.
 
-        None: its time does not run yet, `run_until` says from when on. That changes no deadline of an open door.
+        None: its time does not run yet, and starts at `run_until`. The deadline of an open door stays as it is.
         """
-        if door in self._until:
-            self.run_until(door, until)
-            return Answer.PROLONG
-        if len(self._until) >= self.limit:
+        is_open = door in self._open
+        if not is_open and len(self._open) >= self.limit:
             return Answer.REFUSE
-        self._until[door] = None
-        self.run_until(door, until)
-        return Answer.OPEN
+        self._open[door] = None
+        if until is not None:
+            self.run_until(door, until)
+        return Answer.PROLONG if is_open else Answer.OPEN
 
-    def run_until(self, door: Door, until: float | None) -> None:
-        """Let an open door's time run up to `until`, unless it has longer."""
-        before = self._until[door]
-        if until is not None and (before is None or until > before):
-            self._until[door] = until
-            self._push(until, door)
+    def run_until(self, door: Door, until: float) -> None:
+        """Let the time of an open door run up to `until`, unless its deadline is later already."""
+        before = self._deadlines.get(door)
+        if before is None or until > before:
+            self._deadlines.set(door, until)
 
     def deadline(self, door: Door) -> float | None:
-        """When the door is to close; None where it is not open or its time does not run yet."""
-        return self._until.get(door)
+        """The door's deadline; None where it is not open or its time does not run yet."""
+        return self._deadlines.get(door)
 
     def due(self, now: float) -> list[Door]:
         """Take out the doors whose time is over, the longest overdue first."""
-        closing = []
-        while (deadline := self.next_deadline()) is not None and deadline <= now:
-            _, _, door = heapq.heappop(self._queue)
-            del self._until[door]
-            closing.append(door)
+        closing = self._deadlines.due(now)
+        for door in closing:
+            del self._open[door]
         return closing
 
     def close(self, door: Door) -> bool:
-        """Take out one door ahead of its time; whether it was open."""
-        if door not in self._until:
+        """Take out one door before its deadline; whether it was open."""
+        if door not in self._open:
             return False
-        del self._until[door]
+        del self._open[door]
+        self._deadlines.remove(door)
         return True
 
     def next_deadline(self) -> float | None:
-        """When the next door has to close, or None while none has to."""
-        while self._queue:
-            until, _, door = self._queue[0]
-            if self._until.get(door) == until:
-                return until
-            heapq.heappop(self._queue)
-        return None
-
-    def _push(self, until: float, door: Door) -> None:
-        # A door prolonged a thousand times a second would fill the queue with stale entries.
-        if len(self._queue) > 2 * len(self._until) + 16:
-            running = ((deadline, door) for door, deadline in self._until.items() if deadline is not None)
-            self._queue = [(deadline, order, open_door) for order, (deadline, open_door) in enumerate(running)]
-            heapq.heapify(self._queue)
-            self._pushed = len(self._queue)
-            return
-        self._pushed += 1
-        heapq.heappush(self._queue, (until, self._pushed, door))
+        """The nearest deadline, or None where no door has one."""
+        return self._deadlines.nearest()

@@ -14,7 +14,7 @@ def door(number: int = 2, interface: str = "eth0") -> Door:
     return Door(ip_address(f"10.0.0.{number}"), interface, "main", PortOpening((Port(22),)))
 
 
-def test_a_door_opens_is_prolonged_and_is_due_once() -> None:
+def test_door_opens_is_prolonged_and_is_due_once() -> None:
     doors = DoorTable(10)
     assert doors.open(door(), 10) is Answer.OPEN
     assert doors.open(door(), 15) is Answer.PROLONG
@@ -24,7 +24,7 @@ def test_a_door_opens_is_prolonged_and_is_due_once() -> None:
     assert (doors.due(99), doors.next_deadline(), len(doors)) == ([], None, 0)
 
 
-def test_a_shorter_time_never_shortens_an_open_door() -> None:
+def test_shorter_time_never_shortens_an_open_door() -> None:
     doors = DoorTable(10)
     doors.open(door(), 100)
     assert doors.open(door(), 50) is Answer.PROLONG
@@ -38,12 +38,12 @@ def test_doors_are_due_in_the_order_of_their_deadlines() -> None:
     assert doors.due(99) == [door(3), door(4), door(2)]
 
 
-def test_the_same_address_by_another_interface_is_another_door() -> None:
+def test_same_address_on_another_interface_is_another_door() -> None:
     doors = DoorTable(10)
     assert doors.open(door(), 10) is doors.open(door(interface="eth1"), 10) is Answer.OPEN
 
 
-def test_a_full_house_refuses_newcomers_and_prolongs_the_others() -> None:
+def test_full_table_refuses_newcomers_and_prolongs_open_doors() -> None:
     doors = DoorTable(2)
     doors.open(door(2), 10)
     doors.open(door(3), 10)
@@ -54,7 +54,7 @@ def test_a_full_house_refuses_newcomers_and_prolongs_the_others() -> None:
     assert doors.open(door(4), 30) is Answer.OPEN
 
 
-def test_a_door_closed_ahead_of_its_time_is_never_due() -> None:
+def test_door_closed_before_its_deadline_is_never_due() -> None:
     doors = DoorTable(10)
     doors.open(door(), 10)
     assert doors.close(door())
@@ -64,18 +64,18 @@ def test_a_door_closed_ahead_of_its_time_is_never_due() -> None:
     assert doors.due(199) == []
 
 
-def test_prolonging_without_end_does_not_fill_the_memory() -> None:
+def test_door_prolonged_endlessly_takes_bounded_memory() -> None:
     doors = DoorTable(10)
     for until in range(10_000):
         doors.open(door(), until)
-    assert len(doors._queue) < 100  # the queue is the only thing in there that could grow
+    assert len(doors._deadlines._heap) < 100  # nothing else in there can grow
     assert doors.due(9_998) == []
     assert doors.due(9_999) == [door()]
 
 
 @pytest.mark.parametrize("turns", range(20, 60))
 def test_next_deadline_is_the_nearest_however_often_doors_are_prolonged(turns: int) -> None:
-    """Nothing asks meanwhile, so the queue is built again from the doors, of which the first has the last deadline."""
+    """Nothing asks meanwhile, so the heap is built again from the doors, of which the first has the last deadline."""
     doors, until = DoorTable(10), dict[Door, float]()
     for turn in range(turns):
         prolonged = door(turn % 5)
@@ -85,10 +85,45 @@ def test_next_deadline_is_the_nearest_however_often_doors_are_prolonged(turns: i
     assert doors.due(10_000) == sorted(until, key=until.__getitem__)
 
 
+@pytest.mark.parametrize("start", [0.0, 1e6])
+def test_next_deadline_is_right_after_each_of_hundreds_of_prolongations(start: float) -> None:
+    """Five doors, of which the one that closes next is prolonged most of the time."""
+    doors, until = DoorTable(10), dict[Door, float]()
+    for turn in range(600):
+        prolonged = door(turn * turn % 5)
+        until[prolonged] = max(until.get(prolonged, 0.0), start + turn + 40 * (turn % 7))
+        assert doors.open(prolonged, start + turn + 40 * (turn % 7)) in (Answer.OPEN, Answer.PROLONG)
+        assert doors.next_deadline() == min(until.values())
+    assert doors.due(start + 10_000) == sorted(until, key=until.__getitem__)
+
+
+def test_door_without_a_deadline_is_open_until_its_time_runs() -> None:
+    doors = DoorTable(2)
+    assert doors.open(door(2), None) is Answer.OPEN
+    assert doors.open(door(2), None) is Answer.PROLONG
+    assert (doors.next_deadline(), doors.deadline(door(2)), door(2) in doors) == (None, None, True)
+    assert doors.open(door(3), 5) is Answer.OPEN
+    assert doors.open(door(4), None) is Answer.REFUSE
+    doors.run_until(door(2), 7)
+    assert doors.open(door(2), None) is Answer.PROLONG
+    assert (doors.deadline(door(2)), doors.due(99)) == (7, [door(3), door(2)])
+    assert door(2) not in doors
+
+
+def test_door_without_a_deadline_can_be_closed() -> None:
+    doors = DoorTable(2)
+    doors.open(door(), None)
+    assert [doors.close(door()) for _ in range(2)] == [True, False]
+    assert (len(doors), doors.due(99)) == (0, [])
+
+
 @settings(max_examples=500, deadline=None)
-@given(st.lists(st.tuples(st.sampled_from("ocd"), st.integers(1, 5), st.integers(0, 20)), max_size=80))
-def test_agrees_with_a_dictionary(actions: list[tuple[str, int, int]]) -> None:
-    doors, model, now = DoorTable(3), dict[Door, float](), 0.0
+@given(
+    st.sampled_from([0.0, 1e6]),
+    st.lists(st.tuples(st.sampled_from("ocd"), st.integers(1, 5), st.integers(0, 20)), max_size=80),
+)
+def test_table_agrees_with_a_dictionary(start: float, actions: list[tuple[str, int, int]]) -> None:
+    doors, model, now = DoorTable(3), dict[Door, float](), start
     for action, number, amount in actions:
         if action == "o":
             expected = Answer.PROLONG if door(number) in model else Answer.OPEN if len(model) < 3 else Answer.REFUSE
@@ -104,4 +139,5 @@ def test_agrees_with_a_dictionary(actions: list[tuple[str, int, int]]) -> None:
             for key in due:
                 del model[key]
         assert set(doors) == set(model)
+        assert [door(one) in doors for one in range(1, 6)] == [door(one) in model for one in range(1, 6)]
         assert doors.next_deadline() == min(model.values(), default=None)
