@@ -1,4 +1,4 @@
-"""Everything that can go wrong in a way that a user should hear of, as one small family.
+"""The errors that are reported to a user, as one small family.
 
 The command line turns each into one line on standard error and the exit status of its class; anything that is not
 a `DoorsError` is a bug. No message may show a sequence: say how many ports it has, or which of them is wrong.
@@ -6,20 +6,20 @@ a `DoorsError` is a bug. No message may show a sequence: say how many ports it h
 
 
 class DoorsError(Exception):
-    """Something failed that the user can do something about; the text is one line and says what."""
+    """A failure that the user can mend; the text is one line and names it."""
 
     exit_status = 1
 
 
 def in_words(error: OSError) -> str:
-    """What the system says, for a part of one line: without its number, and with the file if there is one."""
+    """The system's text for an error, as a part of one line: without the number, and with the file if one is named."""
     if not error.strerror:
         return str(error) or type(error).__name__
     return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
 
 
 class ConfigError(DoorsError):
-    """Wrong usage or configuration: reads `WHERE: what is wrong, what was expected`.
+    """Wrong usage or configuration: the text is `WHERE: PROBLEM, expected …`.
 
     `where` is `FILE:LINE`, `FILE`, an option such as `--ports`, or an environment variable's name. A reader of single
     values does not know it and leaves it empty; the reader's caller adds it with `at`.
@@ -52,7 +52,7 @@ class AlreadyRunningError(DoorsError):
 
 
 class NoDaemonError(DoorsError):
-    """No daemon can be talked to: none runs with this mark, or, where it is `forbidden`, this user may not."""
+    """The daemon cannot be reached: none runs with this mark, or, if `forbidden`, this user has no permission."""
 
     def __init__(self, text: str, *, forbidden: bool = False) -> None:
         super().__init__(text)
@@ -60,7 +60,7 @@ class NoDaemonError(DoorsError):
 
 
 class NotDoneError(DoorsError):
-    """The daemon was asked for something, and answered that it did not do it; `exit_status` is the one it named."""
+    """The daemon answered that a request failed; `exit_status` is that of its answer."""
 
     def __init__(self, problem: str, exit_status: int) -> None:
         super().__init__(problem)
@@ -68,9 +68,9 @@ class NotDoneError(DoorsError):
 
 
 class FirewallError(DoorsError):
-    """firewalld is not there, does not answer, or answered with an error.
+    """firewalld is not running, does not answer, or answered with an error.
 
-    `code` is firewalld's own word for it (`INVALID_ZONE`, …: the text of its D-Bus errors up to the colon), or empty.
+    `code` is firewalld's name of the error (`INVALID_ZONE`, …: the text of its D-Bus errors up to the colon), or empty.
     """
 
     def __init__(self, text: str, code: str = "") -> None:
@@ -79,7 +79,7 @@ class FirewallError(DoorsError):
 
 
 class CaptureError(DoorsError):
-    """Packets cannot be captured: mostly for want of a capability."""
+    """Packets cannot be captured, mostly because a capability is missing."""
 
 
 class LineGoneError(DoorsError):

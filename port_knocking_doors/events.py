@@ -1,8 +1,7 @@
-"""What happened, as values: one stream from the daemon's parts to its observers (logs, counters, knockd's log).
+"""Events as values: one stream from the daemon's parts to its observers (logs, counters, knockd's log).
 
-Results do not climb back through callbacks: whatever has something to report publishes an event, and an observer names
-the kinds that it handles. Named tuples, since one is made for each wrong knock of a flood: a frozen dataclass takes
-three times as long to make.
+A part with a result publishes an event and needs no callback; an observer names the kinds that it handles. Events are
+named tuples, since one is made for each wrong knock of a flood: a frozen dataclass takes three times as long to make.
 
 `when` is in seconds of `clock.now`. No event shows a step: a sequence's representation has none.
 """
@@ -181,7 +180,7 @@ class Stopped(NamedTuple):
 
 Handler = Callable[[Any], None]
 Handlers = Mapping[type, Handler]
-"""For each kind of event that an observer handles, what handles it."""
+"""The handler of each kind of event that an observer handles."""
 
 
 class EventStream:

@@ -1,4 +1,4 @@
-"""The values that everything speaks of: no behaviour that touches the world, nothing imported from the project."""
+"""The values that all other modules use: no I/O, no clock, no log, and no import from the project."""
 
 import math
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ Address = IPv4Address | IPv6Address
 
 PORT_MAX = 65535
 PAYLOAD = b"knock\n"
-"""What a UDP knock carries, exactly."""
+"""The exact payload of a UDP knock."""
 
 DEFAULT_SEQUENCE = (16001, 16002, 16003, 16004, 16005)
 """The documentation's example, and so publicly known."""
@@ -62,40 +62,40 @@ class Dialect(Enum):
 
 
 class FirewalldState(str, Enum):
-    """How firewalld does."""
+    """How firewalld responds."""
 
     PRESENT = "present"
     ABSENT = "absent"
     HUNG = "hung"  # on the bus, and does not answer
     REFUSING = "refusing"  # it answers with errors: mostly polkit does not let this user change it
-    UNUSED = "unused"  # the daemon only runs commands, and does not look whether it is there
+    UNUSED = "unused"  # the daemon only runs commands, and never asks whether firewalld runs
 
 
 @dataclass(frozen=True, order=True)
 class Step:
-    """What one packet of a sequence must be. Of TCP's flags those in `mask` are as in `flags`; UDP has none."""
+    """The packet that a sequence expects. TCP's flags in `mask` must be as in `flags`; UDP has none."""
 
     protocol: Protocol
     port: int
     flags: int = 0
     mask: int = ALL_FLAGS
-    """TCP flags that matter: all of them, but for foreign dialects."""
+    """TCP flags that are compared: all six in the native dialect."""
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Which packets a sequence hears at all."""
+    """The packets that can be knocks of a sequence."""
 
     target: Address | None = None
-    """What they are addressed to; None for any address of this host."""
+    """Their destination; None for any address of this host."""
     interfaces: tuple[str, ...] = ()
-    """What they come in by: names or patterns such as `ppp*`; empty for every interface."""
+    """The interfaces that they arrive on: names or patterns such as `ppp*`; empty for every interface."""
     ipv4_only: bool = False
 
 
 @dataclass(frozen=True)
 class Opening:
-    """What an access opens; a class for each kind, and an opener for each class."""
+    """The thing that an access opens; a class for each kind, and an opener for each class."""
 
     def opened_ports(self) -> tuple[Port, ...]:
         """The ports that the knocker connects to; empty where it only runs something."""
@@ -145,7 +145,7 @@ class CommandOpening(Opening):
 
 @dataclass(frozen=True)
 class Access:
-    """What may be opened for one address: granted by a completed sequence, or by hand."""
+    """The openings that a completed sequence or a request by hand grants to one address."""
 
     name: str = ""
     """Of the sequence that grants it."""
@@ -173,7 +173,7 @@ class Access:
 
 
 class Origin(Enum):
-    """What asked for an access."""
+    """The origin of an access request."""
 
     KNOCK = "knock"
     CONTROL = "control"  # an administrator, over the control socket
@@ -181,7 +181,7 @@ class Origin(Enum):
 
 @dataclass(frozen=True)
 class AccessRequest:
-    """One access asked for by one address: proven, and not yet granted."""
+    """A request of one address for one access: proven, and not yet granted."""
 
     source: Address
     interface: str
@@ -206,15 +206,15 @@ class Sequence:
     traps: int = 0
     """How many ports of each of its protocols count as wrong knocks between two steps."""
     listened: bool = False
-    """Whether sockets hear it, and not the sniffer."""
+    """Whether sockets receive its knocks, and not the sniffer."""
     dialect: Dialect = Dialect.NATIVE
     group: str = ""
-    """The file that it comes from. Of knockd's dialect, a knock for one sequence of a group is one for all of it."""
+    """Its file. In knockd's dialect, a knock for one sequence of a group is a knock for all of the group."""
     flags: tuple[int, int] = (0, 0)
-    """Of knockd's dialect, mask and value: TCP packets with other flags are nothing to it, right or wrong."""
+    """In knockd's dialect, mask and value: TCP packets with other flags are not knocks, right or wrong."""
     scope: Scope = Scope()
     one_time: str = ""
-    """Path of the file of one-time sequences that `steps` is the line in force of; empty `steps` for none left."""
+    """Path of its file of one-time sequences, of which `steps` is the active line; empty `steps` if no line is left."""
 
 
 @dataclass(frozen=True)
@@ -248,7 +248,7 @@ class Settings:
     """The sniffed ones: `[[sequence]]` in the file, and what the imported files have."""
     imports: tuple[Import, ...] = ()
     interfaces: tuple[str, ...] = ()
-    """Where they are heard: names or patterns such as `ppp*`; empty for every interface."""
+    """Interfaces that sniffed knocks arrive on: names or patterns such as `ppp*`; empty for every interface."""
 
 
 @dataclass(frozen=True)

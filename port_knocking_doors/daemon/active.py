@@ -1,4 +1,4 @@
-"""Settings → what proves who knocks: the table of knockers with its traps, and the one-time sequences of the moment."""
+"""From settings to authenticators: the table of knockers with its traps, and the active one-time sequences."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
@@ -61,7 +61,7 @@ class OneTimeSequences:
 
 @dataclass(frozen=True)
 class ActiveConfig:
-    """What proves who knocks for some settings, and the one-time sequences of the moment."""
+    """The authenticators for some settings, and the active one-time sequences."""
 
     authenticators: dict[str, Authenticator]
     """By their names in `AUTHENTICATORS`."""
@@ -137,13 +137,13 @@ class ActiveConfig:
 
 
 def interfaces(settings: Settings) -> list[str]:
-    """Names and patterns of the interfaces that sequences are heard on; empty where that is all of them."""
+    """Names and patterns of the interfaces that sequences are limited to; empty for every interface."""
     named = (_scoped(sequence, settings).scope.interfaces for sequence in settings.sequences)
     return list(dict.fromkeys(chain.from_iterable(named)))
 
 
 def _scoped(sequence: Sequence, settings: Settings) -> Sequence:
-    """The sequence, heard on the interfaces that the options name where it names none itself."""
+    """The sequence, limited to the interfaces of the options unless it names its own."""
     if sequence.scope.interfaces or not settings.interfaces:
         return sequence
     return replace(sequence, scope=replace(sequence.scope, interfaces=settings.interfaces))
@@ -185,4 +185,4 @@ def _knocker_table(settings: Settings, sequences: tuple[Sequence, ...]) -> Knock
 AUTHENTICATORS: dict[str, Build] = {
     KNOCKERS: _knocker_table,
 }
-"""Everything that can prove who knocks, a line each."""
+"""Every kind of authenticator, a line each."""

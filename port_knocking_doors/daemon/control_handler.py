@@ -1,4 +1,4 @@
-"""Does what is asked over the control socket (`control.server.Handler`)."""
+"""Handles the requests of the control socket (`control.server.Handler`)."""
 
 from port_knocking_doors.config.readers import RESERVED_NAME
 from port_knocking_doors.control.server import CloseResult
@@ -28,14 +28,14 @@ class ControlHandler:
         self._collector = collector
 
     def snapshot(self) -> Snapshot:
-        """Everything at this moment."""
+        """The state of the daemon at this moment."""
         return self._collector.snapshot()
 
     async def open(self, address: Address, name: str) -> list[DoorStatus]:
-        """Grant the access of a sequence, the opening sequence's where the name is empty; the doors then."""
+        """Grant the access of a sequence, the opening sequence's if the name is empty; return its doors."""
         self._config.refuse_at_end()
         access = self._sequence(name).access
-        # A door that is open from a knock is prolonged where it is, and none beside it opened in another zone.
+        # A door that a knock opened is prolonged in its zone; no second door is opened in another zone.
         interfaces = (door.interface for door in self._doors.doors_of(address, access.name) if door.interface)
         self._doors.grant(AccessRequest(address, next(interfaces, ""), access, now(), Origin.CONTROL))
         await self._doors.unsettled(CONFIRMED_WITHIN)
@@ -68,5 +68,5 @@ class ControlHandler:
         self._config.reload()
 
     def watch(self, is_watched: bool) -> None:
-        """Report every single knock from now on, or do not any more."""
+        """Start or stop reporting every single knock."""
         self._knocks.watch(is_watched)

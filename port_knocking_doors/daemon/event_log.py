@@ -1,4 +1,4 @@
-"""The log's lines for events. What strangers can cause at will has a limit of lines in each period, and then a sum."""
+"""The log's lines for events. Lines that strangers can cause have a limit in each period, and then a sum."""
 
 import ipaddress
 import logging
@@ -170,7 +170,7 @@ class EventLog:
 
 
 def ready_line(settings: Settings) -> str:
-    """The line that says what is received from now on, and what it opens."""
+    """The line for the start: the ports and sequences that are received, and the doors that they open."""
     receiving = []
     if settings.opening_sequence:
         receiving.append(f"listening on {len(set(settings.opening_sequence))} UDP ports")

@@ -1,4 +1,4 @@
-"""What a judged packet leads to: events, and an access request for each sequence that it completed."""
+"""Turns judged packets into events, and completed sequences into access requests."""
 
 import ipaddress
 import logging
@@ -27,7 +27,7 @@ STEPS_MAX, STEPS_PERIOD = 1000, 10.0
 
 
 class KnockHandler:
-    """Handles the outcomes that need action (`Outcome.needs_action`), and knows what time limits run out."""
+    """Handles the outcomes that need action (`Outcome.needs_action`), and reports time limits that ran out."""
 
     def __init__(self, config: RunningConfig, doors: DoorManager, events: EventStream, timer: DeadlineTimer) -> None:
         self._config = config
@@ -57,12 +57,12 @@ class KnockHandler:
         return aloud if self._verbose or self._watched else judge
 
     def watch(self, is_watched: bool) -> None:
-        """Report every single knock from now on, or do not any more."""
+        """Start or stop reporting every single knock."""
         self._watched = is_watched
         self._config.receiver.wrap(self.wrap)
 
     def handle(self, source: bytes, interface: int, outcome: Outcome, when: float) -> None:
-        """Publish what happened, and grant the access of what was completed."""
+        """Publish the events of an outcome, and grant the access of completed sequences."""
         if outcome.verdict is Verdict.WRONG:  # first: a flood of them is what costs
             self._events.publish(WrongKnock(source, self._config.settings.ignoring_period, when))
             return

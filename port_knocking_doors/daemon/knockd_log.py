@@ -1,7 +1,7 @@
 """knockd's log, line by line as its watchers know it: to a file, to syslog, and to standard output with `--verbose`.
 
-With `--lookup` the host's name follows an address, and a thread of its own looks it up and writes: a resolver that
-hangs delays lines of the log, and nothing else. A log that cannot be written is no reason not to open a door.
+With `--lookup` the host's name follows an address. A thread resolves names and writes the lines: a hung resolver delays
+log lines, and nothing else. If the log cannot be written, doors open all the same.
 """
 
 import os
@@ -60,7 +60,7 @@ class KnockdLog:
         if not self._path:
             return
         try:
-            # Owner and group alone, as for everything that tells who knocked; knockd leaves it to the umask.
+            # Readable by owner and group alone, since it has addresses of knockers; knockd leaves this to the umask.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
             self._file = os.open(self._path, flags, 0o640)
         except OSError as error:
@@ -134,10 +134,10 @@ class KnockdLog:
     def _on_stopped(self, _: events.Stopped) -> None:
         self._write_event(None, "shutting down", shown="")
 
-    # Where it goes. --------------------------------------------------------------------------------------------------
+    # Output. ---------------------------------------------------------------------------------------------------------
 
     def _write_event(self, address: Address | None, text: str, shown: str | None = None) -> None:
-        """`shown`: what standard output gets in place of the text."""
+        """`shown`: the text for standard output, if it differs."""
         when = time.localtime()
         if self._lookup is not None:
             self._lookup.put(when, address, text, shown)
@@ -162,7 +162,7 @@ _Line = tuple[time.struct_time, Address | None, str, str | None]
 
 
 class _Lookup:
-    """Puts names behind addresses, in a thread of its own, so that lines stay in their order."""
+    """Adds names to addresses in one thread, so that lines keep their order."""
 
     def __init__(self, write: Callable[[time.struct_time, str, str | None], None]) -> None:
         self._write_line = write
@@ -174,13 +174,13 @@ class _Lookup:
         self._closed = False
 
     def put(self, when: time.struct_time, address: Address | None, text: str, shown: str | None) -> None:
-        if not self._started:  # here and not earlier: a daemon forks before it says anything
+        if not self._started:  # not earlier: a daemon forks before its first line
             self._started = True
             self._thread.start()
         self._lines.put((when, address, text, shown))
 
     def close(self) -> None:
-        """Write what is left, without names where those take too long."""
+        """Write the remaining lines, without the names that take too long."""
         if not self._started:
             return
         self._lines.put(None)

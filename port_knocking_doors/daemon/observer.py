@@ -1,4 +1,4 @@
-"""What observers of the event stream have in common."""
+"""The interface of observers of the event stream."""
 
 from typing import Protocol
 
@@ -9,4 +9,4 @@ class Observer(Protocol):
     """Something that reports or counts events: a log, counters, another program's log."""
 
     def handlers(self) -> Handlers:
-        """For each kind of event that the observer handles, what handles it."""
+        """The handler of each kind of event that the observer handles."""

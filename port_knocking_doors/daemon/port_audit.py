@@ -11,13 +11,13 @@ from port_knocking_doors.model import Settings
 
 
 async def audit(settings: Settings, reconciler: RuleReconciler, events: EventStream) -> None:
-    """Look at the zones that strangers' packets are in. Before firewalld answered, nothing is known."""
+    """Check the zones that strangers' packets fall into. Does nothing before firewalld answered."""
     zones = reconciler.zones
     if zones is None:
         return
     guarded = dict.fromkeys(port for sequence in sequences_of(settings) for port in sequence.access.ports)
     examined = dict.fromkeys((*([settings.zone] if settings.zone else []), *zones.external()))
-    with suppress(FirewallError):  # the reconciler reports what is wrong with firewalld
+    with suppress(FirewallError):  # the reconciler reports firewalld's errors
         all_rules, services = await reconciler.firewalld.firewall(examined)
         for rules in all_rules:
             for port in guarded:

@@ -1,4 +1,4 @@
-"""The configuration that the daemon runs with: reloaded by verifiers, and renewed where a one-time sequence was used.
+"""The configuration of the running daemon: reloaded by verifiers, and renewed when a one-time sequence was used.
 
 A reload has three parts. Every component verifies the new settings, and a component that refuses them ends the reload
 with nothing changed; then all swap; then all are notified by an event.
@@ -42,7 +42,7 @@ class RunningConfig:
         self.receiver: KnockReceiver
 
     def connect(self, act: Act, wrap: Wrap) -> KnockReceiver:
-        """The receivers of what the authenticators ask for; outcomes go to `act`, and `wrap` is around each judge."""
+        """Make the receivers that the authenticators need; `act` gets the outcomes, `wrap` wraps each judge."""
         self.receiver = KnockReceiver(self.active.authenticators.values(), act, wrap)
         return self.receiver
 
@@ -52,7 +52,7 @@ class RunningConfig:
         return self.loaded.settings
 
     def end(self) -> None:
-        """Refuse every further change."""
+        """Refuse every change from now on."""
         self._is_ending = True
 
     def refuse_at_end(self) -> None:
@@ -83,7 +83,7 @@ class RunningConfig:
 
     def _adopt(self, loaded: Loaded) -> None:
         swaps = [verify(loaded) for verify in self._verifiers]
-        # Last: the receivers open what is new and swap it in at once, or change nothing.
+        # Last: the receivers open new sockets and swap them in at once, or change nothing.
         active = ActiveConfig.of(loaded.settings)
         active.adopt(self.active)
         self.receiver.replace(active.authenticators.values())
@@ -111,7 +111,7 @@ class RunningConfig:
             return False
         if (line.path, line.offset) in consumed:
             return True
-        # The next line becomes active once everything that arrived with this knock was judged.
+        # The next line becomes active once all packets that arrived with this knock are judged.
         asyncio.get_running_loop().call_soon(self._renew)
         try:
             one_time_file.consume(line)

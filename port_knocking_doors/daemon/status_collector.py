@@ -1,4 +1,4 @@
-"""What the daemon is doing at this moment, as a value (`control.status`): collecting it changes nothing."""
+"""The state of the daemon at this moment, as a value (`control.status`): collecting it changes nothing."""
 
 import os
 from ipaddress import ip_address
@@ -32,7 +32,7 @@ class StatusCollector:
         self._started = now()
 
     def snapshot(self) -> Snapshot:
-        """Everything at this moment."""
+        """The state of the daemon at this moment."""
         when = now()
         settings, active = self._config.settings, self._config.active
         known, received = active.counts(when), self._config.receiver.counters

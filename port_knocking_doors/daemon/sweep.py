@@ -1,8 +1,7 @@
-"""The closer: removes every rule that carries a mark, for a daemon that could not do it itself.
+"""The closer: removes every rule with a mark after a daemon that ended without doing so.
 
-The crash guard runs it as `python -m port_knocking_doors.daemon.sweep PRIORITY [json]`; for people and for systemd's
-ExecStopPost there is the command `sweep`. Where a daemon with the mark is running, there is nothing to do: it removes
-them itself.
+The crash guard runs it as `python -m port_knocking_doors.daemon.sweep PRIORITY [json]`; the command `sweep` is for
+people and for systemd's ExecStopPost. While a daemon with the mark runs it does nothing: the daemon removes the rules.
 """
 
 import asyncio
@@ -22,18 +21,18 @@ from port_knocking_doors.system.instance import CLOSER, has_rules, instance_lock
 from port_knocking_doors.system.log import logger
 
 ABSENCE = 5.0
-"""Seconds after which a firewalld that is not on the bus is taken for stopped: its runtime rules went with it."""
+"""Seconds after which a firewalld that is not on the bus counts as stopped, and its runtime rules as gone."""
 TURN = 10.0
-"""Seconds for which the mark is held in one go; more than the removal of many doors takes."""
+"""Seconds for which the mark is held at a time; longer than the removal of many doors takes."""
 PATIENCE = 600.0
-"""Seconds that a firewalld which hangs is waited for."""
+"""Seconds to wait for a hung firewalld."""
 _PAUSE = 0.1
 _JSON = "json"
 """Argument of this module: the log is for a program."""
 
 
-class _Nobody:
-    """Owns nothing, and is never called."""
+class _NoOwner:
+    """A listener without owners, and so without calls."""
 
     def on_active(self, owner: Hashable, zones: tuple[str, ...]) -> None:  # noqa: ARG002 the protocol has it
         raise AssertionError(owner)
@@ -48,24 +47,24 @@ def command(priority: int) -> tuple[str, ...]:
 
 
 async def sweep(priority: int, patience: float = PATIENCE) -> int:
-    """Run the stop commands that wait, then remove what carries the mark once firewalld answers; how many rules.
+    """Run recorded stop commands, then remove the rules with the mark once firewalld answers; return their number.
 
-    Raises `AlreadyRunningError` where a daemon has the mark, `FirewallError` where firewalld has not answered for
-    `patience` seconds, with the code `UNREACHABLE` where it is not running at all.
+    Raises `AlreadyRunningError` if a daemon has the mark, `FirewallError` if firewalld has not answered for `patience`
+    seconds, with the code `UNREACHABLE` if it is not running.
     """
     with instance_lock(priority, CLOSER, leaves_rules=has_rules(priority)):
         run_pending(pending_directory(priority))
     while has_rules(priority):
         await _answering(patience)
-        # Where it stops answering, the mark is let go: a new daemon shall not wait for that.
+        # If firewalld stops answering, the mark is released: a new daemon must not wait for that.
         with suppress(asyncio.TimeoutError), instance_lock(priority, CLOSER):
             return await _remove_all(priority)
     return 0
 
 
 async def _remove_all(priority: int) -> int:
-    """How many rules were removed. Raises `asyncio.TimeoutError` where firewalld stopped answering."""
-    keeper = RuleReconciler(priority, _Nobody())
+    """The number of removed rules. Raises `asyncio.TimeoutError` if firewalld stopped answering."""
+    keeper = RuleReconciler(priority, _NoOwner())
     worker = asyncio.create_task(keeper.run())
     try:
         await wait_at_most(TURN, keeper.settled())
@@ -78,7 +77,7 @@ async def _remove_all(priority: int) -> int:
 
 
 async def _answering(patience: float) -> None:
-    """Return once firewalld answers. The mark is not held meanwhile: a daemon that starts now need not wait for us."""
+    """Return once firewalld answers. The mark is not held meanwhile, so that a daemon can start at once."""
     came = asyncio.Event()
     client = Firewalld(lambda event: came.set() if event is FirewalldEvent.APPEARED else None)
     connection = asyncio.create_task(client.run())
@@ -96,7 +95,7 @@ async def _answering(patience: float) -> None:
 
 
 def close(priority: int, patience: float = PATIENCE) -> DoorsError | None:
-    """`sweep`, with what came of it in the log; what went wrong if rules may be left."""
+    """`sweep`, with its result in the log; return the error if rules may be left."""
     try:
         removed = _sweep_after_others(priority, patience)
     except DoorsError as error:

@@ -1,11 +1,11 @@
 """Doors that are commands: a shell runs the one that opens at once, and the one that closes at the deadline.
 
-What will close a door is written into the runtime directory before it is opened, and forgotten once it was closed:
-whatever ends the daemon, a closer (`sweep`) or the next daemon finds there what is still to be run. So a stop command
-may run twice, where the daemon was killed while it ran, but never not at all.
+A stop command is recorded in the runtime directory before its door is opened, and removed once the door is closed.
+After a crash of the daemon, a closer (`sweep`) or the next daemon runs the recorded commands. A stop command may run
+twice, if the daemon was killed while it ran, but it always runs.
 
-Nothing that a stranger chose enters the shell: %IP% becomes the text of an address. No command is ever ended by force,
-as with knockd: half a command may be worse than a slow one.
+No text that a knocker chose reaches the shell: %IP% becomes the text of an address. As with knockd, no command is ever
+killed: half a command may be worse than a slow one.
 """
 
 import asyncio
@@ -30,8 +30,8 @@ from port_knocking_doors.system.log import LogEvent, event_fields, logger
 from port_knocking_doors.system.rate_limit import RateLimit
 
 PLACES = 16
-"""Start commands that run at the same time, and as many stop commands; more wait. Apart, so that start commands which
-hang keep no door from closing."""
+"""Start commands that run at the same time, and as many stop commands; more wait. Apart, so that hung start commands
+delay no stop command."""
 
 QUEUE = 1024
 """Start commands that wait at the most; more are refused."""
@@ -46,15 +46,15 @@ MOMENT = 1.0
 """Seconds that the end of the daemon gives start commands that no stop command follows."""
 
 RETRY = 1.0
-"""Seconds until a stop command for which there was no process is tried again."""
+"""Seconds between two tries of a stop command that cannot be started."""
 
 QUIET = 60.0
-"""Seconds between two lines of the log about start commands that wait for others to end."""
+"""Seconds between two log lines about start commands that wait for others to end."""
 
 _SHELL = "/bin/sh"
 _RECORD, _DRAFT = ".json", ".draft"
 _PAUSE = 0.02
-# What is the daemon's own business, or its secret.
+# The daemon's own variables, one of which is a secret.
 _WITHHELD = frozenset({"KNOCKER_SEQ", "KNOCKER_PORTS", "NOTIFY_SOCKET", "JOURNAL_STREAM"})
 
 
@@ -93,20 +93,20 @@ class CommandRunner:
         self._stop_places = asyncio.Semaphore(PLACES)
         self._waiting = 0
         self._refused = RateLimit(burst=5, period=10.0)
-        self._said_that_one_waits = -math.inf
-        # One task for each door, from its start command to the end of its stop command, and what tells it to stop.
+        self._warned_at = -math.inf
+        # One task for each door, from its start command to the end of its stop command, and the event that ends it.
         self._lives: dict[Door, asyncio.Task[None]] = {}
         self._closing: dict[Door, asyncio.Event] = {}
         self._started: set[Door] = set()
         """The doors of `_closing` whose start command has ended."""
 
     def start(self) -> None:
-        """Run the stop commands that an earlier daemon left behind. Raises `DoorsError`."""
+        """Run the recorded stop commands of an earlier daemon. Raises `DoorsError`."""
         self._directory = pending_directory(self._priority)
         run_pending(self._directory)
 
     def stays_open(self, door: Door) -> bool:
-        """Whether it has a stop command. Without one, nothing is open afterwards: the start command runs each time."""
+        """Whether the door has a stop command. Without one, the start command runs at each request."""
         return _has_stop(door)
 
     def seconds(self, door: Door, access: Access) -> float:  # noqa: ARG002 the commands have a delay of their own
@@ -114,10 +114,10 @@ class CommandRunner:
         return _commands_of(door).delay
 
     async def settled(self) -> None:
-        """Return at once: a command may take as long as it likes."""
+        """Return at once: commands have no time limit."""
 
     def open(self, door: Door) -> None:
-        """Run the door's start command, as soon as there is a place, and after all that ran for this door before."""
+        """Run the door's start command, as soon as a place is free, and after all earlier commands of this door."""
         if self._waiting >= QUEUE:
             if more := self._refused.summary(now()):
                 logger.error("%d more start commands not run", more)
@@ -153,10 +153,10 @@ class CommandRunner:
             self._started.discard(door)
 
     async def close_all(self, timeout: float = FAREWELL) -> None:
-        """Run every door's stop command. Raises `DoorsError` if some have not ended `timeout` seconds later: what is to
-        run then stays on record.
+        """Run every door's stop command. Raises `DoorsError` if some have not ended `timeout` seconds later: these
+        stay on record.
 
-        A start command that nothing is to follow gets a moment, and then runs on by itself.
+        A start command without a stop command gets `MOMENT` seconds, and then runs on without the daemon.
         """
         self._started.clear()  # the end of the daemon is no event of a single door
         for door in list(self._closing):
@@ -182,7 +182,7 @@ class CommandRunner:
             if before is not None:
                 await asyncio.wait({before})
             if self._start_places.locked():
-                self._tell_that_one_waits(door)
+                self._warn_that_one_waits(door)
             async with self._start_places:
                 record = _remember(self._directory, door, stop) if stop else None
                 if start:
@@ -213,15 +213,15 @@ class CommandRunner:
             self.listener.on_open(door, ())
             self.listener.on_closed(door)
 
-    def _tell_that_one_waits(self, door: Door) -> None:
-        if now() - self._said_that_one_waits >= QUIET:
-            self._said_that_one_waits = now()
+    def _warn_that_one_waits(self, door: Door) -> None:
+        if now() - self._warned_at >= QUIET:
+            self._warned_at = now()
             text = "%s: %s: start command waits, %d run already and have not ended"
             logger.warning(text, door.address, door.access, PLACES)
 
     async def _run_stop(self, door: Door, line: str) -> bool:
-        """Run the stop command, as soon as there is a process for it; whether it can be run at all."""
-        told = False
+        """Run the stop command, and try again until it can be started; False if it can never be started."""
+        reported = False
         while True:
             is_hopeless = False
             try:
@@ -229,12 +229,12 @@ class CommandRunner:
                 return True
             except (OSError, ValueError) as error:
                 is_hopeless = isinstance(error, ValueError)
-                if not told:
+                if not reported:
                     extra = _about(LogEvent.COMMAND_REFUSED, door, command="stop", reason=error)
                     text = "%s: %s: stop command not run%s: %s"
                     again = "" if is_hopeless else f", it is tried again every {RETRY:g} s"
                     logger.error(text, door.address, door.access, again, error, extra=extra)
-                    told = True
+                    reported = True
             if is_hopeless:
                 return False
             await asyncio.sleep(RETRY)
@@ -246,7 +246,7 @@ class CommandRunner:
             process = subprocess.Popen(
                 [_SHELL, "-c", line],
                 stdin=subprocess.DEVNULL,
-                stdout=2,  # where the log goes
+                stdout=2,  # standard error, as the log
                 env=_environment(),
                 start_new_session=True,
                 pass_fds=(lock,) if lock >= 0 else (),
@@ -275,7 +275,7 @@ def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:
 async def _end_of(process: "subprocess.Popen[bytes]") -> int:
     """The exit status. asyncio's own subprocesses are killed when no task waits for them any more; these run on."""
     try:
-        with suppress(OSError), _handle_of(process) as handle:  # without a descriptor it runs all the same
+        with suppress(OSError), _handle_of(process) as handle:  # without a descriptor it is polled
             await readable(handle)
         while (status := process.poll()) is None:
             await asyncio.sleep(_PAUSE)
@@ -287,7 +287,7 @@ async def _end_of(process: "subprocess.Popen[bytes]") -> int:
 
 @contextmanager
 def _handle_of(process: "subprocess.Popen[bytes]") -> Iterator[int]:
-    """What is readable once it has ended."""
+    """A descriptor that is readable once the process has ended."""
     handle = os.pidfd_open(process.pid)
     try:
         yield handle
@@ -336,7 +336,7 @@ def _begin_pending(path: Path, deadline: float) -> "tuple[Path, str, subprocess.
 
 
 def _remember(directory: Path, door: Door, stop: str) -> Path:
-    """Write down the door's stop command; it is there whole or not at all. Raises `OSError`."""
+    """Record the door's stop command, atomically. Raises `OSError`."""
     directory.mkdir(mode=0o700, exist_ok=True)
     name = secrets.token_hex(8)
     draft, path = directory / (name + _DRAFT), directory / (name + _RECORD)

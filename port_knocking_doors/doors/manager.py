@@ -1,6 +1,6 @@
-"""Access request to door, until its deadline: the table says what is to be done, an opener of the door's kind does it.
+"""From access request to door, until its deadline: the table decides, and an opener of the door's kind does the work.
 
-Nothing is said to be open or closed before its opener has seen it.
+A door is reported open or closed only once its opener has confirmed it.
 """
 
 import asyncio
@@ -45,14 +45,14 @@ class DoorManager:
             opener.listener = self
 
     def start(self) -> None:
-        """Finish what an earlier process left undone. Raises `DoorsError`."""
+        """Finish the work that an earlier process left behind. Raises `DoorsError`."""
         for opener in self._openers.values():
             opener.start()
 
     # Requests. -------------------------------------------------------------------------------------------------------
 
     def grant(self, request: AccessRequest) -> None:
-        """Open what the access opens, or prolong it."""
+        """Open the doors of the access, or prolong them."""
         access = request.access
         for opening in access.openings:
             opener = self._openers[type(opening)]
@@ -85,7 +85,7 @@ class DoorManager:
             self._events.publish(DoorPending(door))
 
     def close(self, address: Address | None) -> list[Door]:
-        """Close the doors of this address, or all, ahead of their time; which ones."""
+        """Close the doors of this address, or all (None), before their deadlines; return these doors."""
         doors = [door for door in self._table if address in (None, door.address)]
         for door in doors:
             self._table.close(door)
@@ -110,7 +110,7 @@ class DoorManager:
         return doors
 
     async def unsettled(self, seconds: float) -> frozenset[type[Opening]]:
-        """The kinds of openings of which not everything that was asked for is confirmed after so many seconds."""
+        """The kinds of openings with requests that are not confirmed after so many seconds."""
         kinds = tuple(self._openers)
         waits = (wait_at_most(seconds, self._openers[kind].settled()) for kind in kinds)
         outcomes = await asyncio.gather(*waits, return_exceptions=True)
@@ -122,7 +122,7 @@ class DoorManager:
     def _opener_of(self, door: Door) -> Opener:
         return self._openers[type(door.opening)]
 
-    # What openers report. --------------------------------------------------------------------------------------------
+    # Reports of openers. ---------------------------------------------------------------------------------------------
 
     def on_open(self, door: Door, zones: tuple[str, ...]) -> None:
         """The door is open, or open again after firewalld lost its rules."""
@@ -137,7 +137,7 @@ class DoorManager:
         self._events.publish(DoorOpened(door, zones, 0.0 if deadline is None else deadline - now()))
 
     def on_closed(self, door: Door) -> None:
-        """The door is closed. Of one that was never open there is nothing to report."""
+        """The door is closed. For a door that was never open no event is published."""
         if self._open.pop(door, None) is not None:
             self._events.publish(DoorClosed(door))
 
@@ -145,7 +145,7 @@ class DoorManager:
         """The door cannot be opened: the next request may try again."""
         self._table.close(door)
 
-    # A look at the doors. --------------------------------------------------------------------------------------------
+    # State of the doors. ---------------------------------------------------------------------------------------------
 
     @property
     def limit(self) -> int:
@@ -157,7 +157,7 @@ class DoorManager:
         self._table.limit = limit
 
     def doors(self) -> list[Door]:
-        """Every door, the one that closes next first; last those whose time does not run yet."""
+        """Every door, the nearest deadline first; last the doors whose time does not run yet."""
         return sorted(self._table, key=lambda door: (self._table.deadline(door) is None, self._table.deadline(door)))
 
     def doors_of(self, address: Address, access: str) -> list[Door]:
@@ -169,13 +169,13 @@ class DoorManager:
         return door in self._open
 
     def zones(self, door: Door) -> tuple[str, ...]:
-        """Where the door's rules are confirmed; empty for none."""
+        """The zones in which the door's rules are confirmed; empty for none."""
         return self._open.get(door, ())
 
     def deadline(self, door: Door) -> float | None:
-        """When the door closes; None where its time does not run yet."""
+        """The door's deadline; None if its time does not run yet."""
         return self._table.deadline(door)
 
     def next_deadline(self) -> float | None:
-        """When the next door has to close."""
+        """The nearest deadline of all doors."""
         return self._table.next_deadline()
