@@ -179,6 +179,7 @@ def test_one_time_line_of_two_doors_is_consumed_with_one_memory(handled: Handled
 
 
 def test_steps_above_the_limit_are_counted_and_summed_up(handled: Handled) -> None:
+    assert (STEPS_MAX, STEPS_PERIOD) == (1000, 10.0)
     for _ in range(STEPS_MAX):
         assert handled.handle(advanced((KNOCKD, 2))) == [events.SequenceAdvanced(ALICE, KNOCKD, 2)]
     assert handled.timer.updates == 0

@@ -233,6 +233,14 @@ def test_last_used_line_disables_its_sequence_once(tmp_path: Path) -> None:
     run(story)
 
 
+def test_reload_reports_sequences_without_a_line_after_it(tmp_path: Path) -> None:
+    running = running_once(tmp_path / "f")
+    running.next = running.config.settings
+    running.config.reload()
+    reason = f"no sequence is left in {tmp_path / 'f'}"
+    assert running.happened == [Reloaded(), SequenceDisabled(once(tmp_path / "f"), reason)]
+
+
 def test_line_that_is_gone_does_not_count_and_the_next_is_active(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
