@@ -41,6 +41,8 @@ class DoorManager:
         self._changed = changed
         self._open: dict[Door, tuple[str, ...]] = {}
         """The doors that are confirmed open, with the zones of their rules."""
+        self._seconds: dict[Door, float] = {}
+        """For how long doors will stay open whose time runs from the moment that they are open."""
         for opener in openers.values():
             opener.listener = self
 
@@ -66,13 +68,14 @@ class DoorManager:
 
     def _admit(self, door: Door, opener: Opener, access: Access, when: float) -> bool:
         """Whether the door is to be opened now; where it is open already, its deadline moves."""
-        seconds: float | None = opener.seconds(door, access)
-        if opener.counts_from_open and door not in self._open:
-            seconds = None
-        answer = self._table.open(door, None if seconds is None else when + seconds)
+        seconds = opener.seconds(door, access)
+        runs = door in self._open or not opener.counts_from_open
+        answer = self._table.open(door, when + seconds if runs else None)
+        if answer is not Answer.REFUSE and not runs:
+            self._seconds[door] = seconds
         if answer is Answer.PROLONG:
             opener.prolong(door)
-            self._events.publish(DoorProlonged(door, seconds, when))
+            self._events.publish(DoorProlonged(door, seconds if runs else None, when))
         elif answer is Answer.REFUSE:
             self._events.publish(DoorRefused(door, len(self._table), when))
         return answer is Answer.OPEN
@@ -129,9 +132,9 @@ class DoorManager:
         if door in self._open:
             return
         self._open[door] = zones
-        opener = self._opener_of(door)
-        if opener.counts_from_open and door in self._table:
-            self._table.run_until(door, now() + opener.seconds(door, Access()))
+        seconds = self._seconds.pop(door, None)
+        if seconds is not None and door in self._table:
+            self._table.run_until(door, now() + seconds)
             self._changed()
         deadline = self._table.deadline(door)
         self._events.publish(DoorOpened(door, zones, 0.0 if deadline is None else deadline - now()))
@@ -144,6 +147,7 @@ class DoorManager:
     def on_failed(self, door: Door) -> None:
         """The door cannot be opened: the next request may try again."""
         self._table.close(door)
+        self._seconds.pop(door, None)
 
     # State of the doors. ---------------------------------------------------------------------------------------------
 

@@ -42,6 +42,7 @@ class Recording:
         self.failure: Exception | None = None
         """Raised at the start, at the end, and while waiting."""
         self.is_settled = True
+        self.takes_access = False
         self._stays = stays
 
     def start(self) -> None:
@@ -52,7 +53,7 @@ class Recording:
         return self._stays
 
     def seconds(self, door: Door, access: Access) -> float:
-        return access.duration if isinstance(door.opening, PortOpening) else 3.0
+        return access.duration if self.takes_access or isinstance(door.opening, PortOpening) else 3.0
 
     def open(self, door: Door) -> None:
         self.asked.append(("open", door))
@@ -216,6 +217,22 @@ def test_door_that_counts_from_open_is_prolonged_from_then_on(house: House) -> N
     house.grant(COMMAND, when=START + 2)
     assert house.news() == [DoorProlonged(COMMAND_DOOR, 3.0, START + 2)]
     assert house.doors.deadline(COMMAND_DOOR) == START + 5
+
+
+def test_door_that_counts_from_open_has_the_time_of_its_access(house: House) -> None:
+    house.commands.takes_access = True
+    house.grant(Access("web", (RUN,), 7.0))
+    house.commands.listener.on_open(COMMAND_DOOR, ())
+    assert house.doors.deadline(COMMAND_DOOR) == START + 7
+
+
+def test_refused_or_failed_door_that_counts_from_open_leaves_nothing(house: House) -> None:
+    house.doors.limit = 0
+    house.grant(COMMAND)
+    house.doors.limit = 1
+    house.grant(COMMAND)
+    house.commands.listener.on_failed(COMMAND_DOOR)
+    assert house.doors._seconds == {}
 
 
 def test_door_of_ports_keeps_its_deadline_when_it_is_reported_open(house: House) -> None:
