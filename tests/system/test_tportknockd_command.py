@@ -175,7 +175,9 @@ def test_help_says_that_period_has_no_effect() -> None:
     done = run("-h")
     assert (done.returncode, done.stderr) == (0, "")
     assert all(f"  {option} " in done.stdout for option in ("-c", "-C", "-i", "-r", "-l", "-d", "-D", "-h,"))
-    assert "the addresses of interfaces are followed as they change" in " ".join(done.stdout.split())
+    assert "Accepted without effect: changes of interfaces and addresses are noticed at once" in " ".join(
+        done.stdout.split()
+    )
 
 
 def test_interfaces_are_listed_with_state_and_addresses(box: Sandbox, client: ClientHost) -> None:
