@@ -17,13 +17,13 @@ from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from functools import reduce
 from ipaddress import IPv4Address, IPv6Address
 from itertools import pairwise
 from operator import and_, or_
 from typing import NamedTuple
 
+from port_knocking_doors.capture.bpf_assembler import INSTRUCTION_SIZE, Assembler, Label, Op
 from port_knocking_doors.capture.packet import MAX_EXTENSION_HEADERS, SKIPPED_HEADERS
 from port_knocking_doors.knocks.code import flags_of, port_of, protocol_of
 from port_knocking_doors.model import ALL_FLAGS, PORT_MAX, Address, Protocol
@@ -35,8 +35,6 @@ program of some 1,750 instructions, or for replacing one of 650 by another as lo
 MAX_TARGETS = 64
 """Of more addresses the program tests none: any destination passes, and user space decides."""
 
-_INSTRUCTION = struct.Struct("=HBBI")  # struct sock_filter: code, jt, jf, k
-_JUMP_MAX = 255  # what fits into jt and jf
 _ROW = 4
 """Ranges that are tried in turn where the search by halves ends. A port costs 1.25 instructions like this and 2 if
 halved to the end, and an unwanted packet takes one step more."""
@@ -60,34 +58,6 @@ _IPV4_PLACE, _IPV4_PROTOCOL, _IPV4_DESTINATION = 6, 9, 16
 _IPV6_NEXT, _IPV6_DESTINATION, _IPV6_HEADER = 6, 24, 40
 _EXTENSION_NEXT, _EXTENSION_LENGTH, _FRAGMENT_PLACE, _FRAGMENT_HEADER = 0, 1, 2, 8
 _PORT, _TCP_FLAGS, _TCP_HEADER, _UDP_HEADER = 2, 13, 20, 8
-
-
-class Op(IntEnum):
-    """Class, size or operation, and mode or source in one byte (linux/bpf_common.h, linux/filter.h)."""
-
-    LOAD = 0x00  # BPF_LD | BPF_IMM
-    LOAD_WORD = 0x20  # BPF_LD | BPF_W | BPF_ABS
-    LOAD_HALF = 0x28  # BPF_LD | BPF_H | BPF_ABS
-    LOAD_BYTE = 0x30  # BPF_LD | BPF_B | BPF_ABS
-    LOAD_HALF_AT_X = 0x48  # BPF_LD | BPF_H | BPF_IND
-    LOAD_BYTE_AT_X = 0x50  # BPF_LD | BPF_B | BPF_IND
-    LOAD_STORED = 0x60  # BPF_LD | BPF_MEM
-    STORE = 0x02  # BPF_ST
-    LOAD_X = 0x01  # BPF_LDX | BPF_IMM
-    LOAD_X_IPV4_HEADER_LENGTH = 0xB1  # BPF_LDX | BPF_B | BPF_MSH
-    ADD = 0x04  # BPF_ALU | BPF_ADD | BPF_K
-    ADD_X = 0x0C  # BPF_ALU | BPF_ADD | BPF_X
-    AND = 0x54  # BPF_ALU | BPF_AND | BPF_K
-    SHIFT_LEFT = 0x64  # BPF_ALU | BPF_LSH | BPF_K
-    JUMP = 0x05  # BPF_JMP | BPF_JA
-    IF_EQUAL = 0x15  # BPF_JMP | BPF_JEQ | BPF_K
-    IF_GREATER = 0x25  # BPF_JMP | BPF_JGT | BPF_K
-    IF_NOT_LESS = 0x35  # BPF_JMP | BPF_JGE | BPF_K
-    IF_ANY_BIT = 0x45  # BPF_JMP | BPF_JSET | BPF_K
-    RETURN = 0x06  # BPF_RET | BPF_K
-    RETURN_A = 0x16  # BPF_RET | BPF_A
-    A_TO_X = 0x07  # BPF_MISC | BPF_TAX
-    X_TO_A = 0x87  # BPF_MISC | BPF_TXA
 
 
 @dataclass(frozen=True)
@@ -141,12 +111,12 @@ def build(interests: Iterable[Interest], targets: Iterable[Address] = (), limit:
     ranges = _ranges(interests)
     targets = tuple(targets)
     program = _program(ranges, targets)
-    if len(program) <= limit * _INSTRUCTION.size:
+    if len(program) <= limit * INSTRUCTION_SIZE:
         return program
     pairs = _neighbours(ranges)
 
     def fits(count: int) -> bool:
-        return len(_program(_joined(ranges, pairs[:count]), targets)) <= limit * _INSTRUCTION.size
+        return len(_program(_joined(ranges, pairs[:count]), targets)) <= limit * INSTRUCTION_SIZE
 
     at_least = min(max(0, len(ranges) - limit), len(pairs))  # a range takes one instruction or more
     count = at_least + bisect_left(range(at_least, len(pairs)), True, key=fits)
@@ -234,93 +204,15 @@ def _joined(ranges: Iterable[_Range], with_the_one_before: Iterable[int]) -> lis
     return joined
 
 
-# --- the assembler
-
-
-class _Label:
-    """A place in a program, known once it is assembled."""
-
-    __slots__ = ("line",)
-
-    def __init__(self) -> None:
-        self.line = -1
-
-
-class _Line(NamedTuple):
-    op: Op
-    operand: int
-    yes: _Label | None
-    no: _Label | None
-
-
-class _Assembler:
-    """Collects instructions and labels; a label that is left out is the next instruction. Jumps only go forward."""
-
-    def __init__(self) -> None:
-        self._lines: list[_Line] = []
-
-    def do(self, op: Op, operand: int = 0) -> None:
-        self._lines.append(_Line(op, operand, None, None))
-
-    def branch(self, op: Op, operand: int, yes: _Label | None = None, no: _Label | None = None) -> None:
-        self._lines.append(_Line(op, operand, yes, no))
-
-    def jump(self, target: _Label) -> None:
-        self._lines.append(_Line(Op.JUMP, 0, target, None))
-
-    def here(self, label: _Label) -> None:
-        label.line = len(self._lines)
-
-    def assemble(self) -> bytes:
-        """The program. Where a branch does not reach its label, a long jump stands behind it and goes on from there.
-
-        Such a jump moves what follows, and other branches may not reach any more: again, until nothing changes.
-        """
-        far: set[tuple[int, bool]] = set()  # the branch's line, and which side of it
-        while True:
-            places = [0]
-            for number in range(len(self._lines)):
-                places.append(places[-1] + 1 + ((number, True) in far) + ((number, False) in far))
-            too_far = {
-                (number, side)
-                for number, line in enumerate(self._lines)
-                if line.op is not Op.JUMP
-                for side, label in ((True, line.yes), (False, line.no))
-                if label is not None and places[label.line] - places[number] - 1 > _JUMP_MAX
-            }
-            if too_far <= far:
-                return b"".join(self._encode(number, places, far) for number in range(len(self._lines)))
-            far |= too_far
-
-    def _encode(self, number: int, places: Sequence[int], far: set[tuple[int, bool]]) -> bytes:
-        line = self._lines[number]
-        following = places[number] + 1
-        if line.op is Op.JUMP:
-            assert line.yes is not None
-            return _INSTRUCTION.pack(Op.JUMP, 0, 0, places[line.yes.line] - following)
-        if line.yes is line.no is None:
-            return _INSTRUCTION.pack(line.op, 0, 0, line.operand)
-        long_jumps = b""
-        distances = []
-        for side, label in ((True, line.yes), (False, line.no)):
-            target = places[number + 1] if label is None else places[label.line]
-            if (number, side) in far:
-                distances.append(len(long_jumps) // _INSTRUCTION.size)
-                long_jumps += _INSTRUCTION.pack(Op.JUMP, 0, 0, target - following - distances[-1] - 1)
-            else:
-                distances.append(target - following)
-        return _INSTRUCTION.pack(line.op, *distances, line.operand) + long_jumps
-
-
 # --- the program, part by part
 
 
 def _program(ranges: Sequence[_Range], targets: Sequence[Address]) -> bytes:
-    asm = _Assembler()
+    asm = Assembler()
     if not ranges:
         asm.do(Op.RETURN, 0)
         return asm.assemble()
-    ipv4, ipv6, transport, accept = _Label(), _Label(), _Label(), _Label()
+    ipv4, ipv6, transport, accept = Label(), Label(), Label(), Label()
     _link(asm, ipv4, ipv6)
     asm.here(ipv6)
     _ipv6(asm, targets, transport)
@@ -335,9 +227,9 @@ def _program(ranges: Sequence[_Range], targets: Sequence[Address]) -> bytes:
     return asm.assemble()
 
 
-def _link(asm: _Assembler, ipv4: _Label, ipv6: _Label) -> None:
+def _link(asm: Assembler, ipv4: Label, ipv6: Label) -> None:
     """A frame with a VLAN's tag on it comes by again on the VLAN's own interface; VLAN 0 is a mere priority mark."""
-    untagged, reject = _Label(), _Label()
+    untagged, reject = Label(), Label()
     asm.do(Op.LOAD_WORD, _SKF_AD_VLAN_TAG_PRESENT)
     asm.branch(Op.IF_EQUAL, 0, untagged)
     asm.do(Op.LOAD_WORD, _SKF_AD_VLAN_TAG)
@@ -350,9 +242,9 @@ def _link(asm: _Assembler, ipv4: _Label, ipv6: _Label) -> None:
     asm.do(Op.RETURN, 0)
 
 
-def _ipv4(asm: _Assembler, targets: Sequence[Address], transport: _Label) -> None:
+def _ipv4(asm: Assembler, targets: Sequence[Address], transport: Label) -> None:
     """Ends at `transport` with the protocol in A and where its header begins in X."""
-    reject = _Label()
+    reject = Label()
     asm.do(Op.LOAD_BYTE, 0)
     asm.branch(Op.IF_NOT_LESS, 0x45, no=reject)  # version 4, five words of header or more
     asm.branch(Op.IF_GREATER, 0x4F, reject)
@@ -366,9 +258,9 @@ def _ipv4(asm: _Assembler, targets: Sequence[Address], transport: _Label) -> Non
     asm.do(Op.RETURN, 0)
 
 
-def _ipv6(asm: _Assembler, targets: Sequence[Address], transport: _Label) -> None:
+def _ipv6(asm: Assembler, targets: Sequence[Address], transport: Label) -> None:
     """Ends at `transport` with the protocol in A and where its header begins in X."""
-    reject = _Label()
+    reject = Label()
     asm.do(Op.LOAD_BYTE, 0)
     asm.do(Op.AND, 0xF0)
     asm.branch(Op.IF_EQUAL, 0x60, no=reject)
@@ -382,9 +274,9 @@ def _ipv6(asm: _Assembler, targets: Sequence[Address], transport: _Label) -> Non
     asm.do(Op.RETURN, 0)
 
 
-def _extension_header(asm: _Assembler, transport: _Label, reject: _Label) -> None:
+def _extension_header(asm: Assembler, transport: Label, reject: Label) -> None:
     """Move A and X from one header to the next, or leave for `transport` if it is no extension header."""
-    fragment, sized, advance = _Label(), _Label(), _Label()
+    fragment, sized, advance = Label(), Label(), Label()
     for kind in SKIPPED_HEADERS:
         asm.branch(Op.IF_EQUAL, kind, sized)
     asm.branch(Op.IF_EQUAL, socket.IPPROTO_FRAGMENT, fragment, transport)
@@ -408,11 +300,11 @@ def _extension_header(asm: _Assembler, transport: _Label, reject: _Label) -> Non
 
 
 def _to_us(
-    asm: _Assembler, targets: Sequence[Address], family: type[IPv4Address] | type[IPv6Address], reject: _Label
+    asm: Assembler, targets: Sequence[Address], family: type[IPv4Address] | type[IPv6Address], reject: Label
 ) -> None:
     """Go on if the kernel takes the packet for this host's, or if it comes in and is for a target."""
     of_family = [target for target in targets if isinstance(target, family)]
-    ours = _Label()
+    ours = Label()
     asm.do(Op.LOAD_WORD, _SKF_AD_PKTTYPE)
     if len(targets) > MAX_TARGETS:
         asm.branch(Op.IF_EQUAL, _PACKET_OUTGOING, reject)
@@ -427,9 +319,9 @@ def _to_us(
     asm.here(ours)
 
 
-def _is_destination(asm: _Assembler, target: Address, ours: _Label) -> None:
+def _is_destination(asm: Assembler, target: Address, ours: Label) -> None:
     """Leave for `ours` if the packet goes to `target`."""
-    another = _Label()
+    another = Label()
     start = _IPV4_DESTINATION if isinstance(target, IPv4Address) else _IPV6_DESTINATION
     for place, (word,) in enumerate(struct.iter_unpack("!I", target.packed)):
         asm.do(Op.LOAD_WORD, start + 4 * place)
@@ -438,14 +330,14 @@ def _is_destination(asm: _Assembler, target: Address, ours: _Label) -> None:
     asm.here(another)
 
 
-def _transport(asm: _Assembler, ranges: Sequence[_Range], accept: _Label) -> None:
+def _transport(asm: Assembler, ranges: Sequence[_Range], accept: Label) -> None:
     for protocol, number, header in (
         (Protocol.UDP, socket.IPPROTO_UDP, _UDP_HEADER),
         (Protocol.TCP, socket.IPPROTO_TCP, _TCP_HEADER),
     ):
         of_protocol = [one for one in ranges if one.protocol is protocol]
         if of_protocol:
-            another = _Label()
+            another = Label()
             asm.branch(Op.IF_EQUAL, number, no=another)
             asm.do(Op.LOAD_BYTE_AT_X, header - 1)  # a header that is not whole rejects itself
             asm.do(Op.LOAD_HALF_AT_X, _PORT)
@@ -454,7 +346,7 @@ def _transport(asm: _Assembler, ranges: Sequence[_Range], accept: _Label) -> Non
     asm.do(Op.RETURN, 0)
 
 
-def _search(asm: _Assembler, ranges: Sequence[_Range], accept: _Label) -> None:
+def _search(asm: Assembler, ranges: Sequence[_Range], accept: Label) -> None:
     """Accept if the port in A is in a range and the flags pass its test, else reject."""
     if len(ranges) > _BLOCK:
         lower, upper, upper_half = _halves(ranges)
@@ -463,8 +355,8 @@ def _search(asm: _Assembler, ranges: Sequence[_Range], accept: _Label) -> None:
         asm.here(upper_half)
         _search(asm, upper, accept)
         return
-    tests = {one.test: _Label() for one in ranges}
-    passed, reject = tests.get(_ANY_FLAGS, _Label()), _Label()
+    tests = {one.test: Label() for one in ranges}
+    passed, reject = tests.get(_ANY_FLAGS, Label()), Label()
     _search_block(asm, ranges, tests, reject)
     for test, label in tests.items():
         if label is not passed:
@@ -478,7 +370,7 @@ def _search(asm: _Assembler, ranges: Sequence[_Range], accept: _Label) -> None:
     asm.do(Op.RETURN, 0)
 
 
-def _search_block(asm: _Assembler, ranges: Sequence[_Range], tests: dict[_Test, _Label], reject: _Label) -> None:
+def _search_block(asm: Assembler, ranges: Sequence[_Range], tests: dict[_Test, Label], reject: Label) -> None:
     """Leave for the test of the range that the port in A is in, or for `reject`."""
     if len(ranges) > _ROW:
         lower, upper, upper_half = _halves(ranges)
@@ -496,7 +388,7 @@ def _search_block(asm: _Assembler, ranges: Sequence[_Range], tests: dict[_Test, 
             asm.branch(Op.IF_GREATER, one.last, otherwise, tests[one.test])
 
 
-def _halves(ranges: Sequence[_Range]) -> tuple[Sequence[_Range], Sequence[_Range], _Label]:
+def _halves(ranges: Sequence[_Range]) -> tuple[Sequence[_Range], Sequence[_Range], Label]:
     """The lower part has a power of two of ranges, which fills rows and blocks."""
     middle = 1 << (len(ranges) - 1).bit_length() - 1
-    return ranges[:middle], ranges[middle:], _Label()
+    return ranges[:middle], ranges[middle:], Label()

@@ -1,8 +1,8 @@
 """What a mutant is: a module's source with one small fault.
 
-A library would be better: mutmut 3.8 ends with an error here (it waits for its workers by `wait`, and so do our tests),
-leaves out decorated functions and constants, and brings textual and libcst; cosmic-ray 8.7 brings SQLAlchemy, aiohttp
-and twenty more, changes the files of the tree that it runs in, and takes one mutant after the other.
+A library would be better. mutmut 3.8 ended with an error of its runner here, leaves out decorated functions and
+constants, and brings textual and libcst; cosmic-ray 8.7 brings SQLAlchemy, aiohttp and twenty more, changes the files
+of the tree that it runs in, and takes one mutant after the other. Neither was tried for long.
 """
 
 import ast
