@@ -23,7 +23,7 @@ from port_knocking_doors.system.log import logger
 ABSENCE = 5.0
 """Seconds after which a firewalld that is not on the bus counts as stopped, and its runtime rules as gone."""
 TURN = 10.0
-"""Seconds for which the mark is held at a time; longer than the removal of many doors takes."""
+"""Seconds for which the mark is held at a time; the removal of many doors goes on in the next turn."""
 PATIENCE = 600.0
 """Seconds to wait for a hung firewalld."""
 _PAUSE = 0.1
@@ -54,26 +54,28 @@ async def sweep(priority: int, patience: float = PATIENCE) -> int:
     """
     with instance_lock(priority, CLOSER, leaves_rules=has_rules(priority)):
         run_pending(pending_directory(priority))
+    removed = 0
     while has_rules(priority):
         await _answering(patience)
+        reconciler = RuleReconciler(priority, _NoOwner())
         # If firewalld stops answering, the mark is released: a new daemon must not wait for that.
         with suppress(asyncio.TimeoutError), instance_lock(priority, CLOSER):
-            return await _remove_all(priority)
-    return 0
+            await _remove_all(reconciler)
+            return removed + reconciler.removed
+        removed += reconciler.removed
+    return removed
 
 
-async def _remove_all(priority: int) -> int:
-    """The number of removed rules. Raises `asyncio.TimeoutError` if firewalld stopped answering."""
-    keeper = RuleReconciler(priority, _NoOwner())
-    worker = asyncio.create_task(keeper.run())
+async def _remove_all(reconciler: RuleReconciler) -> None:
+    """Raises `asyncio.TimeoutError` if rules are left after `TURN`, and `FirewallError` if firewalld refuses."""
+    worker = asyncio.create_task(reconciler.run())
     try:
-        await wait_at_most(TURN, keeper.settled())
+        await wait_at_most(TURN, reconciler.settled())
     finally:
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
-    if keeper.active_rules:
-        raise FirewallError(f"firewalld refuses to remove {keeper.active_rules} rules of a daemon that was killed")
-    return keeper.removed
+    if rules := reconciler.active_rules:
+        raise FirewallError(f"firewalld refuses to remove {rules} rules of a daemon that was killed")
 
 
 async def _answering(patience: float) -> None:

@@ -10,6 +10,7 @@ import pytest
 from port_knocking_doors.daemon import sweep
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall.error_codes import UNREACHABLE
+from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.system import instance
 from port_knocking_doors.system.instance import CLOSER, DAEMON, instance_lock, unreleased_marks
 from tests.helpers.fake_bus import FakeBus, shorten_calls
@@ -49,6 +50,27 @@ def test_sweep_removes_marked_rules_and_leaves_nothing(bus: FakeBus) -> None:
     asyncio.run(story())
     assert bus.zones["public"] == []
     assert unreleased_marks() == []
+
+
+def test_sweep_of_several_turns_counts_the_rules_of_all(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "TURN", 0.5)
+    settled, turns = RuleReconciler.settled, []
+
+    async def settled_late(self: RuleReconciler) -> None:
+        turns.append(self)
+        await settled(self)
+        if len(turns) == 1:
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr(RuleReconciler, "settled", settled_late)
+
+    async def story() -> None:
+        async with bus:
+            assert await sweep.sweep(MARK) == 1
+
+    asyncio.run(story())
+    assert len(turns) == 2
+    assert bus.zones["public"] == []
 
 
 def test_sweep_gives_up_on_hung_firewalld_and_says_what_is_left(bus: FakeBus) -> None:
