@@ -90,6 +90,7 @@ def page(name: str, section: int, date: str, source: str, brief: str, parts: dic
         # no hyphenation, and no gaps to make the lines equal
         ".nh",
         ".ad l",
+        ".ds AD l",  # groff 1.23 adjusts again in each paragraph unless this says otherwise
         ".SH NAME",
         f"{plain(name)} \\- {plain(brief)}",
     ]
