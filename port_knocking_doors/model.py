@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 from enum import Enum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
 
 Address = IPv4Address | IPv6Address
 
@@ -93,7 +94,6 @@ class Scope:
     ipv4_only: bool = False
 
 
-@dataclass(frozen=True)
 class Opening:
     """The thing that an access opens; a class for each kind, and an opener for each class."""
 
@@ -179,8 +179,7 @@ class Origin(Enum):
     CONTROL = "control"  # an administrator, over the control socket
 
 
-@dataclass(frozen=True)
-class AccessRequest:
+class AccessRequest(NamedTuple):
     """A request of one address for one access: proven, and not yet granted."""
 
     source: Address

@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from port_knocking_doors.config.loader import Loaded
 from port_knocking_doors.control.server import ControlServer
-from port_knocking_doors.daemon import active, components, port_audit, sweep
+from port_knocking_doors.daemon import active, components, sweep
 from port_knocking_doors.daemon.control_handler import ControlHandler
 from port_knocking_doors.daemon.counters import Counters
 from port_knocking_doors.daemon.knock_handler import KnockHandler
@@ -127,6 +127,10 @@ class Daemon:
         logger.warning("%s", text, extra=event_fields(LogEvent.FIREWALLD, reason=reason))
 
     async def _audit(self) -> None:
+        from port_knocking_doors.daemon import (
+            port_audit,  # after the start: it would delay `ready` by some milliseconds
+        )
+
         await port_audit.audit(self._config.settings, self._rules.reconciler, self._events)
 
     def _audit_again(self, _: Reloaded) -> None:

@@ -14,9 +14,8 @@ The order of changes:
 import heapq
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass
 from itertools import count
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 FIRST = math.inf
 """A `when` that comes first."""
@@ -48,8 +47,7 @@ class RuleListener(Protocol):
         """No item of the owner is active any more."""
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """What to do next: add the item, or remove it."""
 
     adds: bool
