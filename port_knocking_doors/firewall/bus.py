@@ -8,14 +8,17 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping
+from io import BytesIO
 from typing import Any
 
+from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import BusType, MessageFlag, MessageType
 from dbus_next.message import Message
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall.error_codes import NOT_AUTHORIZED, UNANSWERED, UNREACHABLE
+from port_knocking_doors.firewall.message_stream import ERROR, METHOD_RETURN, SIGNAL, Header, MessageStream
 from port_knocking_doors.system.clock import wait_at_most
 
 NAME = "org.fedoraproject.FirewallD1"
@@ -32,10 +35,38 @@ _OWNER_CHANGES = f"type='signal',sender='{DBUS}',interface='{DBUS}',member='Name
 _BRIEF = 200  # characters of firewalld's text that get into a message
 _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _AUTHENTICATION_TIMEOUT = 10.0
+_READ_SIZE = 1 << 16
+_READS = 8  # in one turn of the event loop: 0.5 MiB, about 0.3 ms where all of it is skipped
 
 
 class _Bus(MessageBus):
-    """dbus-next's connection without some of its faults (0.2.3)."""
+    """dbus-next's connection without some of its faults (0.2.3). It decodes what the bus and `owner` send, no more."""
+
+    def __init__(self) -> None:
+        super().__init__(bus_type=BusType.SYSTEM)
+        self.owner = ""
+        """The unique name of firewalld, "" while it has none."""
+        self._messages = MessageStream(self._wants)
+
+    def _wants(self, header: Header) -> bool:
+        if header.sender != DBUS and (not self.owner or header.sender != self.owner):
+            return False
+        if header.type in (METHOD_RETURN, ERROR):
+            return header.reply_serial in self._method_return_handlers
+        return header.type == SIGNAL
+
+    def _message_reader(self) -> None:
+        try:
+            for _ in range(_READS):
+                data = self._sock.recv(_READ_SIZE)
+                if not data:
+                    raise EOFError
+                for message in self._messages.feed(data):
+                    self._on_message(Unmarshaller(BytesIO(message)).unmarshall())  # type: ignore[no-untyped-call]
+        except BlockingIOError:
+            pass
+        except Exception as error:
+            self._finalize(error)  # type: ignore[no-untyped-call]
 
     def _setup_socket(self) -> None:
         try:
@@ -118,7 +149,7 @@ class FirewalldBus:
         """Connect once. Raises `OSError`, `EOFError`, `asyncio.TimeoutError` or `FirewallError` where that fails."""
         bus: _Bus | None = None
         try:
-            bus = _Bus(bus_type=BusType.SYSTEM)
+            bus = _Bus()
             await wait_at_most(_AUTHENTICATION_TIMEOUT, bus.connect())
             bus.add_message_handler(self._on_message)
             self._bus = bus
@@ -213,6 +244,8 @@ class FirewalldBus:
     def _set_owner(self, owner: str) -> None:
         """firewalld is on the bus by this unique name now, or by none."""
         self._owner = owner
+        if self._bus is not None:
+            self._bus.owner = owner
         if owner or self.present:
             self.present = bool(owner)
             self._on_presence(self.present)

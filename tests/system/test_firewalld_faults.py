@@ -1,6 +1,7 @@
 """firewalld reloads, restarts, hangs, crashes and is changed by others: doors follow, seen from the client's host."""
 
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -9,6 +10,8 @@ import pytest
 
 from port_knocking_doors.model import RULE_PRIORITY
 from port_knocking_doors.sandbox import Sandbox
+from port_knocking_doors.sandbox.process import Process
+from tests.helpers.bus_spam import spam
 from tests.helpers.doorstep import (
     KNOCKER,
     MARK,
@@ -396,6 +399,31 @@ def test_signal_without_content_is_ignored(box: Sandbox, tmp_path: Path) -> None
         knock(client, client.server4)
         await_open(client)
     assert not said(daemon, "Traceback")
+
+
+def test_large_signals_of_any_user_cost_neither_time_nor_memory(box: Sandbox, tmp_path: Path) -> None:
+    """20 MB of variants, decoded, would block the daemon for many seconds and need 650 MB."""
+    client = box.hosts["client"]
+    daemon = start_daemon(box, tmp_path)
+    before, used = memory_peak(daemon), cpu_seconds(daemon)
+    with box.server.listen(GUARDED):
+        spam(box.server, megabytes=20, signals=3)
+        knock(client, client.server4)
+        await_open(client)
+    assert memory_peak(daemon) - before < 16 * 1024
+    assert cpu_seconds(daemon) - used < 3
+
+
+def memory_peak(daemon: Process) -> int:
+    """The most memory that was ever resident, in KiB."""
+    status = Path(f"/proc/{daemon.pid}/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+def cpu_seconds(daemon: Process) -> float:
+    """CPU time of the process so far (proc(5), `stat`: utime and stime)."""
+    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 # --- administrators
