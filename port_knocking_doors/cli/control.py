@@ -39,7 +39,7 @@ def open_(
         print(f"{request.address}: command started")
     for door in doors:
         what = f"{', '.join(door.opens) or 'a command'} by {door.sequence}"
-        left = f" for {door.seconds_left:.3g} s" if door.seconds_left is not None else ""
+        left = f" for {_about(door.seconds_left)} s" if door.seconds_left is not None else ""
         if door.standing is DoorState.OPEN:
             where = f" in zone {', '.join(door.zones)}" if door.zones else ""
             print(f"{door.address}: open: {what}{where}{left}")
@@ -86,6 +86,11 @@ def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Option
     """
     _ask(context, conf, priority, Request(Verb.RELOAD))
     print("Configuration reloaded")
+
+
+def _about(seconds: float) -> str:
+    """Three digits of a short time, and whole seconds of a long one."""
+    return f"{seconds:.3g}" if seconds < 1000 else f"{seconds:.0f}"
 
 
 def _ask(context: typer.Context, conf: Path | None, priority: str | None, request: Request) -> Any:

@@ -32,7 +32,7 @@ SEQUENCE = typer.Option(
     "--magic-seq",
     "-m",
     metavar="SEQ",
-    help='The opening sequence, 5 to 20 UDP ports: "PORT,PORT,PORT,PORT,PORT". Beats KNOCKER_SEQ, which beats the '
+    help='The opening sequence, 5 to 21 UDP ports: "PORT,PORT,PORT,PORT,PORT". Beats KNOCKER_SEQ, which beats the '
     "file. Other users of this machine can see the options of a process: a file keeps them secret.",
 )
 PORTS = typer.Option(

@@ -16,14 +16,14 @@ def in_words(sequence: Sequence) -> str:
     lines += _scope_in_words(sequence)
     access = sequence.access
     if access.ports:
-        lines.append(f"opens {', '.join(map(str, access.ports))} for {access.duration:g} s")
+        lines.append(f"opens {', '.join(map(str, access.ports))} for {access.duration:.10g} s")
     if access.command:
         lines += _command_in_words(access.command)
     elif not access.ports:
         lines.append("neither opens nor runs anything")
     lines.append(f"{sequence.traps or 'no'} traps")
     kind = "" if sequence.dialect is Dialect.NATIVE else f" (rules of {sequence.dialect.value})"
-    head = f"Sequence {sequence.name}{kind}, within {sequence.timeout:g} s:"
+    head = f"Sequence {sequence.name}{kind}, within {sequence.timeout:.10g} s:"
     return "\n  ".join([head, *lines])
 
 
@@ -48,7 +48,7 @@ def _command_in_words(command: CommandOpening) -> Iterator[str]:
     for which, start, stop in ways:
         yield f"{which}runs: {start}" if start else f"{which}runs nothing"
         if stop:
-            yield f"{command.delay:g} s later: {stop}"
+            yield f"{command.delay:.10g} s later: {stop}"
 
 
 def _step_in_words(step: Step) -> str:

@@ -13,7 +13,6 @@ Rules that are not in the manual:
 - Without a start command for an address family, the stop command does not run either.
 """
 
-import difflib
 import re
 import unicodedata
 from collections.abc import Iterator
@@ -21,7 +20,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
 from port_knocking_doors.config import readers
-from port_knocking_doors.config.reader_types import Whole, quoted
+from port_knocking_doors.config.reader_types import Whole, nearest, quoted
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Access, Address, CommandOpening, Dialect, Flags, Protocol, Scope, Sequence, Step
 
@@ -231,8 +230,9 @@ class _KnockdReader:
         word, equals, value = statement.partition("=")
         key = word.rstrip(_BLANKS).lower() if word.isascii() else word
         if key not in _NAMES:
-            nearest = _NAMES[difflib.get_close_matches(key[:40], _NAMES, n=1, cutoff=0)[0]]
-            raise ConfigError(f"{quoted(word.strip())} is unknown, the nearest directive is {nearest}")
+            near = nearest(key, _NAMES)
+            advice = f"the nearest directive is {_NAMES[near]}" if near else "expected a directive of knockd(1)"
+            raise ConfigError(f"{quoted(word.strip())} is unknown, {advice}")
         if (key == _BARE) == bool(equals):
             form = f"{_NAMES[key]} alone" if key == _BARE else f"{_NAMES[key]} = VALUE"
             raise ConfigError(f"{_NAMES[key]} has {'a' if equals else 'no'} value, expected {form}")

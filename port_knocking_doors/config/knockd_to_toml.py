@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 from port_knocking_doors.config import native, readers, render
 from port_knocking_doors.config.describe import flags_in_words
-from port_knocking_doors.config.reader_types import Seconds
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import ALL_FLAGS, Access, CommandOpening, Flags, Port, Protocol, Sequence, Step
 
@@ -71,9 +70,7 @@ def _draft(sequence: Sequence, taken: set[str]) -> _Draft:
         notes.append(
             f"knockd captures packets to {sequence.scope.target} only; here, packets to any address of this host count."
         )
-    draft = Sequence(name=name, steps=steps, timeout=min(sequence.timeout, readers.seconds.high), traps=_TRAPS)
-    if draft.timeout != sequence.timeout:
-        notes.append(f"knockd waits {sequence.timeout:g} s.")
+    draft = Sequence(name=name, steps=steps, timeout=sequence.timeout, traps=_TRAPS)
     try:
         native.check_traps_fit(draft)
     except ConfigError:
@@ -166,10 +163,7 @@ def _access(name: str, command: CommandOpening, notes: list[str]) -> Access:
         open_key = ", ".join(str(port.number) if port.protocol is Protocol.TCP else f'"{port}"' for port in half.ports)
         notes.append("This opens the port permanently. For a door that closes by itself, write instead of the command:")
         notes.append(f"open = [{open_key}]")
-    delay = min(apart.delay, Seconds(low=0).high)
-    if apart.stop and delay != apart.delay:
-        notes.append(f"knockd waits {apart.delay:g} s before it runs the stop command.")
-    run = CommandOpening(apart.start, apart.stop, delay) if apart.stop else CommandOpening(apart.start)
+    run = apart if apart.stop else CommandOpening(apart.start)
     return Access.of(name, command=run)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator
 
+from port_knocking_doors.config import readers
 from port_knocking_doors.config.schema import EXAMPLE_STEPS
 from port_knocking_doors.model import DEFAULT_SEQUENCE, Port, Protocol, Sequence, Settings
 
@@ -44,6 +45,9 @@ def opening_warnings(settings: Settings, source: str) -> Iterator[str]:
             "PUBLIC SEQUENCE: there is no configuration file, so the built-in sequence is used, which is public, and "
             "anyone can open a door; write a file: port-knocking-doors --set-configuration-file-in-home"
         )
+    elif len(settings.opening_sequence) < readers.SEQUENCE_SHORT:
+        few = len(settings.opening_sequence)
+        yield f"{at}{few} ports are soon found by chance; use {readers.SEQUENCE_SHORT} or more"
     elif is_sorted(settings.opening_sequence):
         yield f"{at}the ports of the sequence are in rising or falling order, which is easy to guess; mix them"
     guarded = {port.number for port in settings.guarded_ports if port.protocol is Protocol.UDP}

@@ -70,7 +70,7 @@ class _Override:
     read: Callable[[str], Any]
 
 
-_SEQUENCE = _Override("--magic-seq", "KNOCKER_SEQ", "opening_sequence", readers.sequence.from_text)
+_SEQUENCE = _Override("--magic-seq", "KNOCKER_SEQ", "opening_sequence", readers.sequence_option.from_text)
 _PORTS = _Override("--ports", "KNOCKER_PORTS", "guarded_ports", readers.guarded_ports.from_text)
 _ZONE = _Override("--zone", None, "zone", readers.zone_name)
 _INTERFACE = "--interface"
@@ -104,7 +104,8 @@ def load(
     settings, places, warnings = _from_file(path, home) if path is not None else (Settings(), {}, [])
     file = "" if path is None else files.display(path)
     given = {_SEQUENCE: magic_seq, _PORTS: ports, _ZONE: zone}
-    settings, sources = _overridden(settings, given, environ)
+    settings, sources, more = _overridden(settings, given, environ)
+    warnings += more
     try:
         native.check(settings)
     except ConfigError as wrong:
@@ -169,15 +170,19 @@ def _from_file(path: Path, home: Path | None) -> tuple[Settings, dict[str, str],
         line = data.count(b"\n", 0, error.start) + 1
         raise ConfigError("the file is not UTF-8, expected TOML text", f"{shown}:{line}") from None
     warnings = [*files.mode_warnings(path, status)]
-    settings, more = _with_imports(native.parse(text, shown), path, home)
+    own = native.parse(text, shown)
+    warnings += native.repeated_ports(text, shown)
+    settings, more = _with_imports(own, path, home)
     return settings, native.places(text, shown), warnings + more
 
 
 def _overridden(
     settings: Settings, given: Mapping[_Override, str | None], environ: Mapping[str, str]
-) -> tuple[Settings, dict[str, str]]:
-    """The settings with the options or variables in place of their fields, and the source of each such field."""
+) -> tuple[Settings, dict[str, str], list[str]]:
+    """The settings with the options or variables in place of their fields, the source of each such field, and
+    warnings."""
     sources: dict[str, str] = {}
+    warnings: list[str] = []
     for override, option in given.items():
         source, text = override.option, option
         if text is None and override.variable is not None:
@@ -186,7 +191,9 @@ def _overridden(
             with _placed(source):
                 settings = replace(settings, **{override.field: override.read(text)})
             sources[override.field] = source
-    return settings, sources
+            if override is _PORTS:
+                warnings += [f"{source}: port {port} is listed twice" for port in readers.guarded_ports.twice_in(text)]
+    return settings, sources, warnings
 
 
 def _with_imports(settings: Settings, path: Path, home: Path | None) -> tuple[Settings, list[str]]:

@@ -1,13 +1,13 @@
 """The project's own configuration file: TOML text in, `Settings` out. `schema` declares its keys."""
 
-import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from port_knocking_doors.config import readers, toml
+from port_knocking_doors.config.reader_types import nearest
 from port_knocking_doors.config.schema import IMPORT_KEYS, KEYS, RULES_MAX, SEQUENCE_KEYS, Entry, Key
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Dialect, Import, Protocol, Sequence, Settings, Step
@@ -46,6 +46,18 @@ def places(text: str, path: str) -> dict[str, str]:
     return {key.field: f"{path}:{lines[key.name,]}" for key in KEYS if (key.name,) in lines}
 
 
+def repeated_ports(text: str, path: str) -> Iterator[str]:
+    """A warning for each port that a list of guarded ports has twice, once `parse` has accepted the text."""
+    table = toml.read(text, path)
+    lists: dict[toml.Names, list[object]] = {("ports_to_controls",): table["ports_to_controls"]}
+    for position, sequence in enumerate(table.get("sequence", ())):
+        lists["sequence", position, "open"] = sequence.get("open", [])
+    lines = toml.lines(text)
+    for names, ports in lists.items():
+        for port in readers.guarded_ports.repeated(ports):
+            yield f"{path}:{lines[names]}: {names[-1]}: port {port} is listed twice"
+
+
 def check(settings: Settings) -> None:
     """Check what depends on several keys. Raises `ConfigError` without a place, with the field at fault."""
     ports = max(len(opens) for opens in (settings.guarded_ports, *(one.access.ports for one in settings.sequences)))
@@ -70,8 +82,7 @@ def _fields(keys: tuple[Key, ...], table: dict[str, Any], place: _Place) -> dict
     key_of = {key.name: key for key in keys}
     for name in table:
         if name not in key_of:
-            nearest = difflib.get_close_matches(name[:_LONG], key_of, n=1, cutoff=0)[0]
-            raise ConfigError(f"{_shown(name)} is unknown, the nearest known key is {nearest}", place(name))
+            raise ConfigError(f"{_shown(name)} is unknown, {_advice(name, key_of)}", place(name))
     for key in keys:
         if key.required and key.name not in table:
             raise ConfigError(f"the key {key.name} is missing, expected {key.read.expects}", place())
@@ -148,6 +159,17 @@ def _are_neighbours(steps: tuple[Step, ...]) -> bool:
 _LONG = 60
 _HARMLESS_KEY = re.compile(rf"[A-Za-z][A-Za-z_-]{{0,{_LONG}}}")
 """A key that may be quoted: short, plain, and without digits, which may be those of a port."""
+
+
+_FEW = 12
+"""Keys of a table that a message lists."""
+
+
+def _advice(key: str, known: Iterable[str]) -> str:
+    if near := nearest(key, known):
+        return f"the nearest known key is {near}"
+    few = [*known]
+    return f"expected {', '.join(few)}" if len(few) < _FEW else "see port-knocking-doors --show-configuration-file-help"
 
 
 def _shown(key: str) -> str:

@@ -8,14 +8,19 @@ A wrong value is quoted only where it cannot hide a port: sequences are secrets,
 word of a whole sequence.
 """
 
+import difflib
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from port_knocking_doors.errors import ConfigError
 
 T = TypeVar("T")
+
+SECONDS_MAX = 2**31 - 1
+"""The longest time in seconds, some 68 years, as knockd has it; the Rust program accepts any."""
 
 _QUOTABLE_NUMBER = 10**5
 _QUOTABLE_TEXT = re.compile(r"[^\W\d][^\d]{0,39}")
@@ -109,25 +114,28 @@ class Seconds:
     """A length of time in seconds, from `low` to `high`, with or without a fraction."""
 
     low: float = 0.1
-    high: float = 86400
+    high: float = SECONDS_MAX
+    takes_zero: bool = False
+    """Whether 0 is accepted, too, where `low` is above it."""
 
     @property
     def expects(self) -> str:
-        return f"a number of seconds from {self.low:g} to {self.high:g}"
+        zero = "0 or " if self.takes_zero else ""
+        return f"{zero}a number of seconds from {self.low:g} to {self.high:.10g}"
 
     def __call__(self, value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float):
             is_time = isinstance(value, str) and _QUOTABLE_TIME.fullmatch(value)
             what = f'"{value}"' if is_time else quoted(value)
             raise ConfigError(f"{what} is not a number, expected {self.expects}, without quotes or unit")
-        if not self.low <= value <= self.high:  # false for nan, too
+        if not (self.low <= value <= self.high or (self.takes_zero and value == 0)):  # false for nan, too
             what = str(value) if isinstance(value, float) else quoted(value)
             raise ConfigError(f"{what} is out of range, expected {self.expects}")
         return float(value)
 
     def from_text(self, text: str) -> float:
         """Read plain decimal digits, with or without a fraction."""
-        return self(float(text) if re.fullmatch(r"-?[0-9]{1,9}\.[0-9]{1,9}", text) else plain_number(text))
+        return self(float(text) if re.fullmatch(r"-?[0-9]{1,10}\.[0-9]{1,9}", text) else plain_number(text))
 
 
 @dataclass(frozen=True)
@@ -142,8 +150,8 @@ class ListReader(Generic[T]):
     split: Callable[[str], list[Any]]
     """Splits the text of an option, or a line of another daemon's file, into items."""
     noun: str = "port"
-    is_unique: bool = False
-    """Whether an item that is listed twice is refused: it is more often than not a slip for another one."""
+    is_set: bool = False
+    """Whether an item that is listed again is left out; `repeated` says which."""
     is_secret: bool = True
     """Whether no message may quote an item."""
 
@@ -160,9 +168,8 @@ class ListReader(Generic[T]):
                 thing = self.item(one)
             except ConfigError as wrong:
                 raise ConfigError(f"position {position}: {wrong.problem}") from None
-            if self.is_unique and thing in things:
-                raise ConfigError(f"position {position}: this {self.noun} is listed twice, expected each once")
-            things.append(thing)
+            if not (self.is_set and thing in things):
+                things.append(thing)
         if not self.fewest <= len(things) <= self.most:
             plural = "" if len(things) == 1 else "s"
             raise ConfigError(f"the list has {len(things)} {self.noun}{plural}, expected {self.fewest} to {self.most}")
@@ -171,6 +178,14 @@ class ListReader(Generic[T]):
     def from_text(self, text: str) -> tuple[T, ...]:
         """Read the items of a text."""
         return self(self.split(text))
+
+    def repeated(self, value: list[object]) -> tuple[T, ...]:
+        """The items that a valid list has more than once: more often than not a slip for another one."""
+        return tuple(item for item, times in Counter(map(self.item, value)).items() if times > 1)
+
+    def twice_in(self, text: str) -> tuple[T, ...]:
+        """The same of a valid text."""
+        return self.repeated(self.split(text))
 
     def _not_a_list(self, value: object) -> ConfigError:
         """Suggests brackets around a single item."""
@@ -205,6 +220,16 @@ class Tables:
         return tuple(value)
 
 
+_COMPARED = 60
+"""Characters of a wrong name that are compared with the known ones."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The known name that a wrong one is most likely a slip for; empty where none is near."""
+    near = difflib.get_close_matches(name[:_COMPARED], known, n=1, cutoff=0.6)
+    return near[0] if near else ""
+
+
 def plain_number(text: str) -> object:
     """`text` as a number if it is plain decimal digits (Python's `int` alone would take `1_000` and `٣`)."""
-    return int(text) if re.fullmatch(r"-?[0-9]{1,9}", text) else text
+    return int(text) if re.fullmatch(r"-?[0-9]{1,10}", text) else text

@@ -122,6 +122,8 @@ def _guarded_port(item: object) -> model.Port:
     return model.Port(knock_port(plain_number(number)), protocol)
 
 
+SEQUENCE_SHORT = 5
+"""An opening sequence of fewer ports is soon found by chance: accepted from a file, with a warning."""
 ZONE_NAME_MAX = 17
 SEQUENCE_NAME_MAX = 32
 COMMAND_MAX = 4096
@@ -133,14 +135,17 @@ _FOREIGN_FORMATS = {dialect.value: dialect for dialect in model.Dialect if diale
 knock_port = Whole(1, model.PORT_MAX, "port")
 knock_step = KnockStep()
 knock_steps = knock_steps_of(knock_step, 2, 32)
-sequence = ListReader(knock_port, 5, 20, "UDP ports", _split)
-"""UDP ports in the order of their knocks. A port may occur more than once."""
+sequence = ListReader(knock_port, 3, 21, "UDP ports", _split)
+"""UDP ports in the order of their knocks, in a file. A port may occur more than once."""
+sequence_option = ListReader(knock_port, SEQUENCE_SHORT, 21, "UDP ports", _split)
+"""The same as an option or a variable. The Rust program accepts shorter sequences in files only."""
 guarded_ports = ListReader(
-    _guarded_port, 1, 64, 'ports, such as [22, "1194/udp"]', _split, is_unique=True, is_secret=False
+    _guarded_port, 1, 64, 'ports, such as [22, "1194/udp"]', _split, is_set=True, is_secret=False
 )
 """Ports such as `22`, `"22/tcp"` and `"1194/udp"`."""
 traps = Whole(0, 4096)
 seconds = Seconds()
+seconds_or_zero = Seconds(takes_zero=True)
 rule_priority = Whole(1, 32767, "priority")
 """firewalld accepts -32768 to 32767; a rule above 0 comes after the zone's own denials."""
 

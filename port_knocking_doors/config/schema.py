@@ -178,7 +178,8 @@ KEYS = (
         "opening_sequence",
         readers.sequence,
         "The secret: UDP ports in the order of their knocks. A knock is one datagram of six bytes, the word knock and "
-        "a newline. The documentation's example is public: choose your own, in an order that is hard to guess.",
+        "a newline. The documentation's example is public: choose your own, in an order that is hard to guess, of "
+        f"{readers.SEQUENCE_SHORT} ports or more.",
         required=True,
     ),
     Key(
@@ -190,9 +191,9 @@ KEYS = (
     Key(
         "ignoring_period_after_knock_error",
         "ignoring_period",
-        readers.seconds,
+        readers.seconds_or_zero,
         "The time for which an address is ignored after a wrong knock. Knocks within it have no effect; after it the "
-        "knocker starts again from the first step.",
+        "knocker starts again from the first step. With 0 no address is ignored, and guessing costs no time.",
     ),
     Key(
         "max_knocker_live_time",

@@ -10,7 +10,6 @@ that are not on the page:
 - A block's name is a word, since it names the sequence in the log.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from itertools import islice
 from typing import Any
 
 from port_knocking_doors.config import readers
-from port_knocking_doors.config.reader_types import Seconds, quoted
+from port_knocking_doors.config.reader_types import Seconds, nearest, quoted
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Access, CommandOpening, Dialect, Sequence
 
@@ -44,9 +43,6 @@ _REQUIRED = {
 _COMMANDS = frozenset({"start_command", "stop_command"})
 MOST_PROBLEMS = 1000
 """A file with so many problems is of another kind, and reading stops."""
-
-_LONG = 40
-"""Characters of a wrong key that are compared with the known ones."""
 
 # A shell's tokens: an escaped character, a quoted string, white space, any other character.
 _PIECE = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*"|\s+|.""", re.DOTALL)
@@ -186,10 +182,10 @@ class _TportknockdReader:
     def _entry(self, line: int, key: str, rest: str) -> None:
         block = self._open[-1] if self._open else None
         if key not in _KEYS:
-            nearest = difflib.get_close_matches(key[:_LONG], _KEYS, n=1, cutoff=0)[0]
-            word = quoted(key)
+            word, near = quoted(key), nearest(key, _KEYS)
             what = word if word.startswith('"') else "a key"
-            self._blame(line, f"{what} is unknown, the nearest known key is {nearest}", block)
+            advice = f"the nearest known key is {near}" if near else f"expected one of {', '.join(_KEYS)}"
+            self._blame(line, f"{what} is unknown, {advice}", block)
             return
         if block is None:
             self._blame(line, f"{key} is outside of any block, expected <NAME> before it")

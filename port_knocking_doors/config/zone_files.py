@@ -1,8 +1,9 @@
 """The zones of firewalld by its files, which need neither root nor D-Bus as firewalld itself does."""
 
-import difflib
 from collections.abc import Iterator
 from pathlib import Path
+
+from port_knocking_doors.config.reader_types import nearest
 
 FOLDERS = (Path("/etc/firewalld/zones"), Path("/usr/lib/firewalld/zones"))
 """The zones of the administrator and those of the distribution (firewalld.zone(5))."""
@@ -12,8 +13,9 @@ def unknown_zone_warning(zone: str, place: str, folders: tuple[Path, ...]) -> It
     """A warning if no file defines `zone`, set at `place`; none where firewalld's files are missing or unreadable."""
     known = _zones(folders)
     if zone and known and zone not in known:
-        nearest = difflib.get_close_matches(zone, known, n=1, cutoff=0)[0]
-        yield f"{place}: zone {zone} is unknown to firewalld, the nearest known zone is {nearest}"
+        near = nearest(zone, known)
+        advice = f"the nearest known zone is {near}" if near else "`firewall-cmd --get-zones` lists the known zones"
+        yield f"{place}: zone {zone} is unknown to firewalld, {advice}"
 
 
 def _zones(folders: tuple[Path, ...]) -> set[str]:

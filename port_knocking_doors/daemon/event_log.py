@@ -119,8 +119,11 @@ class EventLog:
     def _on_wrong_knock(self, event: events.WrongKnock) -> None:
         if self._wrong.admits(event.when):
             extra = event_fields(LogEvent.WRONG_KNOCK, address=_text(event.source), seconds=event.ignored_for)
-            text = "%s: wrong knock, address ignored for %g s"
-            self._wrong.write(text, _text(event.source), event.ignored_for, extra=extra)
+            if event.ignored_for:
+                text = "%s: wrong knock, address ignored for %.10g s"
+                self._wrong.write(text, _text(event.source), event.ignored_for, extra=extra)
+            else:
+                self._wrong.write("%s: wrong knock", _text(event.source), extra=extra)
 
     def _on_steps_suppressed(self, event: events.StepsSuppressed) -> None:
         extra = event_fields(LogEvent.MORE, of=LogEvent.KNOCK.value, count=event.number)
@@ -181,7 +184,7 @@ def ready_line(settings: Settings) -> str:
     where = f"zone {settings.zone}" if settings.zone else "the zone of each knock"
     return (
         f"ready: {', '.join(receiving)}; the opening sequence opens {_ports_text(settings.guarded_ports)} "
-        f"for {settings.door_duration:g} s in {where}"
+        f"for {settings.door_duration:.10g} s in {where}"
     )
 
 

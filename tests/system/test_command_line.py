@@ -92,8 +92,8 @@ GUARDING = f"ports_to_controls = [{GUARDED}]\n"
 WRONG_FILES: dict[str, tuple[str, tuple[str, ...]]] = {
     "port 0": (f"{GUARDING}opening_sequence = [0, 2, 3, 4, 5]\n", (":2: ", "position 1", "1 to 65535")),
     "port 65536": (f"{GUARDING}opening_sequence = [1, 2, 3, 4, 65536]\n", (":2: ", "position 5", "1 to 65535")),
-    "four ports": (f"{GUARDING}opening_sequence = [1, 2, 3, 4]\n", (":2: ", "4 ports", "5 to 20")),
-    "21 ports": (f"{GUARDING}opening_sequence = {list(range(1, 22))}\n", (":2: ", "21 ports", "5 to 20")),
+    "two ports": (f"{GUARDING}opening_sequence = [1, 2]\n", (":2: ", "2 ports", "3 to 21")),
+    "22 ports": (f"{GUARDING}opening_sequence = {list(range(1, 23))}\n", (":2: ", "22 ports", "3 to 21")),
     "a word": (f'{GUARDING}\nopening_sequence = [1, 2, "three", 4, 5]\n', (":3: ", "position 3", '"three"')),
     "guarded port 0": (f"{OPENING}ports_to_controls = [0]\n", (":2: ", "1 to 65535")),
     "no protocol": (f'{OPENING}ports_to_controls = ["22/icmp"]\n', (":2: ", '"icmp"', "tcp or udp")),
@@ -122,8 +122,8 @@ SECRET = text_of(SEQUENCE)
 WRONG_OPTIONS: dict[str, tuple[list[str], dict[str, str], tuple[str, ...]]] = {
     "port 0 by option": (["-m", "0,2,3,4,5"], {}, ("--magic-seq", "position 1", "1 to 65535")),
     "port 65536 by variable": ([], {"KNOCKER_SEQ": "1,2,3,4,65536"}, ("KNOCKER_SEQ", "position 5", "1 to 65535")),
-    "four ports by option": (["--magic-seq", "1,2,3,4"], {}, ("--magic-seq", "4 ports", "5 to 20")),
-    "21 ports by variable": ([], {"KNOCKER_SEQ": text_of(range(1, 22))}, ("KNOCKER_SEQ", "21 ports", "5 to 20")),
+    "four ports by option": (["--magic-seq", "1,2,3,4"], {}, ("--magic-seq", "4 ports", "5 to 21")),
+    "22 ports by variable": ([], {"KNOCKER_SEQ": text_of(range(1, 23))}, ("KNOCKER_SEQ", "22 ports", "5 to 21")),
     "a word by option": (["-m", "1,2,3,4,five"], {}, ("--magic-seq", "position 5", '"five"')),
     "a guarded word by option": (["-p", "22,ssh"], {}, ("--ports", "position 2", '"ssh"')),
     "a guarded port 65536 by variable": ([], {"KNOCKER_PORTS": "65536"}, ("KNOCKER_PORTS", "1 to 65535")),

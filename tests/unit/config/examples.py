@@ -99,7 +99,7 @@ def keys_of(keys: tuple[schema.Key, ...]) -> Iterator[schema.Key]:
 
 
 NAMES = st.text("abcxyzäß019-_", min_size=1, max_size=17)
-SECONDS = st.floats(0.1, 86400) | st.integers(1, 86400).map(float)
+SECONDS = st.floats(0.1, 2**31 - 1) | st.integers(1, 2**31 - 1).map(float)
 STEP = st.builds(Step, st.just(Protocol.UDP), st.integers(1, 65535)) | st.builds(
     Step, st.just(Protocol.TCP), st.integers(1, 65535), st.integers(0, ALL_FLAGS)
 )
@@ -138,9 +138,9 @@ SEQUENCES = st.builds(
 SETTINGS = st.builds(
     Settings,
     guarded_ports=PORTS,
-    opening_sequence=st.lists(st.integers(1, 65535), min_size=5, max_size=20).map(tuple),
+    opening_sequence=st.lists(st.integers(1, 65535), min_size=3, max_size=21).map(tuple),
     rule_check_period=SECONDS,
-    ignoring_period=SECONDS,
+    ignoring_period=st.just(0.0) | SECONDS,
     knocker_lifetime=SECONDS,
     door_duration=SECONDS,
     doors_cleanup_period=SECONDS,

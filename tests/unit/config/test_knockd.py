@@ -182,7 +182,9 @@ def test_blanks_and_line_ends_are_ignored(end: str) -> None:
             f"[d]\n{STEPS}\nSeqTimeout = 5", 'F:3: "SeqTimeout" is unknown, the nearest directive is ', id="key"
         ),
         pytest.param(
-            "[d]\n26173,23817", "F:2: a string is unknown, the nearest directive is ", id="a key that is a secret"
+            "[d]\n26173,23817",
+            "F:2: a string is unknown, expected a directive of knockd(1)",
+            id="a key that is a secret",
         ),
         pytest.param("[d]\nSequence", "F:2: Sequence has no value, expected Sequence = VALUE", id="no value"),
         pytest.param("[options]\nusesyslog = 1", "F:2: UseSyslog has a value, expected UseSyslog alone", id="a value"),

@@ -59,23 +59,26 @@ def test_option_leaves_the_variable_of_another_field(world: World) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"magic_seq": "1,2,3,4"}, "--magic-seq: the list has 4 ports, expected 5 to 20"),
-        ({"magic_seq": ""}, "--magic-seq: the list has 0 ports, expected 5 to 20"),
+        ({"magic_seq": "1,2,3,4"}, "--magic-seq: the list has 4 ports, expected 5 to 21"),
+        ({"magic_seq": ""}, "--magic-seq: the list has 0 ports, expected 5 to 21"),
         ({"magic_seq": "0,2,3,4,5"}, "--magic-seq: position 1: port 0 is out of range, expected 1 to 65535"),
         ({"magic_seq": "1,2,3,4,65536"}, "--magic-seq: position 5: port 65536 is out of range, expected 1 to 65535"),
         (
             {"magic_seq": "1,2,ssh,4,5"},
             '--magic-seq: position 3: "ssh" is not a port, expected a whole number from 1 to 65535',
         ),
-        ({"environ": {"KNOCKER_SEQ": ""}}, "KNOCKER_SEQ: the list has 0 ports, expected 5 to 20"),
-        ({"environ": {"KNOCKER_SEQ": "1,2,3,4"}}, "KNOCKER_SEQ: the list has 4 ports, expected 5 to 20"),
+        ({"environ": {"KNOCKER_SEQ": ""}}, "KNOCKER_SEQ: the list has 0 ports, expected 5 to 21"),
+        ({"environ": {"KNOCKER_SEQ": "1,2,3,4"}}, "KNOCKER_SEQ: the list has 4 ports, expected 5 to 21"),
         ({"environ": {"KNOCKER_PORTS": ""}}, "KNOCKER_PORTS: the list has 0 ports, expected 1 to 64"),
         (
             {"environ": {"KNOCKER_PORTS": "22/sctp"}},
             'KNOCKER_PORTS: position 1: "sctp" is not a protocol, expected tcp or udp',
         ),
         ({"ports": "0"}, "--ports: position 1: port 0 is out of range, expected 1 to 65535"),
-        ({"ports": "22,22"}, "--ports: position 2: this port is listed twice, expected each once"),
+        (
+            {"environ": {"KNOCKER_SEQ": ",".join(["7"] * 22)}},
+            "KNOCKER_SEQ: the list has 22 ports, expected 5 to 21",
+        ),
     ],
     ids=lambda value: None if isinstance(value, dict) else value.split(", expected")[0],
 )
@@ -88,6 +91,72 @@ def test_wrong_option_or_variable_is_refused_with_its_name(world: World, given: 
 def test_conflict_of_file_and_option_is_refused(world: World) -> None:
     write(world.home_file, more="max_open_doors = 65536\n")
     assert world.refusal(ports="22,23").startswith("--ports: 65536 open doors of 2 ports need 131072 firewall rules")
+
+
+# The Rust program's files and variables
+
+RUST = """\
+ports_to_controls = [22, 80, 22]
+opening_sequence = [{}]
+ignoring_period_after_knock_error = 0
+max_knocker_live_time = 3600
+max_opened_door_duration = 604800
+doors_cleanup_periode = 10
+"""
+
+
+@pytest.mark.parametrize(
+    ("ports", "warnings"),
+    [
+        ("26173, 21951, 23817", ["3 ports are soon found by chance; use 5 or more"]),
+        ("26173, 21951, 23817, 21950", ["4 ports are soon found by chance; use 5 or more"]),
+        ("26173, 21951, 23817, 21950, 26170", []),
+    ],
+    ids=["three ports", "four ports", "five ports"],
+)
+def test_rust_file_is_accepted_as_it_is(world: World, ports: str, warnings: list[str]) -> None:
+    file = world.home_file
+    file.write_text(RUST.format(ports))
+    file.chmod(0o600)
+    loaded = world.load()
+    assert loaded.settings == Settings(
+        guarded_ports=(Port(22), Port(80)),
+        opening_sequence=tuple(map(int, ports.split(","))),
+        ignoring_period=0,
+        knocker_lifetime=3600,
+        door_duration=604800,
+    )
+    assert loaded.warnings == (
+        f"{file}:1: ports_to_controls: port 22/tcp is listed twice",
+        *(f"{file}: {warning}" for warning in warnings),
+    )
+
+
+def test_repeated_port_of_a_sniffed_sequence_has_a_warning(world: World) -> None:
+    write(world.home_file, more=sniffed("udp:11 tcp:2311 udp:15", opens='[\n53, "53/udp", "53/UDP"]'))
+    (warning,) = world.load().warnings
+    assert warning == f"{world.home_file}:6: open: port 53/udp is listed twice"
+
+
+def test_variables_have_21_ports_and_repeated_ones(world: World) -> None:
+    ports = tuple(20000 + 7 * number % 23 for number in range(21))
+    loaded = world.load(environ={"KNOCKER_SEQ": f"[{text_of(ports)}]", "KNOCKER_PORTS": "22, 80, 22"})
+    assert (loaded.settings.opening_sequence, loaded.settings.guarded_ports) == (ports, (Port(22), Port(80)))
+    assert loaded.warnings == ("KNOCKER_PORTS: port 22/tcp is listed twice",)
+
+
+@pytest.mark.parametrize(
+    ("key", "advice"),
+    [
+        ("max_opened_door_durations", "the nearest known key is max_opened_door_duration"),
+        ("ports_to_control", "the nearest known key is ports_to_controls"),
+        ("log_level", "see port-knocking-doors --show-configuration-file-help"),
+        ("interface", "see port-knocking-doors --show-configuration-file-help"),
+    ],
+)
+def test_unknown_key_names_the_nearest_one_only_if_near(world: World, key: str, advice: str) -> None:
+    write(world.home_file, more=f"{key} = 1\n")
+    assert world.refusal() == f"{world.home_file}:3: the key {key} is unknown, {advice}"
 
 
 # Warnings

@@ -29,6 +29,12 @@ def test_unknown_zone_has_a_warning_with_the_nearest(folders: tuple[Path, ...], 
     ]
 
 
+def test_unknown_zone_far_from_all_has_advice(folders: tuple[Path, ...]) -> None:
+    assert list(unknown_zone_warning("trusty", "F:3", folders)) == [
+        "F:3: zone trusty is unknown to firewalld, `firewall-cmd --get-zones` lists the known zones"
+    ]
+
+
 def test_zone_has_no_warning_without_firewalld(tmp_path: Path) -> None:
     assert list(unknown_zone_warning("pubic", "F:3", (tmp_path / "etc", tmp_path / "usr"))) == []
 

@@ -48,6 +48,13 @@ LIMITED: dict[str, tuple[MakeEvent, int, str, str, LogEvent]] = {
         "%d more wrong knocks in the last 10 s",
         LogEvent.WRONG_KNOCK,
     ),
+    "wrong knocks that nothing follows": (
+        lambda when: WrongKnock(SOURCE, 0, when),
+        20,
+        "10.0.0.2: wrong knock",
+        "%d more wrong knocks in the last 10 s",
+        LogEvent.WRONG_KNOCK,
+    ),
     "prolonged doors": (
         lambda when: DoorProlonged(DOOR, 30, when),
         20,

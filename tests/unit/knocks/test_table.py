@@ -204,6 +204,11 @@ class TestExpiry:
         knockers.expire(59)
         assert knockers.on_knock(ALICE, udp(1), 9, 59).verdict is I
 
+    def test_ignoring_period_of_zero_ignores_no_address(self) -> None:
+        knockers = KnockerTable([sequence(1, 2)], 0.0, 100)
+        for packet, (number, verdict) in enumerate([(2, W), (1, A), (2, C)]):
+            assert knockers.on_knock(ALICE, udp(number), packet, 1).verdict is verdict
+
 
 @dataclass
 class _Progress:
