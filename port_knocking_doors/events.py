@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from port_knocking_doors.model import Door, Port, Sequence, Settings
+from port_knocking_doors.model import Address, Door, Origin, Port, Sequence, Settings
 
 
 class Ready(NamedTuple):
@@ -128,12 +128,25 @@ class DoorClosed(NamedTuple):
     """An open door is confirmed closed, or its stop command is due."""
 
     door: Door
+    cause: Origin | None = None
+    """What closed it ahead of its deadline; None at the deadline."""
+
+
+class NothingToClose(NamedTuple):
+    """A sequence that closes was completed, and the address has no such door."""
+
+    address: Address
+    access: str
+    """Name of the access that would have opened it."""
+    when: float
 
 
 class DoorNeverOpened(NamedTuple):
-    """A door's time ran out before it was confirmed open."""
+    """A door's time ran out before it was confirmed open, or it was closed ahead of that."""
 
     door: Door
+    cause: Origin | None = None
+    """What closed it ahead of its deadline; None at the deadline."""
 
 
 class CommandStarted(NamedTuple):

@@ -1,7 +1,7 @@
 """The values that all other modules use: no I/O, no clock, no log, and no import from the project."""
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, IntFlag
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
@@ -152,6 +152,8 @@ class Access:
     openings: tuple[Opening, ...] = ()
     duration: float = 10.0
     """Seconds that a door to ports stays open."""
+    closes: bool = False
+    """Whether it closes the doors that the access of this name opened for the address, and opens none."""
 
     @classmethod
     def of(
@@ -214,6 +216,20 @@ class Sequence:
     scope: Scope = Scope()
     one_time: str = ""
     """Path of its file of one-time sequences, of which `steps` is the active line; empty `steps` if no line is left."""
+    close_steps: tuple[Step, ...] = field(default=(), repr=False)
+    """The steps by which a knocker closes its own doors of this sequence ahead of time; empty for none."""
+
+    def closing(self) -> "tuple[Sequence, ...]":
+        """The sequence of `close_steps`, if it has any. Its name is one that no configured sequence can have.
+
+        Without traps: a scan that closes the scanner's own door does no harm.
+        """
+        if not self.close_steps:
+            return ()
+        access = Access(self.access.name, closes=True)
+        return (
+            replace(self, name=f"{self.name}/close", steps=self.close_steps, close_steps=(), access=access, traps=0),
+        )
 
 
 @dataclass(frozen=True)

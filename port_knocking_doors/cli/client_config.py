@@ -33,4 +33,5 @@ def client_config(
 
     settings = settings_of(Source(conf, magic_seq, None, None, None).over(context.obj).load(served=tuple))
     known = snippets.HOST if host is None else step_syntax.host(host)
-    print(snippets.Snippets(sequence_steps(settings, name), known, guarded_port(settings, name)).text())
+    closing = next((one.close_steps for one in settings.sequences if one.name == name), ())
+    print(snippets.Snippets(sequence_steps(settings, name), known, guarded_port(settings, name), closing).text())

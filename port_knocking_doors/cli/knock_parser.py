@@ -54,6 +54,10 @@ With --connect, a port that is open already is used at once, without a knock. In
 
   ProxyCommand port-knocking-doors knock %h --connect %p
 
+With --close, the door of the address that the knocks come from is closed, whatever
+time it has left, and no other one: knock from the machine, and with the option -4 or
+-6, that opened it. Established connections continue.
+
 Exit status: 0 the port is open (without --wait or --connect: the knocks were sent),
 3 the port is not open, 4 HOST was not found, 5 permission denied for such knocks,
 2 wrong usage or configuration, 1 any other failure.
@@ -113,6 +117,12 @@ def _parser() -> _Parser:
     add("--tries", metavar="N", help=f"with --wait or --connect: knock at most so many times ({TRIES})")
     add("-s", "--sequence", metavar="NAME", help="knock the sniffed sequence of this name in the configuration")
     add(
+        "--close",
+        action="store_true",
+        help="knock to close: send the close_steps of the configuration's sequence, so that the server closes the door "
+        "of this machine ahead of time; --sequence names the sequence where several have close_steps",
+    )
+    add(
         "-c",
         "--conf",
         type=Path,
@@ -155,7 +165,8 @@ def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = Fa
             raise ConfigError("--conf: has no effect beside steps, expected one of them")
     else:
         settings = settings_of(load(options.conf))
-        steps, guarded = sequence_steps(settings, options.sequence), guarded_port(settings, options.sequence)
+        guarded = guarded_port(settings, options.sequence)
+        steps = (close_steps if options.close else sequence_steps)(settings, options.sequence)
         pause = settings.ignoring_period + MARGIN
 
     targets = knock.resolve(host, 4 if options.ipv4 else 6 if options.ipv6 else None)
@@ -164,7 +175,10 @@ def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = Fa
         knock.knock(targets[0], steps, delay, detail)
         if sys.stdout is not None and sys.stdout.isatty():
             count = "1 knock" if len(steps) == 1 else f"{len(steps)} knocks"
-            print(f"{count} sent to {host}; use --wait {guarded or 'PORT'} to see whether the port opens")
+            hint = f"use --wait {guarded or 'PORT'} to see whether the port opens"
+            if options.close:
+                hint = "the server closes this machine's door; established connections continue"
+            print(f"{count} sent to {host}; {hint}")
         return
     plan = knock.KnockPlan(host, targets, steps, delay, port, tries, pause)
     if options.connect is None:
@@ -184,6 +198,10 @@ def _reject_contradictions(options: argparse.Namespace) -> None:
         raise ConfigError("--tries has no effect without --wait or --connect, expected one of them, too")
     if options.steps and options.sequence is not None:
         raise ConfigError("steps and --sequence exclude each other, expected one of them")
+    if options.close and options.steps:
+        raise ConfigError("--close has no effect beside steps: knock the steps that close, or leave the steps out")
+    if options.close and (options.wait is not None or options.connect is not None):
+        raise ConfigError("--close excludes --wait and --connect, expected it alone")
 
 
 def _tried_port(options: argparse.Namespace) -> int | None:
@@ -220,6 +238,24 @@ def sequence_steps(settings: "Settings", name: str | None) -> tuple[Step, ...]:
     names = ", ".join(sequence.name for sequence in settings.sequences)
     known = f"one of: {names}" if names else "a configuration with a [[sequence]]"
     raise ConfigError(f"--sequence: the configuration has no sequence of this name, expected {known}")
+
+
+def close_steps(settings: "Settings", name: str | None) -> tuple[Step, ...]:
+    """The steps that close the door of the sequence of this name, or of the only one that has such steps.
+
+    Raises `ConfigError`.
+    """
+    closed = {sequence.name: sequence.close_steps for sequence in settings.sequences if sequence.close_steps}
+    if name is None and len(set(closed.values())) == 1:
+        return next(iter(closed.values()))
+    if name in closed:
+        return closed[name]
+    if not closed:
+        raise ConfigError("--close: no sequence of the configuration has close_steps, expected them in a [[sequence]]")
+    known = ", ".join(closed)
+    if name is None:
+        raise ConfigError(f"--close: several sequences have close_steps, expected --sequence with one of: {known}")
+    raise ConfigError(f"--close: the sequence of this name has no close_steps, expected one of: {known}")
 
 
 def guarded_port(settings: "Settings", name: str | None) -> int | None:

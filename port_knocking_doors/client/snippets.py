@@ -38,6 +38,8 @@ class Snippets:
     host: str = HOST
     port: int | None = None
     """The guarded TCP port to connect to, if it is known."""
+    close_steps: tuple[Step, ...] = field(default=(), repr=False)
+    """The steps that close the door ahead of time; empty for none."""
 
     def text(self) -> str:
         """All snippets, each below a heading."""
@@ -50,6 +52,10 @@ class Snippets:
         ]
         if self._all_datagrams:
             pieces.insert(3, ("bash, without any program", self.bash()))
+        if self.close_steps:
+            closing = Snippets(self.close_steps, self.host)
+            pieces.append(("To close the door ahead of time, with this program", closing.command()))
+            pieces.append(("To close it from a POSIX shell with any nc", closing.shell()))
         return "\n\n".join(f"## {title}\n\n{piece}" for title, piece in pieces)
 
     def command(self) -> str:

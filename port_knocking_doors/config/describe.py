@@ -21,6 +21,8 @@ def in_words(sequence: Sequence) -> str:
         lines += _command_in_words(access.command)
     elif not access.ports:
         lines.append("neither opens nor runs anything")
+    if sequence.close_steps:
+        lines.append(f"closed ahead of time by: {', '.join(map(_step_in_words, sequence.close_steps))}")
     lines.append(f"{sequence.traps or 'no'} traps")
     kind = "" if sequence.dialect is Dialect.NATIVE else f" (rules of {sequence.dialect.value})"
     head = f"Sequence {sequence.name}{kind}, within {sequence.timeout:.10g} s:"

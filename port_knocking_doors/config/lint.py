@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator
 
 from port_knocking_doors.config import readers
-from port_knocking_doors.config.schema import EXAMPLE_STEPS
+from port_knocking_doors.config.schema import EXAMPLE_CLOSE_STEPS, EXAMPLE_STEPS
 from port_knocking_doors.model import DEFAULT_SEQUENCE, Port, Protocol, Sequence, Settings
 
 SHORT = 3
@@ -12,6 +12,7 @@ PUBLIC = frozenset(
     {
         DEFAULT_SEQUENCE,
         tuple(step.port for step in EXAMPLE_STEPS),
+        tuple(step.port for step in EXAMPLE_CLOSE_STEPS),
         # knockd's manual and its example of a configuration
         (7000, 8000, 9000),
         (9000, 8000, 7000),
@@ -61,10 +62,11 @@ def sniffed_warnings(settings: Settings, file: str, served: Collection[Port]) ->
     # A running daemon listens on the knock ports of the opening sequence.
     own = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
     busy = {*served} - opened - own
-    for sequence in settings.sequences:
+    for sequence in (either for one in settings.sequences for either in (one, *one.closing())):
         if sequence.one_time:
             continue
-        at = f"{sequence.group or file}: sequence {sequence.name}:"
+        which = f"close_steps of {sequence.access.name}" if sequence.access.closes else f"sequence {sequence.name}"
+        at = f"{sequence.group or file}: {which}:"
         ports = tuple(step.port for step in sequence.steps)
         if ports in PUBLIC:
             yield f"{at} PUBLIC SEQUENCE: its ports are a published example; choose others"

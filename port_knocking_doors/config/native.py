@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Any
 
 from port_knocking_doors.config import readers, toml
@@ -68,8 +68,10 @@ def check(settings: Settings) -> None:
     opening = _opening(settings.opening_sequence)
     for sequence in settings.sequences:
         # Imported sequences may begin one another, as they may in their own daemon.
-        if opening.steps and sequence.dialect is Dialect.NATIVE and (problem := _prefix_problem(opening, sequence)):
-            raise ConfigError(problem, field="opening_sequence")
+        if opening.steps and sequence.dialect is Dialect.NATIVE:
+            for one in (sequence, *sequence.closing()):
+                if problem := _prefix_problem(opening, one):
+                    raise ConfigError(problem, field="opening_sequence")
 
 
 _Place = Callable[..., str]
@@ -126,6 +128,9 @@ def check_sequence(sequence: Sequence, earlier: list[Sequence], place: _Place) -
     name = sequence.name
     if not sequence.access.openings:
         raise ConfigError(f"sequence {name} neither opens nor runs anything, expected open or start_command", place())
+    if sequence.close_steps and not _leaves_open(sequence):
+        problem = f"sequence {name} leaves nothing open that close_steps could close, expected open or stop_command"
+        raise ConfigError(problem, place("close_steps"))
     try:
         check_traps_fit(sequence)
     except ConfigError as wrong:
@@ -133,8 +138,19 @@ def check_sequence(sequence: Sequence, earlier: list[Sequence], place: _Place) -
     for other in earlier:
         if other.name == name:
             raise ConfigError(f"an earlier sequence has the name {name}, expected each name once", place("name"))
-        if problem := _prefix_problem(other, sequence):
-            raise ConfigError(problem, place("steps"))
+        for earlier_one in (other, *other.closing()):
+            if problem := _prefix_problem(earlier_one, sequence):
+                raise ConfigError(problem, place("steps"))
+    for one in sequence.closing():
+        for other in (sequence, *earlier, *chain.from_iterable(other.closing() for other in earlier)):
+            if problem := _prefix_problem(other, one):
+                raise ConfigError(problem, place("close_steps"))
+
+
+def _leaves_open(sequence: Sequence) -> bool:
+    """Whether a door of the sequence stays open until it is closed."""
+    command = sequence.access.command
+    return bool(sequence.access.ports) or (command is not None and bool(command.stop or command.stop6))
 
 
 def _prefix_problem(one: Sequence, other: Sequence) -> str:
@@ -143,10 +159,22 @@ def _prefix_problem(one: Sequence, other: Sequence) -> str:
     short, long = sorted((one, other), key=lambda sequence: len(sequence.steps))
     if long.steps[: len(short.steps)] != short.steps:
         return ""
-    both = f"sequence {long.name} begins with all steps of sequence {short.name}"
-    if len(long.steps) == len(short.steps):
+    is_same, closing = len(long.steps) == len(short.steps), (one.access.closes, other.access.closes)
+    if is_same and all(closing):  # one knock closes the doors of both
+        return ""
+    if any(closing):
+        both = f"{_steps_of(long)} {'are the same as' if is_same else 'begin with'} {_steps_of(short)}"
+    elif is_same:
         both = f"the sequences {one.name} and {other.name} are the same"
+    else:
+        both = f"sequence {long.name} begins with all steps of sequence {short.name}"
     return f"{both}, expected none to be the start of another"
+
+
+def _steps_of(sequence: Sequence) -> str:
+    if sequence.access.closes:
+        return f"the close_steps of sequence {sequence.access.name}"
+    return f"the steps of sequence {sequence.name}"
 
 
 def _are_neighbours(steps: tuple[Step, ...]) -> bool:

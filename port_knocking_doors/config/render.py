@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from port_knocking_doors.config import readers
 from port_knocking_doors.config.describe import in_words
-from port_knocking_doors.config.schema import EXAMPLE_STEPS, KEYS, SEQUENCE_KEYS, Entry, Key
+from port_knocking_doors.config.schema import EXAMPLE_CLOSE_STEPS, EXAMPLE_STEPS, KEYS, SEQUENCE_KEYS, Entry, Key
 from port_knocking_doors.model import Dialect, Import, Port, Protocol, Sequence, Settings, Step
 
 
@@ -111,6 +111,7 @@ _TABLES = {
             open=(Port(22),),
             start_command="logger opened for %IP%",
             stop_command="logger closed to %IP%",
+            close_steps=EXAMPLE_CLOSE_STEPS,
         ),
     ),
     "import": _Table(Import(Dialect.KNOCKD, ""), Import(Dialect.KNOCKD, "/etc/knockd.conf")),

@@ -16,6 +16,9 @@ EXAMPLE_STEPS = (
 )
 """The documentation's example of a sniffed sequence, and so public."""
 
+EXAMPLE_CLOSE_STEPS = (Step(Protocol.TCP, 2345, Flags.SYN), Step(Protocol.UDP, 678), Step(Protocol.TCP, 432, Flags.SYN))
+"""Likewise, of the steps that close its door."""
+
 
 @dataclass(frozen=True)
 class Key:
@@ -45,6 +48,7 @@ class Entry:
     start_command: str | None = None
     stop_command: str | None = None
     command_delay: float = 30.0
+    close_steps: tuple[Step, ...] | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, sequence: Sequence) -> "Entry":
@@ -60,6 +64,7 @@ class Entry:
             start_command=command.start if command else None,
             stop_command=command.stop or None if command else None,
             command_delay=command.delay if command and command.stop else cls.command_delay,
+            close_steps=sequence.close_steps or None,
         )
 
     def sequence(self) -> Sequence:
@@ -74,6 +79,7 @@ class Entry:
             access=Access.of(self.name, self.open or (), self.duration, command),
             timeout=self.timeout,
             traps=self.traps,
+            close_steps=self.close_steps or (),
         )
 
 
@@ -143,6 +149,15 @@ SEQUENCE_KEYS = (
         Seconds(low=0),
         "The time from the end of start_command to stop_command.",
         needs="stop_command",
+    ),
+    Key(
+        "close_steps",
+        "close_steps",
+        readers.knock_steps,
+        "The steps by which a knocker closes its own doors of this sequence ahead of time; stop_command runs at once. "
+        "They are a second secret, written like steps, and knock --close sends them. They close the doors of the "
+        "address that knocks and no other ones. They may not begin with the steps of any sequence, and no sequence may "
+        "begin with them; several sequences may have the same close_steps. They need open or stop_command.",
     ),
 )
 

@@ -62,6 +62,12 @@ _METRICS = (
     _Metric("doors_prolonged_total", "counter", "Doors prolonged.", _one(lambda now: now.counts.prolonged)),
     _Metric("doors_closed_total", "counter", "Doors closed.", _one(lambda now: now.counts.closed)),
     _Metric(
+        "doors_closed_by_knock_total",
+        "counter",
+        "Of those, doors closed by their knocker ahead of time.",
+        _one(lambda now: now.counts.closed_by_knock),
+    ),
+    _Metric(
         "doors_refused_total",
         "counter",
         "Doors refused because of max_open_doors.",

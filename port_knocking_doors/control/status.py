@@ -62,6 +62,8 @@ class Counts:
 
     opened: int = 0
     closed: int = 0
+    closed_by_knock: int = 0
+    """Of those, the doors that their own knocker closed ahead of time."""
     prolonged: int = 0
     refused: int = 0
     """Doors that were not opened because of `max_open_doors`."""

@@ -34,9 +34,10 @@ def _lines(now: Snapshot) -> Iterator[str]:
     yield f"Listening: {listening}"
     yield f"Sequences: {', '.join(now.sequences)}"
     counts = now.counts
+    by_knock = f" ({counts.closed_by_knock} by a knock)" if counts.closed_by_knock else ""
     yield (
         f"Since start: {_counted(counts.complete, 'sequence')} complete, {_counted(counts.wrong, 'wrong knock')}, "
-        f"{_counted(counts.opened, 'door')} opened, {counts.prolonged} prolonged, {counts.closed} closed, "
+        f"{_counted(counts.opened, 'door')} opened, {counts.prolonged} prolonged, {counts.closed} closed{by_knock}, "
         f"{counts.refused} refused"
     )
     yield ""

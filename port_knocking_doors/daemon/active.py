@@ -1,6 +1,6 @@
 """From settings to authenticators: the table of knockers with its traps, and the active one-time sequences."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -18,7 +18,7 @@ from port_knocking_doors.system.listening_ports import ephemeral_ports, listenin
 
 Build = Callable[[Settings, tuple[Sequence, ...]], Authenticator | None]
 """Makes an authenticator for some settings, or None where they have no use for it. The sequences are the active ones:
-the opening sequence, and those of the settings with the steps that they have at the moment."""
+the opening sequence, those of the settings with the steps that they have at the moment, and those that close doors."""
 
 KNOCKERS = "knockers"
 
@@ -73,7 +73,7 @@ class ActiveConfig:
     def of(cls, settings: Settings) -> "ActiveConfig":
         """Without the progress of any knocker."""
         one_time = OneTimeSequences.read(settings, ())
-        sequences = sequences_of(replace(settings, sequences=_sniffed(settings, one_time)))
+        sequences = _with_closing(sequences_of(replace(settings, sequences=_sniffed(settings, one_time))))
         made = {name: build(settings, sequences) for name, build in AUTHENTICATORS.items()}
         return cls({name: one for name, one in made.items() if one is not None}, one_time, set())
 
@@ -110,7 +110,7 @@ class ActiveConfig:
             table = self.knockers
             traps = table.traps
             if any(sequence.traps for sequence in table.sequences):
-                sniffed = [one for one in _sniffed(settings, one_time) if one.steps]
+                sniffed = [one for one in _with_closing(_sniffed(settings, one_time)) if one.steps]
                 traps = move_traps(traps, replaced, sniffed, _served(settings), ephemeral_ports(), SystemRandom())
             table.replace_steps(replaced, traps)
         return replace(self, one_time=one_time)
@@ -165,6 +165,12 @@ def sequences_of(settings: Settings) -> tuple[Sequence, ...]:
 
 def _sniffed(settings: Settings, one_time: OneTimeSequences) -> tuple[Sequence, ...]:
     return tuple(one_time.active.get(sequence) or _scoped(sequence, settings) for sequence in settings.sequences)
+
+
+def _with_closing(sequences: Iterable[Sequence]) -> tuple[Sequence, ...]:
+    """The sequences, and behind them those that close their doors ahead of time."""
+    every = tuple(sequences)
+    return (*every, *chain.from_iterable(sequence.closing() for sequence in every))
 
 
 def _served(settings: Settings) -> set[Port]:

@@ -13,6 +13,7 @@ from port_knocking_doors.events import (
     SequenceCompleted,
     WrongKnock,
 )
+from port_knocking_doors.model import Origin
 
 _NAMES = {
     DoorClosed: "closed",
@@ -37,6 +38,8 @@ class Counters:
 
     def _count(self, event: object) -> None:
         self._counts[_NAMES[type(event)]] += 1
+        if isinstance(event, DoorClosed) and event.cause is Origin.KNOCK:
+            self._counts["closed_by_knock"] += 1
 
     def counts(self) -> Counts:
         """The counts at this moment."""

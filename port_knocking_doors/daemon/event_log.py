@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from port_knocking_doors import events
-from port_knocking_doors.model import Door, Port, Settings
+from port_knocking_doors.model import Door, Origin, Port, Settings
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
 from port_knocking_doors.system.rate_limit import RateLimit
 
@@ -49,7 +49,9 @@ class EventLog:
             5, logging.ERROR, LogEvent.REFUSED, "%d more doors not opened (max_open_doors)", changed
         )
         self._prolonged = _LimitedLines(20, logging.INFO, LogEvent.PROLONGED, "%d more doors prolonged", changed)
-        self._all = (self._wrong, self._refused, self._knocks, self._prolonged)
+        nothing = "%d more sequences that close, and no such door open"
+        self._nothing = _LimitedLines(5, logging.INFO, LogEvent.NOTHING_TO_CLOSE, nothing, changed)
+        self._all = (self._wrong, self._refused, self._knocks, self._prolonged, self._nothing)
 
     def handlers(self) -> events.Handlers:
         """Every kind of event that has a line."""
@@ -66,6 +68,7 @@ class EventLog:
             events.DoorRefused: self._on_door_refused,
             events.DoorClosed: self._on_door_closed,
             events.DoorNeverOpened: self._on_door_never_opened,
+            events.NothingToClose: self._on_nothing_to_close,
             events.PortExposed: self._on_port_exposed,
             events.Reloaded: self._on_reloaded,
             events.ReloadFailed: self._on_reload_failed,
@@ -163,13 +166,21 @@ class EventLog:
 
     def _on_door_closed(self, event: events.DoorClosed) -> None:
         if event.door.opening.opened_ports():
-            extra = _fields(LogEvent.CLOSED, event.door)
-            logger.info("%s: closed %s", event.door.address, event.door, extra=extra)
+            extra = _fields(LogEvent.CLOSED, event.door, reason=event.cause and event.cause.value)
+            why = ": the knocker closed it" if event.cause is Origin.KNOCK else ""
+            logger.info("%s: closed %s%s", event.door.address, event.door, why, extra=extra)
 
     def _on_door_never_opened(self, event: events.DoorNeverOpened) -> None:
         extra = _fields(LogEvent.NEVER_OPENED, event.door, reason="firewalld had not answered")
-        text = "%s: never opened: its time ran out before firewalld answered"
-        logger.warning(text, event.door.address, extra=extra)
+        why = "its time ran out" if event.cause is None else "it was closed"
+        text = "%s: never opened: %s before firewalld answered"
+        logger.warning(text, event.door.address, why, extra=extra)
+
+    def _on_nothing_to_close(self, event: events.NothingToClose) -> None:
+        if self._nothing.admits(event.when):
+            extra = event_fields(LogEvent.NOTHING_TO_CLOSE, address=event.address, sequence=event.access)
+            text = "%s: nothing to close: no door of sequence %s is open for this address"
+            self._nothing.write(text, event.address, event.access, extra=extra)
 
 
 def ready_line(settings: Settings) -> str:

@@ -4,7 +4,7 @@ A door is reported open or closed only once its opener has confirmed it.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from port_knocking_doors.doors.opener import Opener
 from port_knocking_doors.doors.table import Answer, DoorTable
@@ -17,8 +17,9 @@ from port_knocking_doors.events import (
     DoorRefused,
     DoorReopened,
     EventStream,
+    NothingToClose,
 )
-from port_knocking_doors.model import Access, AccessRequest, Address, Door, Opening
+from port_knocking_doors.model import Access, AccessRequest, Address, Door, Opening, Origin
 from port_knocking_doors.system.clock import now, wait_at_most
 
 
@@ -43,6 +44,8 @@ class DoorManager:
         """The doors that are confirmed open, with the zones of their rules."""
         self._seconds: dict[Door, float] = {}
         """For how long doors will stay open whose time runs from the moment that they are open."""
+        self._causes: dict[Door, Origin] = {}
+        """What closes the doors that are closing ahead of their deadlines."""
         for opener in openers.values():
             opener.listener = self
 
@@ -54,8 +57,14 @@ class DoorManager:
     # Requests. -------------------------------------------------------------------------------------------------------
 
     def grant(self, request: AccessRequest) -> None:
-        """Open the doors of the access, or prolong them."""
+        """Open the doors of the access, or prolong them; or close those of the address, where the access closes."""
         access = request.access
+        if access.closes:
+            doors = self.doors_of(request.source, access.name)
+            self._close(doors, request.origin)
+            if not doors:
+                self._events.publish(NothingToClose(request.source, access.name, request.when))
+            return
         for opening in access.openings:
             opener = self._openers[type(opening)]
             interface = request.interface if opener.uses_interface else ""
@@ -81,6 +90,7 @@ class DoorManager:
         return answer is Answer.OPEN
 
     def _start_opening(self, door: Door, opener: Opener) -> None:
+        self._causes.pop(door, None)
         if self._open.pop(door, None) is not None:
             self._events.publish(DoorReopened(door))
         opener.open(door)
@@ -90,11 +100,19 @@ class DoorManager:
     def close(self, address: Address | None) -> list[Door]:
         """Close the doors of this address, or all (None), before their deadlines; return these doors."""
         doors = [door for door in self._table if address in (None, door.address)]
-        for door in doors:
-            self._table.close(door)
-            self._opener_of(door).close(door)
-        self._changed()
+        self._close(doors, Origin.CONTROL)
         return doors
+
+    def _close(self, doors: Iterable[Door], cause: Origin) -> None:
+        for door in doors:
+            opener = self._opener_of(door)
+            self._table.close(door)
+            if door in self._open or opener.counts_from_open:  # its opener reports that it is closed
+                self._causes[door] = cause
+            else:
+                self._events.publish(DoorNeverOpened(door, cause))
+            opener.close(door)
+        self._changed()
 
     def close_due(self, when: float) -> None:
         """Close the doors whose time is over."""
@@ -141,13 +159,15 @@ class DoorManager:
 
     def on_closed(self, door: Door) -> None:
         """The door is closed. For a door that was never open no event is published."""
+        cause = self._causes.pop(door, None)
         if self._open.pop(door, None) is not None:
-            self._events.publish(DoorClosed(door))
+            self._events.publish(DoorClosed(door, cause))
 
     def on_failed(self, door: Door) -> None:
         """The door cannot be opened: the next request may try again."""
         self._table.close(door)
         self._seconds.pop(door, None)
+        self._causes.pop(door, None)
 
     # State of the doors. ---------------------------------------------------------------------------------------------
 

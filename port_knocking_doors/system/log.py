@@ -45,6 +45,7 @@ class LogEvent(str, Enum):
     PROLONGED = "prolonged"
     REFUSED = "refused"
     NEVER_OPENED = "never_opened"
+    NOTHING_TO_CLOSE = "nothing_to_close"  # a knocker knocked to close, and no such door is open for its address
     MORE = "more"  # events of the kind in `of` without a line of their own
 
     COMMAND_STARTED = "command_started"

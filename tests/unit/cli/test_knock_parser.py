@@ -24,8 +24,30 @@ ignoring_period_after_knock_error = 7
 name = "ssh"
 steps = ["udp:21431", "tcp:21433:frap", "tcp:21432"]
 open = [22]
+close_steps = ["tcp:21435:f", "udp:21434"]
 """
-SECRETS = ("20001", "20005", "20002", "20004", "20003", "21431", "21433", "21432", "frap", "7117", "7228")
+SECOND = """
+[[sequence]]
+name = "web"
+steps = ["udp:21441", "udp:21443", "udp:21442"]
+open = [80]
+"""
+CLOSING = (Step(Protocol.TCP, 21435, Flags.FIN), Step(Protocol.UDP, 21434))
+SECRETS = (
+    "21434",
+    "21435",
+    "20001",
+    "20005",
+    "20002",
+    "20004",
+    "20003",
+    "21431",
+    "21433",
+    "21432",
+    "frap",
+    "7117",
+    "7228",
+)
 
 
 @pytest.fixture
@@ -99,6 +121,13 @@ WRONG: dict[str, tuple[list[str], str]] = {
     "flags where they do not belong": (["-d", "tcp:7117:frap", "::1"], "--delay: expected whole milliseconds"),
     "nothing": ([], "the following arguments are required: HOST; see `port-knocking-doors knock --help`"),
     "steps and a name": (["-s", "ssh", "::1", "7117"], "steps and --sequence exclude each other"),
+    "steps and close": (["--close", "::1", "7117"], "--close has no effect beside steps"),
+    "close and wait": (["--close", "--wait", "22", "::1"], "--close excludes --wait and --connect"),
+    "close and connect": (["--close", "--connect", "22", "::1"], "--close excludes --wait and --connect"),
+    "close the opening sequence": (
+        ["--close", "-s", "main", "::1"],
+        "--close: the sequence of this name has no close_steps, expected one of: ssh",
+    ),
     "a name that is not there": (["-s", "7117", "::1"], "no sequence of this name, expected one of: ssh"),
 }
 
@@ -123,6 +152,10 @@ ON_TERMINAL = {
     "a sniffed one": (
         ["-s", "ssh"],
         "3 knocks sent to 127.0.0.1; use --wait 22 to see whether the port opens\n",
+    ),
+    "to close": (
+        ["--close"],
+        "2 knocks sent to 127.0.0.1; the server closes this machine's door; established connections continue\n",
     ),
     "steps": (["7117:udp"], "1 knock sent to 127.0.0.1; use --wait PORT to see whether the port opens\n"),
 }
@@ -169,6 +202,8 @@ CHOSEN: dict[str, tuple[list[str], tuple[Step, ...]]] = {
             Step(Protocol.TCP, 21432, Flags.SYN),
         ),
     ),
+    "the only steps that close": (["--close"], CLOSING),
+    "the steps that close one by its name": (["--close", "-s", "ssh"], CLOSING),
     "steps": (["7117", "7228:udp"], (Step(Protocol.TCP, 7117, Flags.SYN), Step(Protocol.UDP, 7228))),
     "steps with -u": (["-u", "7117", "7228:tcp"], (Step(Protocol.UDP, 7117), Step(Protocol.TCP, 7228, Flags.SYN))),
 }
@@ -184,6 +219,49 @@ def test_knock_sends_chosen_sequence_with_delay(
     assert sent.delay == 0.2
     call("knock", *named, "-d", "5", "127.0.0.1", *arguments)
     assert sent.delay == 0.005
+
+
+OTHER = 'close_steps = ["udp:21444", "udp:21445"]\n'
+SAME = 'close_steps = ["tcp:21435:f", "udp:21434"]\n'
+
+
+@pytest.mark.parametrize(
+    ("more", "arguments", "said"),
+    [
+        (SECOND, [], ""),
+        (SECOND + SAME, [], ""),
+        (SECOND + SAME, ["-s", "web"], ""),
+        (SECOND, ["-s", "web"], "the sequence of this name has no close_steps, expected one of: ssh"),
+        (SECOND + OTHER, [], "several sequences have close_steps, expected --sequence with one of: ssh, web"),
+        (SECOND + OTHER, ["-s", "ssh"], ""),
+    ],
+    ids=["the only one", "the same of both", "the same by name", "none of this name", "which of two", "one of two"],
+)
+def test_close_finds_its_steps_or_names_the_sequences(
+    conf: Path, sent: Sent, more: str, arguments: list[str], said: str
+) -> None:
+    conf.write_text(FILE + more)
+    if not said:
+        call("--conf", str(conf), "knock", "--close", *arguments, "127.0.0.1")
+        assert sent.steps == CLOSING
+        return
+    with pytest.raises(ConfigError, match=f"^--close: {said}$"):
+        call("--conf", str(conf), "knock", "--close", *arguments, "127.0.0.1")
+    assert sent.steps == ()
+
+
+def test_close_without_any_close_steps_says_where_they_belong(conf: Path, sent: Sent) -> None:
+    conf.write_text("".join(line for line in FILE.splitlines(keepends=True) if "close" not in line))
+    said = r"^--close: no sequence of the configuration has close_steps, expected them in a \[\[sequence\]\]$"
+    with pytest.raises(ConfigError, match=said):
+        call("--conf", str(conf), "knock", "--close", "127.0.0.1")
+
+
+def test_client_config_shows_how_to_close_where_the_sequence_can(conf: Path) -> None:
+    text = call("client-config", "--conf", str(conf), "-s", "ssh")
+    assert "\nport-knocking-doors knock HOST tcp:21435:f udp:21434\n" in text
+    assert "hping3 -q -c 1 -p 21435 -F HOST" in text
+    assert "close" not in call("client-config", "--conf", str(conf))
 
 
 def test_knock_without_configuration_warns_of_public_sequence(home: Path, sent: Sent) -> None:

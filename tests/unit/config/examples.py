@@ -53,6 +53,7 @@ duration = 60
 start_command = 'logger "%IP%"'
 stop_command = "logger \\"%IP%\\""
 command_delay = 0
+close_steps = ["tcp:24519", "udp:27433"]
 
 [[ "sequence" ]]
 name = "vpn"
@@ -75,6 +76,7 @@ STEPS = (
     Step(Protocol.TCP, 26173, Flags.SYN),
     Step(Protocol.TCP, 21951, Flags.FIN | Flags.RST | Flags.PSH | Flags.ACK),
 )
+CLOSING = (Step(Protocol.TCP, 24519, Flags.SYN), Step(Protocol.UDP, 27433))
 ONE = 'name = "one"\nsteps = ["udp:23817", "tcp:26173", "tcp:21951"]\nopen = [22]\n'
 SNIFFED = f"{REQUIRED}[[sequence]]\n{ONE}"
 
@@ -89,7 +91,7 @@ def complaint(text: str) -> str:
 
 
 def shows_the_secret(said: str) -> bool:
-    return any(str(port) in said for port in (*SECRET, *(step.port for step in STEPS)))
+    return any(str(port) in said for port in (*SECRET, *(step.port for step in (*STEPS, *CLOSING))))
 
 
 def keys_of(keys: tuple[schema.Key, ...]) -> Iterator[schema.Key]:
@@ -125,7 +127,8 @@ SEQUENCES = st.builds(
     opens=PORTS,
     duration=SECONDS,
     command=st.none() | COMMANDS,
-).filter(lambda one: not native._are_neighbours(one.steps)) | st.builds(
+    close_steps=st.just(()) | st.just(CLOSING),
+).filter(lambda one: not native._are_neighbours(one.steps) and one.steps[0] != CLOSING[0]) | st.builds(
     granting,
     name=st.sampled_from(["x", "y"]),
     steps=st.lists(STEP, min_size=2, max_size=3).map(tuple),

@@ -30,6 +30,7 @@ Sequence ssh, within 7.5 s:
   opens 22/tcp, 1194/udp for 60 s
   runs: logger "%IP%"
   0 s later: logger "%IP%"
+  closed ahead of time by: TCP 24519 with SYN, UDP 27433
   64 traps"""
     )
     assert (

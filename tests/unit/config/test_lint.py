@@ -81,6 +81,26 @@ def test_unwise_sniffed_sequence_has_a_warning_with_its_name(world: World, steps
         assert not any(step.split(":")[1] in said.removeprefix(str(world.home_file)) for step in steps.split())
 
 
+@pytest.mark.parametrize(
+    ("steps", "warning"),
+    [
+        ("udp:5432 tcp:9321 udp:7123", ""),
+        ("udp:5432 tcp:9321", "2 steps are soon found by chance"),
+        ("udp:5432 tcp:7123 tcp:9321", "its ports are in rising or falling order"),
+        ("tcp:9000 tcp:8000 tcp:7000", "PUBLIC SEQUENCE: "),
+        ("tcp:2345 udp:678 tcp:432", "PUBLIC SEQUENCE: "),
+        ("udp:5432 tcp:80 udp:7123", "1 port(s) of its steps are guarded"),
+        ("udp:5432 tcp:25 udp:7123", "1 port(s) of its steps have a program listening"),
+    ],
+)
+def test_unwise_close_steps_have_a_warning_with_their_name(world: World, steps: str, warning: str) -> None:
+    closing = f"close_steps = {steps.split()}\n"
+    write(world.home_file, more=sniffed("udp:11 tcp:2311 udp:15", opens="[80]") + closing)
+    warnings = world.load(served=[Port(25)]).warnings
+    assert len(warnings) == bool(warning)
+    assert all(said.startswith(f"{world.home_file}: close_steps of ssh: {warning}") for said in warnings)
+
+
 def test_steps_on_ports_in_use_have_a_warning(world: World) -> None:
     knock_port = sequence(0)[0]
     steps = f"tcp:22 udp:5432 tcp:80:x tcp:22:f udp:443 tcp:9321 udp:{knock_port} udp:53"

@@ -2,14 +2,17 @@
 
 import math
 from dataclasses import fields
+from functools import partial
+from pathlib import Path
 
 import pytest
 import tomli
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from port_knocking_doors.config import native, readers, schema
+from port_knocking_doors.config import loader, native, readers, schema
 from port_knocking_doors.config.reader_types import Tables
+from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import (
     Access,
     CommandOpening,
@@ -23,6 +26,7 @@ from port_knocking_doors.model import (
     Step,
 )
 from tests.unit.config.examples import (
+    CLOSING,
     EVERYTHING,
     ONE,
     REQUIRED,
@@ -62,6 +66,7 @@ def test_every_key_is_read() -> None:
                 ),
                 timeout=7.5,
                 traps=64,
+                close_steps=CLOSING,
             ),
             Sequence(
                 "vpn",
@@ -245,9 +250,22 @@ def test_wrong_file_is_refused_with_message(text: str, message: str) -> None:
         ),
         pytest.param(
             "[22]\n",
+            "[22]\nclose_steps = ['udp:23817', 'tcp:26173:q']",
+            "F:7: close_steps: position 2: a flag is unknown, expected letters of f s r p a u, or x (all) or n (none) "
+            "alone",
+            id="a step that is none among close_steps",
+        ),
+        pytest.param(
+            "[22]\n",
+            "[22]\nclose_steps = ['udp:23817']",
+            "F:7: close_steps: the list has 1 step, expected 2 to 32",
+            id="a single step to close",
+        ),
+        pytest.param(
+            "[22]\n",
             "[22]\n[sequence.sub]\na = 1",
             "F:7: the key sub is unknown, expected name, steps, timeout, traps, open, duration, start_command, "
-            "stop_command, command_delay",
+            "stop_command, command_delay, close_steps",
             id="a table within",
         ),
         pytest.param(
@@ -363,6 +381,115 @@ def spelled(ports: list[int], protocol: str = "udp") -> list[str]:
 def test_opening_sequence_shares_no_start_with_a_sniffed_one(steps: list[str], message: str) -> None:
     said = complaint(f"{REQUIRED}[[sequence]]\nname = 'a'\nsteps = {steps}\ntraps = 0\nopen = [22]\n")
     assert said == (f"F:5: {message}, expected none to be the start of another" if message else "")
+
+
+FREE = "udp:24519 tcp:27433"
+SAME, MORE = "udp:23817 tcp:26173", "udp:23817 tcp:26173 tcp:21951"
+
+
+@pytest.mark.parametrize(
+    ("first", "its_closing", "second", "its_other_closing", "message"),
+    [
+        pytest.param(SAME, "tcp:26173 udp:23817", FREE, "tcp:27433 udp:24519", "", id="each the other way round"),
+        pytest.param(SAME, FREE, "tcp:1 udp:2", FREE, "", id="one closes the doors of both"),
+        pytest.param(
+            SAME,
+            SAME,
+            FREE,
+            "",
+            "F:7: the close_steps of sequence first are the same as the steps of sequence first",
+            id="its own steps",
+        ),
+        pytest.param(
+            SAME,
+            MORE,
+            FREE,
+            "",
+            "F:7: the close_steps of sequence first begin with the steps of sequence first",
+            id="its own steps and more",
+        ),
+        pytest.param(
+            MORE,
+            SAME,
+            FREE,
+            "",
+            "F:7: the steps of sequence first begin with the close_steps of sequence first",
+            id="the beginning of its own steps",
+        ),
+        pytest.param(
+            FREE,
+            SAME,
+            MORE,
+            "",
+            "F:11: the steps of sequence second begin with the close_steps of sequence first",
+            id="the beginning of later steps",
+        ),
+        pytest.param(
+            MORE,
+            "",
+            FREE,
+            SAME,
+            "F:13: the steps of sequence first begin with the close_steps of sequence second",
+            id="the beginning of earlier steps",
+        ),
+        pytest.param(
+            FREE,
+            SAME,
+            "tcp:1 udp:2",
+            MORE,
+            "F:13: the close_steps of sequence second begin with the close_steps of sequence first",
+            id="the other close_steps and more",
+        ),
+        pytest.param(
+            SAME,
+            " ".join(spelled(MAIN[:2])),
+            FREE,
+            "",
+            "F:7: the steps of sequence main begin with the close_steps of sequence first",
+            id="the beginning of the opening sequence",
+        ),
+    ],
+)
+def test_close_steps_share_no_start_with_any_other_steps(
+    first: str, its_closing: str, second: str, its_other_closing: str, message: str
+) -> None:
+    def table(name: str, steps: str, closing: str) -> str:
+        line = f"close_steps = {closing.split()}" if closing else "# none"
+        return f"[[sequence]]\nname = '{name}'\nsteps = {steps.split()}\nopen = [22]\n{line}\n"
+
+    text = REQUIRED + table("first", first, its_closing) + "\n" + table("second", second, its_other_closing)
+    expected = message and f"{message}, expected none to be the start of another"
+    assert complaint(text) == expected
+    assert complaint(text.replace("# none", "")) == expected
+
+
+def test_close_steps_are_compared_with_an_overriding_opening_sequence(tmp_path: Path) -> None:
+    steps = " ".join(spelled([1, 2, 3, 4, 5]))
+    path = tmp_path / "F"
+    path.write_text(f"{SNIFFED}close_steps = {steps.split()}\n")
+    load = partial(loader.load, path, ports=None, environ={}, home=None, served=tuple)
+    assert load(magic_seq=None).settings.sequences[0].close_steps[0].port == 1
+    with pytest.raises(
+        ConfigError, match=r"^--magic-seq: the close_steps of sequence one are the same as the steps of"
+    ):
+        load(magic_seq="1,2,3,4,5")
+
+
+@pytest.mark.parametrize(
+    ("lines", "fits"),
+    [
+        ("open = [22]", True),
+        ("start_command = 'a'\nstop_command = 'b'", True),
+        ("open = [22]\nstart_command = 'a'", True),
+        ("start_command = 'a'", False),
+    ],
+)
+def test_close_steps_need_a_door_that_stays_open(lines: str, fits: bool) -> None:
+    said = complaint(
+        f"{REQUIRED}[[sequence]]\nname='a'\nsteps=['udp:7','udp:5']\nclose_steps=['udp:5','udp:7']\n{lines}"
+    )
+    problem = "sequence a leaves nothing open that close_steps could close, expected open or stop_command"
+    assert said == ("" if fits else f"F:6: {problem}")
 
 
 def test_second_sequence_of_a_name_is_refused() -> None:

@@ -70,6 +70,8 @@ def test_sequence_of_help_has_every_default() -> None:
     (sequence,) = native.parse("\n".join(entries(render.help_text())), "F").sequences
     lone = f"{REQUIRED}[[sequence]]\nname = 'ssh'\nsteps = ['udp:1234', 'tcp:543', 'tcp:123:frap']\nopen = [22]"
     (usual,) = native.parse(lone, "F").sequences
+    assert sequence.close_steps == schema.EXAMPLE_CLOSE_STEPS
+    sequence = replace(sequence, close_steps=())
     assert replace(sequence, access=Access.of("ssh", sequence.access.ports, sequence.access.duration)) == usual
     assert sequence.access.command
     assert sequence.access.command.delay == 30

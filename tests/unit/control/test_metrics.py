@@ -47,6 +47,7 @@ def test_prometheus_parses_every_sample() -> None:
         ("doors_opened_total",): 5,
         ("doors_prolonged_total",): 2,
         ("doors_closed_total",): 3,
+        ("doors_closed_by_knock_total",): 2,
         ("doors_refused_total",): 1,
     }
 

@@ -37,7 +37,7 @@ SNAPSHOT = Snapshot(
     knockers_ignored=1,
     knockers_limit=65536,
     knockers=(AHEAD, IGNORED),
-    counts=Counts(opened=5, closed=3, prolonged=2, refused=1, wrong=4, complete=8),
+    counts=Counts(opened=5, closed=3, closed_by_knock=2, prolonged=2, refused=1, wrong=4, complete=8),
 )
 
 

@@ -17,7 +17,10 @@ def test_snapshot_is_shown_as_lines() -> None:
         "Firewalld: hung, 7 rules of this daemon, 2 pending, 1 refused: see the log",
         "Listening: 5 UDP ports; 1234 packets sniffed, 5 dropped by the kernel",
         "Sequences: main, ssh",
-        "Since start: 8 sequences complete, 4 wrong knocks, 5 doors opened, 2 prolonged, 3 closed, 1 refused",
+        (
+            "Since start: 8 sequences complete, 4 wrong knocks, 5 doors opened, 2 prolonged, "
+            "3 closed (2 by a knock), 1 refused"
+        ),
         "",
         "Doors: 5 of 1024, 1 pending",
         "  ADDRESS      SEQUENCE  OPENS           ZONE    STATE    LEFT",

@@ -101,6 +101,29 @@ def test_disabled_file_takes_its_sequence_out_without_a_report(tmp_path: Path) -
     assert (config.shut, config.knockers.sequences) == ((), (STAYS,))
 
 
+def test_close_steps_are_a_sequence_that_closes_and_avoids_traps() -> None:
+    closed = replace(STAYS, close_steps=steps(9000, 6999, 8001))
+    config = ActiveConfig.of(Settings(opening_sequence=(), sequences=(closed,)))
+    trapped = {port_of(code) for code in config.knockers.traps}
+    assert len(trapped) == 64
+    assert not trapped & {6999, 8001}, "a trap beside a step would be on a step that closes"
+    outcome = config.knockers.on_knock(ALICE, code_of(steps(9000)[0]), 1, 1e6)
+    assert [sequence.name for sequence in outcome.sequences] == ["stays/close"]
+    config.knockers.on_knock(ALICE, code_of(steps(6999)[0]), 2, 1e6)
+    (grant,) = config.knockers.on_knock(ALICE, code_of(steps(8001)[0]), 3, 1e6).grants
+    assert grant.access == Access("stays", closes=True)
+    assert grant.access.openings == ()
+
+
+def test_used_line_moves_no_trap_onto_close_steps(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "f", "100:udp,300:udp,200:udp", "5000:tcp,5200:tcp,5100:tcp")
+    closed = replace(STAYS, close_steps=steps(4999, 5001, 5199))
+    settings = replace(settings, sequences=(closed, *settings.sequences[1:]))
+    config = ActiveConfig.of(settings)
+    use(config)
+    assert not {port_of(code) for code in config.renewed(settings).knockers.traps} & {4999, 5001, 5199}
+
+
 class Toy(Authenticator):
     """Completes at the first packet."""
 

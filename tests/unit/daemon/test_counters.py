@@ -7,7 +7,7 @@ import pytest
 from port_knocking_doors import events
 from port_knocking_doors.control.status import Counts
 from port_knocking_doors.daemon.counters import Counters
-from port_knocking_doors.model import Door, Port, PortOpening, Sequence
+from port_knocking_doors.model import Door, Origin, Port, PortOpening, Sequence
 
 SOURCE = b"\x0a\x00\x00\x02"
 DOOR = Door(ip_address("10.0.0.2"), "", "ssh", PortOpening((Port(22),)))
@@ -19,6 +19,8 @@ COUNTED: list[tuple[object, Counts]] = [
     (events.DoorProlonged(DOOR, 10.0, 1e6), Counts(prolonged=1)),
     (events.DoorRefused(DOOR, 1, 1e6), Counts(refused=1)),
     (events.DoorClosed(DOOR), Counts(closed=1)),
+    (events.DoorClosed(DOOR, Origin.CONTROL), Counts(closed=1)),
+    (events.DoorClosed(DOOR, Origin.KNOCK), Counts(closed=1, closed_by_knock=1)),
     (events.DoorReopened(DOOR), Counts(closed=1)),
     (events.DoorPending(DOOR), Counts()),
     (events.DoorNeverOpened(DOOR), Counts()),

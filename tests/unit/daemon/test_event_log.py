@@ -17,6 +17,7 @@ from port_knocking_doors.events import (
     EventStream,
     Knocked,
     LineNotMarked,
+    NothingToClose,
     Reloaded,
     ReloadFailed,
     SequenceDisabled,
@@ -24,7 +25,7 @@ from port_knocking_doors.events import (
     Stopped,
     WrongKnock,
 )
-from port_knocking_doors.model import CommandOpening, Door, Port, PortOpening, Sequence
+from port_knocking_doors.model import CommandOpening, Door, Origin, Port, PortOpening, Sequence
 from port_knocking_doors.system.log import LogEvent, logger
 
 SOURCE = b"\x0a\x00\x00\x02"
@@ -68,6 +69,13 @@ LIMITED: dict[str, tuple[MakeEvent, int, str, str, LogEvent]] = {
         "10.0.0.2: prolonged web's command",
         "%d more doors prolonged",
         LogEvent.PROLONGED,
+    ),
+    "nothing to close": (
+        lambda when: NothingToClose(DOOR.address, "ssh", when),
+        5,
+        "10.0.0.2: nothing to close: no door of sequence ssh is open for this address",
+        "%d more sequences that close, and no such door open",
+        LogEvent.NOTHING_TO_CLOSE,
     ),
     "refused doors": (
         lambda when: DoorRefused(DOOR, 64, when),
@@ -142,7 +150,10 @@ LINES = (
     (DoorPending(DOOR), "10.0.0.2: sequence complete; door pending until firewalld runs"),
     (DoorOpened(DOOR, ("public", "dmz"), 29.98), "10.0.0.2: opened 22/tcp in zone public, dmz for 30 s"),
     (DoorClosed(DOOR), "10.0.0.2: closed 22/tcp"),
+    (DoorClosed(DOOR, Origin.CONTROL), "10.0.0.2: closed 22/tcp"),
+    (DoorClosed(DOOR, Origin.KNOCK), "10.0.0.2: closed 22/tcp: the knocker closed it"),
     (DoorNeverOpened(DOOR), "10.0.0.2: never opened: its time ran out before firewalld answered"),
+    (DoorNeverOpened(DOOR, Origin.KNOCK), "10.0.0.2: never opened: it was closed before firewalld answered"),
     (StepsSuppressed(500), "500 more steps of sequences"),
     (SequenceDisabled(Sequence("ssh", ()), "empty"), "ssh: empty: door disabled"),
     (
@@ -162,6 +173,18 @@ def test_event_without_a_limit_has_a_line_each_time(caplog: pytest.LogCaptureFix
     for _ in range(2000):
         publish(event)
     assert caplog.messages == [line] * 2000
+
+
+@pytest.mark.parametrize(
+    ("cause", "reason"), [(None, None), (Origin.KNOCK, "knock"), (Origin.CONTROL, "control")], ids=str
+)
+def test_closed_door_has_its_reason_as_a_field(
+    caplog: pytest.LogCaptureFixture, cause: Origin | None, reason: str | None
+) -> None:
+    _, publish = observed()
+    publish(DoorClosed(DOOR, cause))
+    event, fields = more_of(caplog.records[-1])
+    assert (event, fields["reason"]) == (LogEvent.CLOSED, reason)
 
 
 @pytest.mark.parametrize(

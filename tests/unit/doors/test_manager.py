@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import ip_address
 
 import pytest
@@ -19,13 +20,23 @@ from port_knocking_doors.events import (
     DoorRefused,
     DoorReopened,
     EventStream,
+    NothingToClose,
 )
-from port_knocking_doors.model import Access, AccessRequest, CommandOpening, Door, Opening, Port, PortOpening
+from port_knocking_doors.model import Access, AccessRequest, CommandOpening, Door, Opening, Origin, Port, PortOpening
 
 START = 1e6
 ALICE, BOB = ip_address("10.0.0.2"), ip_address("10.0.0.3")
 SSH, RUN = PortOpening((Port(22),)), CommandOpening("start", "stop")
-EVENTS = (DoorOpened, DoorProlonged, DoorReopened, DoorRefused, DoorClosed, DoorNeverOpened, DoorPending)
+EVENTS = (
+    DoorOpened,
+    DoorProlonged,
+    DoorReopened,
+    DoorRefused,
+    DoorClosed,
+    DoorNeverOpened,
+    DoorPending,
+    NothingToClose,
+)
 
 
 class Recording:
@@ -287,8 +298,66 @@ def test_door_closed_before_its_opener_has_opened_it_is_opened_and_closed(house:
     assert house.doors.close(ALICE) == [COMMAND_DOOR]
     house.commands.listener.on_open(COMMAND_DOOR, ())
     house.commands.listener.on_closed(COMMAND_DOOR)
-    assert house.news() == [DoorOpened(COMMAND_DOOR, (), 0.0), DoorClosed(COMMAND_DOOR)]
+    assert house.news() == [DoorOpened(COMMAND_DOOR, (), 0.0), DoorClosed(COMMAND_DOOR, Origin.CONTROL)]
     assert (house.doors.doors(), house.doors.next_deadline()) == ([], None)
+
+
+CLOSING = Access("ssh", closes=True)
+
+
+def test_knock_to_close_closes_own_doors_of_its_access_only(house: House) -> None:
+    house.opened(port_access())
+    house.grant(port_access(), interface="eth1")  # another door: it may be in another zone
+    others = [house.opened(port_access(), of=BOB)]
+    house.doors.limit = 9
+    others += [house.opened(port_access("vpn"))]
+    house.news()
+    house.grant(CLOSING)
+    closed = [DOOR, replace(DOOR, interface="eth1")]
+    assert [door for what, door in house.ports.asked if what == "close"] == closed
+    assert house.doors.doors() == others
+    house.ports.listener.on_closed(DOOR)
+    assert house.news() == [DoorNeverOpened(closed[1], Origin.KNOCK), DoorClosed(DOOR, Origin.KNOCK)]
+
+
+def test_knock_to_close_runs_the_stop_command_at_once(house: House) -> None:
+    house.opened(COMMAND)
+    house.news()
+    house.grant(Access("web", closes=True))
+    assert house.commands.asked == [("open", COMMAND_DOOR), ("close", COMMAND_DOOR)]
+    house.commands.listener.on_closed(COMMAND_DOOR)
+    assert house.news() == [DoorClosed(COMMAND_DOOR, Origin.KNOCK)]
+    assert house.doors.next_deadline() is None
+
+
+def test_knock_to_close_without_a_door_is_published(house: House) -> None:
+    house.opened(port_access(), of=BOB)
+    house.news()
+    house.grant(CLOSING, when=START + 1)
+    assert house.news() == [NothingToClose(ALICE, "ssh", START + 1)]
+    assert len(house.doors.doors()) == 1
+
+
+def test_door_opened_again_after_a_knock_to_close_ends_at_its_deadline(house: House) -> None:
+    house.opened(port_access())
+    house.grant(CLOSING)
+    house.opened(port_access())
+    house.news()
+    house.doors.close_due(START + 10)
+    house.ports.listener.on_closed(DOOR)
+    assert house.news() == [DoorClosed(DOOR)]
+
+
+def test_causes_of_closed_doors_are_forgotten(house: House) -> None:
+    house.doors.limit = 9
+    for access, name in ((port_access(), "ssh"), (COMMAND, "web")):
+        house.grant(access)  # never confirmed
+        house.grant(Access(name, closes=True))
+        house.opened(access)
+        house.grant(Access(name, closes=True))
+    house.ports.listener.on_closed(DOOR)
+    house.commands.listener.on_failed(COMMAND_DOOR)
+    assert house.doors._causes == {}
 
 
 @pytest.mark.parametrize(("address", "closed"), [(ALICE, [ALICE]), (None, [ALICE, BOB]), (ip_address("::1"), [])])
