@@ -36,11 +36,15 @@ class ConfigError(DoorsError):
 
     def at(self, where: str) -> "ConfigError":
         """The same problem with its place, unless it has one already."""
-        return self if self.where else ConfigError(self.problem, where, self.field)
+        return self if self.where else type(self)(self.problem, where, self.field)
 
 
 class ListenError(ConfigError):
     """A knock port cannot be listened on."""
+
+
+class PortInUseError(ListenError):
+    """Another program uses a knock port: what ends with that program."""
 
 
 class AlreadyRunningError(DoorsError):

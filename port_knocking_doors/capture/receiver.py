@@ -11,6 +11,7 @@ from typing import Protocol
 from port_knocking_doors.capture.dispatch import Dispatch, Wrap
 from port_knocking_doors.capture.on_demand import OnDemandSniffer
 from port_knocking_doors.capture.udp import UdpListeners
+from port_knocking_doors.errors import PortInUseError
 from port_knocking_doors.knocks.authenticator import Act, Authenticator, Capture
 from port_knocking_doors.system.resource import Resource
 
@@ -46,36 +47,55 @@ class KnockReceiver(Resource):
     """Everything that receives knocks: a context manager, and once entered every packet that is asked for is judged.
 
     `authenticators`: what judges packets, and says which must be captured. `act` handles the outcomes that need action.
-    `wrap`: see `Dispatch`. Entering raises `ListenError` or `CaptureError` with nothing left open.
+    `wrap`: see `Dispatch`. Entering raises `ListenError` or `CaptureError` with nothing left open. A caller that can
+    wait for a port calls `open` by itself: after a `PortInUseError`, what needs no such port receives already, and
+    another call tries the rest again.
     """
 
     def __init__(self, authenticators: Iterable[Authenticator], act: Act, wrap: Wrap = lambda judge: judge) -> None:
         self._authenticators = tuple(authenticators)
         self._dispatch = Dispatch(act, wrap)
         self._receivers = [make(self._dispatch) for make in RECEIVERS.values()]
+        self._stopped = [*self._receivers]
+        """Those that have not started, in their order."""
 
     def open(self) -> None:
-        """Raises `ListenError` or `CaptureError`."""
+        """Start what has not started yet.
+
+        Raises `ListenError` or `CaptureError`, and `PortInUseError` only after every other receiver was started.
+        """
         self._dispatch.use(self._authenticators)
         capture = Capture.of(one.capture for one in self._authenticators)
-        for receiver in self._receivers:
+        problems = [problem for one in [*self._stopped] if (problem := self._start(one, capture)) is not None]
+        for problem in problems:
+            raise problem
+
+    def _start(self, receiver: Receiver, capture: Capture) -> PortInUseError | None:
+        try:
             receiver.start(capture)
+        except PortInUseError as error:
+            receiver.stop()
+            return error
+        self._stopped.remove(receiver)
+        return None
 
     def close(self) -> None:
         """Receive nothing any more; again is harmless."""
         for receiver in self._receivers:
             receiver.stop()
+        self._stopped = [*self._receivers]
 
     def replace(self, authenticators: Iterable[Authenticator]) -> None:
         """Let these judge from now on, and capture what they ask for: also if that alone has changed.
 
-        Raises `ListenError` or `CaptureError` with nothing changed.
+        Raises `ListenError` or `CaptureError` with nothing changed. What `open` has not started yet stays so.
         """
         every = tuple(authenticators)
         capture = Capture.of(one.capture for one in every)
         with ExitStack() as prepared:
             for receiver in self._receivers:
-                prepared.enter_context(receiver.replacing(capture))
+                if receiver not in self._stopped:
+                    prepared.enter_context(receiver.replacing(capture))
             self._dispatch.use(every)
         self._authenticators = every
 

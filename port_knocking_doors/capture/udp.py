@@ -21,8 +21,8 @@ from operator import itemgetter
 
 from port_knocking_doors.capture.dispatch import Dispatch
 from port_knocking_doors.capture.recvmmsg import IP_PKTINFO, SO_TIMESTAMPNS, Datagram, ReceiveBatch
-from port_knocking_doors.errors import DoorsError, ListenError
-from port_knocking_doors.knocks.authenticator import Capture
+from port_knocking_doors.errors import DoorsError, ListenError, PortInUseError
+from port_knocking_doors.knocks.authenticator import Capture, PortOrigin
 from port_knocking_doors.knocks.code import listened_code
 from port_knocking_doors.model import PAYLOAD
 from port_knocking_doors.system.clock import now
@@ -38,8 +38,12 @@ REST = 0.002
 RECEIVE_BUFFER = 1 << 20
 """Bytes of kernel memory asked for to hold a burst; the kernel grants what net.core.rmem_max allows."""
 
-_OF_THE_PORT = frozenset({errno.EADDRINUSE, errno.EACCES, errno.EPERM})
-"""What another choice of ports would mend, and another try would not; the rest may pass, such as a lack of memory."""
+_OF_THE_PORT: dict[int | None, type[ListenError]] = {
+    errno.EADDRINUSE: PortInUseError,
+    errno.EACCES: ListenError,
+    errno.EPERM: ListenError,
+}
+"""What another choice of ports would mend; the rest may pass, such as a lack of memory."""
 
 
 class UdpListeners:
@@ -83,13 +87,14 @@ class UdpListeners:
     def replacing(self, capture: Capture) -> Iterator[None]:
         """See `capture.receiver.Receiver`: sockets of ports that stay are kept, with the datagrams that wait in them.
 
-        Raises `ListenError` where a port cannot be had, and `DoorsError` where the system lacks something else.
+        Raises `ListenError` where a port cannot be had, `PortInUseError` if another program has it, and `DoorsError`
+        where the system lacks something else.
         """
         wanted = capture.ports
         with ExitStack() as added:
             sockets = {
-                port: added.enter_context(_listen(port, place))
-                for place, port in enumerate(wanted, 1)
+                port: added.enter_context(_listen(port, capture.origin(place)))
+                for place, port in enumerate(wanted)
                 if port not in self._sockets
             }
             yield
@@ -174,10 +179,10 @@ class UdpListeners:
             logger.error("a knock port cannot be read: %s", error.strerror)
 
 
-def _listen(port: int, place: int) -> socket.socket:
+def _listen(port: int, origin: PortOrigin) -> socket.socket:
     """A non-blocking socket on `port` for IPv4 and IPv6, deaf to everything but the right payload.
 
-    `place` is the port's place in the sequence: an error names it, the port itself is a secret.
+    An error names the port's `origin`: the port itself is a secret.
     """
     try:
         family, sock = _socket()
@@ -193,9 +198,9 @@ def _listen(port: int, place: int) -> socket.socket:
             sock.close()
             raise
     except OSError as error:
-        problem = f"opening_sequence: {_why_not(error, place)}"
-        if error.errno in _OF_THE_PORT:
-            raise ListenError(problem, field="opening_sequence") from error
+        problem = _why_not(error, origin)
+        if kind := _OF_THE_PORT.get(error.errno):
+            raise kind(problem, field=origin.key) from error
         raise DoorsError(problem) from error
     return sock
 
@@ -221,8 +226,8 @@ def _socket() -> tuple[socket.AddressFamily, socket.socket]:
     return socket.AF_INET6, sock
 
 
-def _why_not(error: OSError, place: int) -> str:
-    which = f"port number {place} of it"
+def _why_not(error: OSError, origin: PortOrigin) -> str:
+    which = f"{origin.key}: port number {origin.place} of it" if origin.key else "a knock port"
     if error.errno == errno.EADDRINUSE:
         return f"{which} is in use by another program, expected a free one (`ss -ulpn` shows whose it is)"
     if error.errno in (errno.EACCES, errno.EPERM):

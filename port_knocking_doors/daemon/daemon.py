@@ -13,27 +13,27 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from port_knocking_doors.config.loader import Loaded
 from port_knocking_doors.control.server import ControlServer
-from port_knocking_doors.daemon import active, components, sweep
+from port_knocking_doors.daemon import components, sweep
 from port_knocking_doors.daemon.control_handler import ControlHandler
 from port_knocking_doors.daemon.counters import Counters
 from port_knocking_doors.daemon.knock_handler import KnockHandler
 from port_knocking_doors.daemon.observer import Observer
 from port_knocking_doors.daemon.running_config import Load, RunningConfig, Swap, Verify
+from port_knocking_doors.daemon.startup import Startup
 from port_knocking_doors.daemon.status_collector import StatusCollector
+from port_knocking_doors.doors.commands import FAREWELL
 from port_knocking_doors.doors.manager import DoorManager
-from port_knocking_doors.errors import ConfigError, DoorsError
-from port_knocking_doors.events import EventStream, Ready, Reloaded, Stopped
-from port_knocking_doors.firewall.health import pending_line
+from port_knocking_doors.errors import ConfigError, DoorsError, PortInUseError
+from port_knocking_doors.events import EventStream, Reloaded, Stopped
 from port_knocking_doors.firewall.rule_opener import RuleOpener
-from port_knocking_doors.system.clock import now, wait_at_most
+from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.crash_guard import CrashGuard
 from port_knocking_doors.system.deadline_timer import DeadlineTimer
 from port_knocking_doors.system.instance import has_rules, instance_lock
-from port_knocking_doors.system.log import LogEvent, event_fields, logger
-from port_knocking_doors.system.sd_notify import Watchdog, notify, reloading
+from port_knocking_doors.system.sd_notify import STOPPING, Watchdog, notify, reloading, report_wait
 
-FIRST_ANSWER = 1.0
-"""Seconds without firewalld after which the start says what it waits for."""
+_MARGIN = 5.0
+"""Seconds that the end of the daemon is given beyond its own limits."""
 
 
 class Daemon:
@@ -60,6 +60,7 @@ class Daemon:
         self._config = RunningConfig(loaded, load, self._events)
         self._knocks = KnockHandler(self._config, self._doors, self._events, self._timer)
         self._receiver = self._config.connect(self._knocks.handle, self._knocks.wrap)
+        self._startup = Startup(self._config, self._receiver, self._rules, self._events)
         collector = StatusCollector(self._config, self._doors, self._rules, parts.counters)
         self.handler = ControlHandler(self._config, self._doors, self._knocks, collector)
         """Does what the control socket is asked for."""
@@ -79,14 +80,18 @@ class Daemon:
         try:
             await self._run()
         except ConfigError as error:
-            raise self._config.loaded.placed(error) from error
+            placed = self._config.loaded.placed(error)
+            if isinstance(error, PortInUseError):  # the next start may find it free: a status that is tried again
+                raise DoorsError(str(placed)) from error
+            raise placed from error
 
     async def _run(self) -> None:
         with ExitStack() as stack:
             stack.enter_context(instance_lock(self._priority))
             stack.enter_context(Watchdog())
             self._doors.start()
-            stack.enter_context(self._receiver)
+            stack.callback(self._receiver.close)
+            self._startup.receive()
             # From here on a door may be open; what went wrong before needs no closer.
             guard = stack.enter_context(CrashGuard(sweep.command(self._priority)))
             handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._on_hangup}
@@ -107,24 +112,8 @@ class Daemon:
     # Start. ----------------------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
-        """Wait for firewalld where there is a use for it, let the knocks through, and say that all is ready."""
-        if self._uses_firewalld:
-            await self._wait_for_firewalld()
-            await self._rules.prepare()
-        settings = self._config.settings
-        self._events.publish(Ready(settings, tuple(active.interfaces(settings))))
-        self._config.report_disabled()
-        notify("READY=1")
+        await self._startup.run()
         await self._audit()
-
-    async def _wait_for_firewalld(self) -> None:
-        reconciler = self._rules.reconciler
-        with suppress(asyncio.TimeoutError):
-            await wait_at_most(FIRST_ANSWER, reconciler.ready())
-            return
-        reason = reconciler.unavailable_reason
-        text = pending_line(reason, reconciler.present)
-        logger.warning("%s", text, extra=event_fields(LogEvent.FIREWALLD, reason=reason))
 
     async def _audit(self) -> None:
         from port_knocking_doors.daemon import (
@@ -144,6 +133,7 @@ class Daemon:
             if self._uses_firewalld:
                 self._rules.reconciler.check()
             self._config.active.expire(now())  # a matter of memory only
+            self._startup.report()
 
     def _on_hangup(self) -> None:
         with reloading(), suppress(DoorsError):  # the log has the error
@@ -167,7 +157,8 @@ class Daemon:
 
     async def _end(self, guard: CrashGuard) -> None:
         """Close every door, and dismiss the crash guard if that worked."""
-        notify("STOPPING=1")
+        notify(STOPPING)
+        report_wait("closing the doors", FAREWELL + _MARGIN)
         is_requested = self._ending.is_set()
         self._ending.set()
         self._config.end()  # a request for a door is too late now

@@ -28,6 +28,7 @@ from port_knocking_doors.system import instance
 from port_knocking_doors.system.clock import now, readable
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
 from port_knocking_doors.system.rate_limit import RateLimit
+from port_knocking_doors.system.sd_notify import report_wait
 
 PLACES = 16
 """Start commands that run at the same time, and as many stop commands; more wait. Apart, so that hung start commands
@@ -103,6 +104,8 @@ class CommandRunner:
     def start(self) -> None:
         """Run the recorded stop commands of an earlier daemon. Raises `DoorsError`."""
         self._directory = pending_directory(self._priority)
+        if any(self._directory.glob(f"*{_RECORD}")):
+            report_wait("running stop commands that an earlier daemon left behind", 4 * PATIENCE)
         run_pending(self._directory)
 
     def stays_open(self, door: Door) -> bool:

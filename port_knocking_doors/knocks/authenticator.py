@@ -91,25 +91,47 @@ Act = Callable[[bytes, int, Outcome, float], None]
 """Called with source, index of the interface (0: not known), outcome and time, where the outcome needs action."""
 
 
+class PortOrigin(NamedTuple):
+    """Where a listened port comes from, for an error that must not show the port."""
+
+    key: str
+    """The key of the configuration; empty for no key."""
+    place: int
+    """Its place among the ports of that key, from 1."""
+
+
 @dataclass(frozen=True)
 class Capture:
     """What must be captured for an authenticator. Each kind of receiver reads the fields that it serves."""
 
     ports: tuple[int, ...] = ()
     """UDP ports that sockets listen on, for datagrams with exactly `model.PAYLOAD`."""
+    ports_key: str = ""
+    """The configuration's key that has these ports, for errors, which never show a port."""
     codes: frozenset[int] = frozenset()
     """Codes of the packets that the sniffer captures."""
     scopes: frozenset[Scope] = frozenset()
     """What those packets are addressed to, and arrive on."""
+    origins: tuple["PortOrigin", ...] = field(default=(), compare=False)
+    """Where each of `ports` comes from, if they come from several keys."""
+
+    def origin(self, place: int) -> "PortOrigin":
+        """Where the port at this place of `ports`, from 0, comes from."""
+        return self.origins[place] if self.origins else PortOrigin(self.ports_key, place + 1)
 
     @classmethod
     def of(cls, captures: Iterable["Capture"]) -> "Capture":
         """What must be captured for all of these."""
         every = tuple(captures)
+        origins: dict[int, PortOrigin] = {}
+        for one in every:
+            for place, port in enumerate(one.ports):
+                origins.setdefault(port, one.origin(place))
         return cls(
-            tuple(dict.fromkeys(port for one in every for port in one.ports)),
-            frozenset().union(*(one.codes for one in every)),
-            frozenset().union(*(one.scopes for one in every)),
+            tuple(origins),
+            codes=frozenset().union(*(one.codes for one in every)),
+            scopes=frozenset().union(*(one.scopes for one in every)),
+            origins=tuple(origins.values()),
         )
 
 

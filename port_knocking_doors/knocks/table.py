@@ -91,7 +91,7 @@ class KnockerTable(Authenticator):
         ports = [step.port for sequence in self.sequences if sequence.listened for step in sequence.steps]
         codes = frozenset(code for code in (*self._compiled.traps, *self._compiled.codes) if not code & LISTENED)
         scopes = frozenset(sequence.scope for sequence in self.sequences if not sequence.listened)
-        return Capture(tuple(dict.fromkeys(ports)), codes, scopes)
+        return Capture(tuple(dict.fromkeys(ports)), "opening_sequence", codes, scopes)
 
     def add_scopes(self, number: int, scopes: frozenset[Scope]) -> None:
         self._scopes[number] = scopes

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError
+from port_knocking_doors.system.sd_notify import report_wait
 
 SYSTEM_DIRECTORY = Path("/run/port-knocking-doors")
 _BEYOND_PRIORITIES = 1 << 16
@@ -125,6 +126,7 @@ def unreleased_marks() -> list[int]:
 
 def _lock(descriptor: int, role: str, priority: int) -> None:
     deadline = time.monotonic() + _PATIENCE
+    is_reported = False
     while not _try_lock(descriptor):
         holder, _, pid = os.pread(descriptor, 64, 0).decode(errors="replace").strip().partition(" ")
         by_daemon = holder == DAEMON and Path(f"/proc/{pid}").exists()
@@ -138,6 +140,10 @@ def _lock(descriptor: int, role: str, priority: int) -> None:
                 f"{_PATIENCE:g} s; check that firewalld answers",
                 by_daemon=False,
             )
+        if not is_reported:
+            is_reported = True
+            text = f"waiting for process {pid or '(unknown)'}, which closes the doors of an earlier daemon"
+            report_wait(text, 2 * _PATIENCE)
         time.sleep(_PAUSE)
 
 

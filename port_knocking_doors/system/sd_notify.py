@@ -1,4 +1,4 @@
-"""Messages to the service manager: ready, reloading, stopping, alive (sd_notify(3), sd_watchdog_enabled(3)).
+"""Messages to the service manager: ready, waiting, reloading, stopping, alive (sd_notify(3), sd_watchdog_enabled(3)).
 
 The service manager gives its socket in `NOTIFY_SOCKET`; without that variable nothing is sent.
 """
@@ -20,9 +20,9 @@ def notify(state: str) -> None:
     """Send `state` (such as `READY=1`) to the service manager, if there is one. Never waits, never fails."""
     global _ready_sent
     _ready_sent |= state == READY
-    path = os.environ.get("NOTIFY_SOCKET", "")
-    if not path.startswith(("/", "@")):
+    if not has_service_manager():
         return
+    path = os.environ["NOTIFY_SOCKET"]
     if path.startswith("@"):  # an abstract socket
         path = "\0" + path[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock, suppress(OSError):
@@ -31,9 +31,29 @@ def notify(state: str) -> None:
         sock.sendall(state.encode())
 
 
+def has_service_manager() -> bool:
+    """Whether a service manager waits for messages of this process."""
+    return os.environ.get("NOTIFY_SOCKET", "").startswith(("/", "@"))
+
+
 def extend_timeout(seconds: float) -> None:
-    """Ask the service manager for at least so many seconds from now, beyond its TimeoutStopSec= if need be."""
+    """Ask the service manager for at least so many seconds from now, beyond the time-out of the state that this process
+    is in: TimeoutStartSec= before `READY=1`, TimeoutStopSec= after `STOPPING=1`."""
     notify(f"EXTEND_TIMEOUT_USEC={math.ceil(seconds * 1e6)}")
+
+
+def report_status(text: str) -> None:
+    """Have `systemctl status` show this line."""
+    notify(f"STATUS={' '.join(text.split())}")
+
+
+def report_wait(text: str, seconds: float) -> None:
+    """Report what this process waits for, and ask for so many seconds from now; again while the wait lasts.
+
+    For waits before `READY=1`, and for those that block the event loop.
+    """
+    report_status(text)
+    extend_timeout(seconds)
 
 
 @contextmanager
