@@ -71,11 +71,15 @@ def _other_status() -> int:
     import typer
 
     from port_knocking_doors.cli.application import app
+    from port_knocking_doors.system import background_writer
 
     try:
         status = app(prog_name=PROGRAM, standalone_mode=False)
     except typer.Abort:
         return INTERRUPTED
+    finally:
+        if not background_writer.flush_all():  # an error behind these lines would wait for their reader for ever
+            _silence()
     return status if isinstance(status, int) else 0
 
 

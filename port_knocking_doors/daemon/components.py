@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from port_knocking_doors.daemon.counters import Counters
 from port_knocking_doors.daemon.event_log import EventLog
-from port_knocking_doors.daemon.observer import Observer
+from port_knocking_doors.daemon.observer import Observer, SummingObserver
 from port_knocking_doors.doors.commands import CommandRunner
 from port_knocking_doors.doors.opener import Opener
 from port_knocking_doors.events import EventStream
@@ -24,12 +24,6 @@ class Parts(NamedTuple):
     timer: DeadlineTimer
 
 
-def _event_log(parts: Parts) -> EventLog:
-    log = EventLog(parts.timer.update)
-    parts.timer.add(log.next_deadline, log.sum_up)
-    return log
-
-
 OPENERS: dict[type[Opening], Callable[[Parts], Opener]] = {
     PortOpening: lambda parts: parts.rules,
     CommandOpening: lambda parts: CommandRunner(parts.priority, parts.events),
@@ -37,7 +31,7 @@ OPENERS: dict[type[Opening], Callable[[Parts], Opener]] = {
 """For each kind of opening, what opens it."""
 
 OBSERVERS: list[Callable[[Parts], Observer]] = [
-    _event_log,
+    lambda parts: EventLog(parts.timer.update),
     lambda parts: parts.counters,
 ]
 """What observes the event stream, in this order."""
@@ -51,4 +45,11 @@ def openers(parts: Parts) -> Mapping[type[Opening], Opener]:
 def observe(parts: Parts) -> None:
     """Add every observer to the event stream."""
     for make in OBSERVERS:
-        parts.events.add(make(parts).handlers())
+        add_observer(parts, make(parts))
+
+
+def add_observer(parts: Parts, observer: Observer) -> None:
+    """Add one observer to the event stream, and its sums to the timer."""
+    parts.events.add(observer.handlers())
+    if isinstance(observer, SummingObserver):
+        parts.timer.add(observer.next_deadline, observer.sum_up)

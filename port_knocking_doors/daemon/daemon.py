@@ -67,7 +67,7 @@ class Daemon:
         for verify in (self._verify_doors, self._verify_rules, *verifiers):
             self._config.add_verifier(verify)
         for observer in observers:
-            self._events.add(observer.handlers())
+            components.add_observer(parts, observer)
         self._events.add({Reloaded: self._audit_again})
         self._ending = asyncio.Event()
 

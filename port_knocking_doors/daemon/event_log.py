@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from port_knocking_doors import events
 from port_knocking_doors.model import Door, Origin, Port, Settings
+from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
 from port_knocking_doors.system.rate_limit import RateLimit
 
@@ -51,7 +52,22 @@ class EventLog:
         self._prolonged = _LimitedLines(20, logging.INFO, LogEvent.PROLONGED, "%d more doors prolonged", changed)
         nothing = "%d more sequences that close, and no such door open"
         self._nothing = _LimitedLines(5, logging.INFO, LogEvent.NOTHING_TO_CLOSE, nothing, changed)
-        self._all = (self._wrong, self._refused, self._knocks, self._prolonged, self._nothing)
+        # Not even an attacker who knows the sequence may write without a limit.
+        self._opened = _LimitedLines(200, logging.INFO, LogEvent.OPENED, "%d more doors opened", changed)
+        self._closed = _LimitedLines(200, logging.INFO, LogEvent.CLOSED, "%d more doors closed", changed)
+        self._pending = _LimitedLines(50, logging.WARNING, LogEvent.COMPLETE, "%d more doors pending", changed)
+        self._never = _LimitedLines(50, logging.WARNING, LogEvent.NEVER_OPENED, "%d more doors never opened", changed)
+        self._all = (
+            self._wrong,
+            self._refused,
+            self._knocks,
+            self._prolonged,
+            self._opened,
+            self._closed,
+            self._pending,
+            self._never,
+            self._nothing,
+        )
 
     def handlers(self) -> events.Handlers:
         """Every kind of event that has a line."""
@@ -141,16 +157,17 @@ class EventLog:
     # Doors. ----------------------------------------------------------------------------------------------------------
 
     def _on_door_pending(self, event: events.DoorPending) -> None:
-        extra = _fields(LogEvent.COMPLETE, event.door, reason="firewalld is not there")
-        text = "%s: sequence complete; door pending until firewalld runs"
-        logger.warning(text, event.door.address, extra=extra)
+        if self._pending.admits(now()):
+            extra = _fields(LogEvent.COMPLETE, event.door, reason="firewalld is not there")
+            text = "%s: sequence complete; door pending until firewalld runs"
+            self._pending.write(text, event.door.address, extra=extra)
 
     def _on_door_opened(self, event: events.DoorOpened) -> None:
-        if event.zones:  # commands have lines of their own
+        if event.zones and self._opened.admits(now()):  # commands have lines of their own
             where = ", ".join(event.zones)
             extra = _fields(LogEvent.OPENED, event.door, zone=where, seconds=round(event.seconds, 3))
             text = "%s: opened %s in zone %s for %.3g s"
-            logger.info(text, event.door.address, event.door, where, event.seconds, extra=extra)
+            self._opened.write(text, event.door.address, event.door, where, event.seconds, extra=extra)
 
     def _on_door_prolonged(self, event: events.DoorProlonged) -> None:
         if self._prolonged.admits(event.when):
@@ -165,16 +182,17 @@ class EventLog:
             self._refused.write(text, event.door.address, event.limit, extra=extra)
 
     def _on_door_closed(self, event: events.DoorClosed) -> None:
-        if event.door.opening.opened_ports():
+        if event.door.opening.opened_ports() and self._closed.admits(now()):
             extra = _fields(LogEvent.CLOSED, event.door, reason=event.cause and event.cause.value)
             why = ": the knocker closed it" if event.cause is Origin.KNOCK else ""
-            logger.info("%s: closed %s%s", event.door.address, event.door, why, extra=extra)
+            self._closed.write("%s: closed %s%s", event.door.address, event.door, why, extra=extra)
 
     def _on_door_never_opened(self, event: events.DoorNeverOpened) -> None:
-        extra = _fields(LogEvent.NEVER_OPENED, event.door, reason="firewalld had not answered")
-        why = "its time ran out" if event.cause is None else "it was closed"
-        text = "%s: never opened: %s before firewalld answered"
-        logger.warning(text, event.door.address, why, extra=extra)
+        if self._never.admits(now()):
+            extra = _fields(LogEvent.NEVER_OPENED, event.door, reason="firewalld had not answered")
+            why = "its time ran out" if event.cause is None else "it was closed"
+            text = "%s: never opened: %s before firewalld answered"
+            self._never.write(text, event.door.address, why, extra=extra)
 
     def _on_nothing_to_close(self, event: events.NothingToClose) -> None:
         if self._nothing.admits(event.when):

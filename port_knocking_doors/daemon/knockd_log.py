@@ -1,26 +1,36 @@
 """knockd's log, line by line as its watchers know it: to a file, to syslog, and to standard output with `--verbose`.
 
-With `--lookup` the host's name follows an address. A thread resolves names and writes the lines: a hung resolver delays
-log lines, and nothing else. If the log cannot be written, doors open all the same.
+With `--lookup` the host's name follows an address. One thread resolves names, and another writes: a hung resolver or
+disk delays log lines, and nothing else. If the log cannot be written, doors open all the same. An
+attacker who knows a sequence could cause lines without a bound: each kind has a limit in each period, and then a sum.
 """
 
 import os
 import queue
 import socket
+import sys
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from ipaddress import ip_address
 
 from port_knocking_doors import events
 from port_knocking_doors.model import Address
+from port_knocking_doors.system.background_writer import BackgroundWriter, write_all
+from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import LOG_NOTICE, LOG_USER, Syslog, logger
+from port_knocking_doors.system.rate_limit import RateLimit
 
 _ODD = "backslashreplace"
+LINES_MAX, LINES_PERIOD = 200, 10.0
+"""Lines of one kind in so many seconds, at most. Stages have a limit of their own (`knock_handler`)."""
 WAITING_MAX = 1000
 """Lines that wait for a name; those beyond get none."""
+QUEUE_MAX = 2000
+"""Lines that wait at all; those beyond are written at once, ahead of them."""
 NAMES_MAX = 1024
 """Addresses whose names are remembered."""
 FAREWELL = 2.0
@@ -38,34 +48,67 @@ class KnockdLog:
         self._config = config
         self._file = -1
         self._syslog = Syslog("knockd", LOG_USER)
-        self._verbose = verbose
+        self._verbose = verbose and sys.stdout is not None
+        # Also opening a file can hang with its disk.
+        self._writer = BackgroundWriter(self._lost)
         self._lookup = _Lookup(self._write) if lookup else None
+        self._limits = {kind: RateLimit(LINES_MAX, LINES_PERIOD) for kind in _LIMITED}
 
     def __enter__(self) -> "KnockdLog":
-        self._open()
+        self._writer.put(partial(self._open, self._path))
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._lookup is not None:
             self._lookup.close()
-        self._close()
+        if self._writer.flush():
+            self._close()
         self._syslog.close()
+
+    def next_deadline(self) -> float | None:
+        """When the next sum is due."""
+        return min((due for one in self._limits.values() if (due := one.next_deadline()) is not None), default=None)
+
+    def sum_up(self, when: float) -> None:
+        """Write the sums that are due."""
+        for kind, limit in self._limits.items():
+            if more := limit.summary(when):
+                self._write_event(None, f"{more} more lines: {_LIMITED[kind]}")
+
+    # In the writer's thread. -----------------------------------------------------------------------------------------
 
     def _close(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
-    def _open(self) -> None:
-        if not self._path:
+    def _reopen(self, path: str) -> None:
+        self._close()
+        self._open(path)
+
+    def _open(self, path: str) -> None:
+        if not path:
             return
         try:
             # Readable by owner and group alone, since it has addresses of knockers; knockd leaves this to the umask.
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK
-            self._file = os.open(self._path, flags, 0o640)
+            self._file = os.open(path, flags, 0o640)
         except OSError as error:
             why = f"({error.strerror}): it is tried again at SIGHUP"
-            logger.warning("%s: the log file cannot be opened %s", self._path, why)
+            logger.warning("%s: the log file cannot be opened %s", path, why)
+
+    def _put_out(self, when: time.struct_time, text: str, shown: str | None) -> None:
+        if self._file >= 0:
+            with suppress(OSError):  # a full disk
+                line = f"[{time.strftime('%Y-%m-%d %H:%M', when)}] {text}\n"
+                write_all(self._file, line.encode(errors=_ODD))
+        if self._verbose and shown != "":
+            try:
+                write_all(sys.stdout.fileno(), f"{shown or text}\n".encode(errors=_ODD))
+            except OSError:
+                self._verbose = False
+
+    # In the daemon's. ------------------------------------------------------------------------------------------------
 
     def use(self, file: str, *, syslog: bool) -> None:
         """Write to this file, empty for none, once it is opened again; and to syslog, too, or not."""
@@ -99,11 +142,13 @@ class KnockdLog:
         self._write_event(ip_address(event.source), f"{event.sequence.name}: Stage {event.stage}")
 
     def _on_completed(self, event: events.SequenceCompleted) -> None:
-        self._write_event(ip_address(event.source), f"{event.sequence.name}: OPEN SESAME")
+        if self._admits(event):
+            self._write_event(ip_address(event.source), f"{event.sequence.name}: OPEN SESAME")
 
     def _on_timed_out(self, event: events.SequenceTimedOut) -> None:
         text = f"{event.sequence.name}: sequence timeout (stage {event.stage})"
-        self._write_event(ip_address(event.source), text)
+        if self._admits(event):
+            self._write_event(ip_address(event.source), text)
 
     def _on_disabled(self, event: events.SequenceDisabled) -> None:
         door = event.sequence.name
@@ -116,25 +161,33 @@ class KnockdLog:
         self._write_event(None, text)
 
     def _on_command_started(self, event: events.CommandStarted) -> None:
-        self._write_event(None, f"{event.door.access}: running command: {event.line}")
+        if self._admits(event):
+            self._write_event(None, f"{event.door.access}: running command: {event.line}")
 
     def _on_command_ended(self, event: events.CommandEnded) -> None:
-        if event.status:
+        if event.status and self._admits(event):
             self._write_event(None, f"{event.door.access}: command returned non-zero status code ({event.status})")
 
     def _on_door_closed(self, event: events.DoorClosed) -> None:
-        self._write_event(event.door.address, f"{event.door.access}: command timeout")
+        if self._admits(event):
+            self._write_event(event.door.address, f"{event.door.access}: command timeout")
 
     def _on_reload(self, _: object) -> None:
         config = f": {self._config}" if self._config else ""
         self._write_event(None, f"re-reading config file{config}")
-        self._close()
-        self._open()
+        self._writer.put(partial(self._reopen, self._path))
 
     def _on_stopped(self, _: events.Stopped) -> None:
         self._write_event(None, "shutting down", shown="")
 
     # Output. ---------------------------------------------------------------------------------------------------------
+
+    def _admits(self, event: object) -> bool:
+        """Whether this line is written. An attacker who knows a sequence can cause lines as fast as packets arrive."""
+        limit, when = self._limits[type(event)], now()
+        if more := limit.summary(when):
+            self._write_event(None, f"{more} more lines: {_LIMITED[type(event)]}")
+        return limit.admits(when)
 
     def _write_event(self, address: Address | None, text: str, shown: str | None = None) -> None:
         """`shown`: the text for standard output, if it differs."""
@@ -146,17 +199,23 @@ class KnockdLog:
 
     def _write(self, when: time.struct_time, text: str, shown: str | None) -> None:
         text = " ".join(text.splitlines())
-        if self._file >= 0:
-            with suppress(OSError):  # a full disk
-                os.write(self._file, f"[{time.strftime('%Y-%m-%d %H:%M', when)}] {text}\n".encode(errors=_ODD))
+        self._writer.put(partial(self._put_out, when, text, shown))
         if self._uses_syslog:
             self._syslog.send(LOG_NOTICE, text)
-        if self._verbose and shown != "":
-            try:
-                print(shown or text, flush=True)
-            except OSError:
-                self._verbose = False
 
+    def _lost(self, number: int) -> Callable[[], None]:
+        text = f"{number} lines lost: the log did not take them in time"
+        return partial(self._put_out, time.localtime(), text, None)
+
+
+_LIMITED = {
+    events.SequenceCompleted: "OPEN SESAME",
+    events.SequenceTimedOut: "sequence timeout",
+    events.CommandStarted: "running command",
+    events.CommandEnded: "command returned non-zero status code",
+    events.DoorClosed: "command timeout",
+}
+"""What an attacker who knows a sequence can cause, and how its line begins."""
 
 _Line = tuple[time.struct_time, Address | None, str, str | None]
 
@@ -174,6 +233,9 @@ class _Lookup:
         self._closed = False
 
     def put(self, when: time.struct_time, address: Address | None, text: str, shown: str | None) -> None:
+        if self._lines.qsize() >= QUEUE_MAX:
+            self._write_out((when, address, text, shown), "")
+            return
         if not self._started:  # not earlier: a daemon forks before its first line
             self._started = True
             self._thread.start()

@@ -1,6 +1,6 @@
 """The interface of observers of the event stream."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from port_knocking_doors.events import Handlers
 
@@ -10,3 +10,14 @@ class Observer(Protocol):
 
     def handlers(self) -> Handlers:
         """The handler of each kind of event that the observer handles."""
+
+
+@runtime_checkable
+class SummingObserver(Observer, Protocol):
+    """An observer that sums up what it did not report one by one."""
+
+    def next_deadline(self) -> float | None:
+        """When the next sum is due (seconds of `clock.now`); None while there is none."""
+
+    def sum_up(self, when: float) -> None:
+        """Report the sums that are due."""

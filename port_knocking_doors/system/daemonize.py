@@ -24,6 +24,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError, in_words
+from port_knocking_doors.system import background_writer
 from port_knocking_doors.system.log import logger
 
 PATIENCE = 5.0
@@ -251,6 +252,7 @@ def _run_child(library: ModuleType, payload: Callable[[], None], pid_file: Path 
         if failure:
             with suppress(OSError):  # the parent has ended
                 os.write(writing, f"\n{status} {' '.join(failure.split())}".encode())
+        background_writer.flush_all()
         os._exit(status)
 
 

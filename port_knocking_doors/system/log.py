@@ -1,9 +1,12 @@
 """The log: one event a line on standard error, in the form for a terminal, the journal or a program.
 
+Logging never waits: `background_writer` writes the lines, and those that a reader does not take in time are lost.
+
 The log for programs has the same events as the lines for people: each log call gives its event and fields with
 `event_fields`, from a fixed vocabulary. Neither ever shows a sequence's steps.
 """
 
+import atexit
 import json
 import logging
 import os
@@ -13,7 +16,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timezone
 from enum import Enum
+from functools import partial
 from typing import Any
+
+from port_knocking_doors.system import background_writer
+from port_knocking_doors.system.background_writer import BackgroundWriter
 
 logger = logging.getLogger("port_knocking_doors")
 
@@ -54,6 +61,7 @@ class LogEvent(str, Enum):
 
     FIREWALLD = "firewalld"  # started, stopped, hangs, was reloaded, refuses
     INTERFACE = "interface"  # appeared, disappeared
+    LOST = "lost"  # lines that the log's reader did not take in time
     MESSAGE = "message"  # anything else
 
 
@@ -110,7 +118,7 @@ class _JsonFormatter(logging.Formatter):
 
 def set_up(verbose: bool, environ: Mapping[str, str] = os.environ, *, as_json: bool = False) -> None:
     """Send the log to standard error; `verbose` adds single knocks, never their ports."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _BackgroundHandler()
     for_journal = "JOURNAL_STREAM" in environ
     if as_json:
         handler.setFormatter(_JsonFormatter(for_journal))
@@ -122,6 +130,43 @@ def set_up(verbose: bool, environ: Mapping[str, str] = os.environ, *, as_json: b
     logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
     logging.raiseExceptions = False  # a log that cannot be written must cause no traceback
     logger.setLevel(handler.level)
+
+
+class _BackgroundHandler(logging.Handler):
+    """Standard error, through a thread that may wait for the reader."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._descriptor = -1 if sys.stderr is None else sys.stderr.fileno()
+        self._writer = BackgroundWriter(self._lost)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._writer.put(self._write(record))
+
+    def _write(self, record: logging.LogRecord) -> Callable[[], None]:
+        return partial(background_writer.write_all, self._descriptor, self._octets(record))
+
+    def _octets(self, record: logging.LogRecord) -> bytes:
+        return f"{self.format(record)}\n".encode(errors="backslashreplace")
+
+    def _lost(self, number: int) -> Callable[[], None]:
+        text = "%d lines of the log lost: its reader did not take them in time"
+        record = logger.makeRecord(
+            logger.name, logging.WARNING, "", 0, text, (number,), None, extra=_lost_fields(number)
+        )
+        return self._write(record)
+
+
+def _lost_fields(number: int) -> dict[str, Any]:
+    return event_fields(LogEvent.LOST, count=number)
+
+
+def flush() -> bool:
+    """Wait a moment for the log's reader; whether it took every line."""
+    return background_writer.flush_all()
+
+
+atexit.register(flush)
 
 
 def is_json() -> bool:

@@ -6,6 +6,7 @@ from ipaddress import IPv4Address
 
 import pytest
 
+from port_knocking_doors.daemon import event_log
 from port_knocking_doors.daemon.event_log import PERIOD, EventLog
 from port_knocking_doors.events import (
     DoorClosed,
@@ -84,6 +85,55 @@ LIMITED: dict[str, tuple[MakeEvent, int, str, str, LogEvent]] = {
         "%d more doors not opened (max_open_doors)",
         LogEvent.REFUSED,
     ),
+    "opened doors": (
+        lambda _: DoorOpened(DOOR, ("public", "dmz"), 29.98),
+        200,
+        "10.0.0.2: opened 22/tcp in zone public, dmz for 30 s",
+        "%d more doors opened",
+        LogEvent.OPENED,
+    ),
+    "closed doors": (
+        lambda _: DoorClosed(DOOR),
+        200,
+        "10.0.0.2: closed 22/tcp",
+        "%d more doors closed",
+        LogEvent.CLOSED,
+    ),
+    "doors closed by hand": (
+        lambda _: DoorClosed(DOOR, Origin.CONTROL),
+        200,
+        "10.0.0.2: closed 22/tcp",
+        "%d more doors closed",
+        LogEvent.CLOSED,
+    ),
+    "doors closed by a knock": (
+        lambda _: DoorClosed(DOOR, Origin.KNOCK),
+        200,
+        "10.0.0.2: closed 22/tcp: the knocker closed it",
+        "%d more doors closed",
+        LogEvent.CLOSED,
+    ),
+    "doors closed before they were open": (
+        lambda _: DoorNeverOpened(DOOR, Origin.KNOCK),
+        50,
+        "10.0.0.2: never opened: it was closed before firewalld answered",
+        "%d more doors never opened",
+        LogEvent.NEVER_OPENED,
+    ),
+    "pending doors": (
+        lambda _: DoorPending(DOOR),
+        50,
+        "10.0.0.2: sequence complete; door pending until firewalld runs",
+        "%d more doors pending",
+        LogEvent.COMPLETE,
+    ),
+    "doors never opened": (
+        lambda _: DoorNeverOpened(DOOR),
+        50,
+        "10.0.0.2: never opened: its time ran out before firewalld answered",
+        "%d more doors never opened",
+        LogEvent.NEVER_OPENED,
+    ),
 }
 
 
@@ -106,8 +156,16 @@ def observed(changed: Callable[[], None] = lambda: None) -> tuple[EventLog, Call
 
 @pytest.mark.parametrize(("event_at", "lines", "line", "rest", "event"), LIMITED.values(), ids=LIMITED.keys())
 def test_lines_of_one_kind_are_limited_in_a_period_and_then_summed_up(
-    caplog: pytest.LogCaptureFixture, event_at: MakeEvent, lines: int, line: str, rest: str, event: LogEvent
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    event_at: MakeEvent,
+    lines: int,
+    line: str,
+    rest: str,
+    event: LogEvent,
 ) -> None:
+    moment = START
+    monkeypatch.setattr(event_log, "now", lambda: moment)
     alarms: list[float | None] = []
     log, publish = observed(lambda: alarms.append(log.next_deadline()))
     for _ in range(lines):
@@ -115,8 +173,9 @@ def test_lines_of_one_kind_are_limited_in_a_period_and_then_summed_up(
     assert caplog.messages == [line] * lines
     assert log.next_deadline() is None
 
+    moment = START + 1
     for _ in range(3):
-        publish(event_at(START + 1))
+        publish(event_at(moment))
     assert alarms == [START + PERIOD], "once, at the first that is left out"
     log.sum_up(START + PERIOD - 0.001)
     assert len(caplog.messages) == lines
@@ -125,7 +184,8 @@ def test_lines_of_one_kind_are_limited_in_a_period_and_then_summed_up(
     assert more_of(caplog.records[-1]) == (LogEvent.MORE, {"of": event.value, "count": 3})
     assert caplog.records[-1].levelno == caplog.records[0].levelno
 
-    publish(event_at(START + PERIOD))
+    moment = START + PERIOD
+    publish(event_at(moment))
     assert caplog.messages[-1] == line, "a new period has lines of its own"
 
 
@@ -147,13 +207,6 @@ def test_nearest_sum_is_due_first() -> None:
 
 
 LINES = (
-    (DoorPending(DOOR), "10.0.0.2: sequence complete; door pending until firewalld runs"),
-    (DoorOpened(DOOR, ("public", "dmz"), 29.98), "10.0.0.2: opened 22/tcp in zone public, dmz for 30 s"),
-    (DoorClosed(DOOR), "10.0.0.2: closed 22/tcp"),
-    (DoorClosed(DOOR, Origin.CONTROL), "10.0.0.2: closed 22/tcp"),
-    (DoorClosed(DOOR, Origin.KNOCK), "10.0.0.2: closed 22/tcp: the knocker closed it"),
-    (DoorNeverOpened(DOOR), "10.0.0.2: never opened: its time ran out before firewalld answered"),
-    (DoorNeverOpened(DOOR, Origin.KNOCK), "10.0.0.2: never opened: it was closed before firewalld answered"),
     (StepsSuppressed(500), "500 more steps of sequences"),
     (SequenceDisabled(Sequence("ssh", ()), "empty"), "ssh: empty: door disabled"),
     (

@@ -11,9 +11,10 @@ import pytest
 
 from port_knocking_doors import events
 from port_knocking_doors.daemon import knockd_log
-from port_knocking_doors.daemon.knockd_log import KnockdLog
+from port_knocking_doors.daemon.knockd_log import LINES_MAX, LINES_PERIOD, KnockdLog
 from port_knocking_doors.model import CommandOpening, Door, Sequence, Settings
 from port_knocking_doors.system import log
+from tests.helpers.full_pipe import full_pipe
 
 ALICE = ip_address("10.0.0.2")
 
@@ -75,16 +76,16 @@ def test_the_file_has_each_line_with_date_and_minute(file: Path) -> None:
     assert [line[19:] for line in lines] == LINES
 
 
-def test_standard_output_has_them_without_a_date(capsys: pytest.CaptureFixture[str]) -> None:
+def test_standard_output_has_them_without_a_date(capfd: pytest.CaptureFixture[str]) -> None:
     with KnockdLog(verbose=True) as told:
         publish_all(told)
-    assert capsys.readouterr().out.splitlines() == ["listening on eth0...", *LINES[1:-1]]
+    assert capfd.readouterr().out.splitlines() == ["listening on eth0...", *LINES[1:-1]]
 
 
-def test_without_anything_nothing_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_anything_nothing_is_said(capfd: pytest.CaptureFixture[str]) -> None:
     with KnockdLog() as told:
         publish_all(told)
-    assert capsys.readouterr() == ("", "")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_command_of_several_lines_is_one_line(file: Path) -> None:
@@ -96,6 +97,7 @@ def test_a_command_of_several_lines_is_one_line(file: Path) -> None:
 def test_reading_the_configuration_again_opens_the_file_again(file: Path) -> None:
     with KnockdLog(str(file)) as told:
         publish(told, step(1))
+        assert log.flush()
         file.rename(file.with_suffix(".1"))
         publish(told, step(2))
         publish(told, events.Reloaded())
@@ -107,6 +109,7 @@ def test_reading_the_configuration_again_opens_the_file_again(file: Path) -> Non
 def test_refused_reload_opens_the_same_file_again_and_another_file_waits(file: Path, tmp_path: Path) -> None:
     with KnockdLog(str(file)) as observer:
         publish(observer, step(1))
+        assert log.flush()
         file.rename(file.with_suffix(".1"))
         publish(observer, events.ReloadFailed("no"), step(2))
         observer.use(str(tmp_path / "other.log"), syslog=False)
@@ -118,6 +121,7 @@ def test_refused_reload_opens_the_same_file_again_and_another_file_waits(file: P
 def test_a_file_that_cannot_be_opened_is_told_and_tried_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = tmp_path / "log"
     with KnockdLog(str(folder / "knockd.log")) as told:
+        assert log.flush()
         assert "cannot be opened" in caplog.text
         publish(told, step(1))
         folder.mkdir()
@@ -126,11 +130,52 @@ def test_a_file_that_cannot_be_opened_is_told_and_tried_again(tmp_path: Path, ca
     assert "Stage 2" in (folder / "knockd.log").read_text()
 
 
-def test_a_full_disk_stops_nobody(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_full_disk_stops_nobody(capfd: pytest.CaptureFixture[str]) -> None:
     with KnockdLog("/dev/full", verbose=True) as told:
         publish_all(told)
         publish(told, events.Reloaded())
-    assert "OPEN SESAME" in capsys.readouterr().out
+    assert "OPEN SESAME" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("event", "line", "rest"),
+    [
+        (events.SequenceCompleted(ALICE.packed, SSH), "10.0.0.2: ssh: OPEN SESAME", "OPEN SESAME"),
+        (events.SequenceTimedOut(ALICE.packed, SSH, 2), LINES[6], "sequence timeout"),
+        (STARTED, LINES[3], "running command"),
+        (events.CommandEnded(DOOR, 3), LINES[4], "command returned non-zero status code"),
+        (events.DoorClosed(DOOR), LINES[5], "command timeout"),
+    ],
+    ids=["completed", "timed out", "command started", "command failed", "closed"],
+)
+def test_lines_of_one_kind_are_limited_and_then_summed_up(
+    file: Path, monkeypatch: pytest.MonkeyPatch, event: object, line: str, rest: str
+) -> None:
+    moment = 1000.0
+    monkeypatch.setattr(knockd_log, "now", lambda: moment)
+    with KnockdLog(str(file)) as observer:
+        publish(observer, *[event] * 1000)
+        assert observer.next_deadline() == moment + LINES_PERIOD
+        observer.sum_up(moment + LINES_PERIOD - 0.1)
+        moment += LINES_PERIOD
+        observer.sum_up(moment)
+        assert observer.next_deadline() is None
+        publish(observer, event, step(1))
+    lines = [text[19:] for text in file.read_text().splitlines()]
+    assert lines == [*[line] * LINES_MAX, f"{1000 - LINES_MAX} more lines: {rest}", line, "10.0.0.2: ssh: Stage 1"]
+
+
+def test_file_that_takes_nothing_delays_no_event(tmp_path: Path) -> None:
+    """A pipe that is full stands for a disk that hangs."""
+    with full_pipe(tmp_path / "pipe") as pipe, KnockdLog(str(pipe.path)) as observer:
+        for stage in range(1, 5000):
+            publish(observer, step(stage))
+        lines = pipe.read(until="Stage 500")
+        publish(observer, step(9999))
+        lines += pipe.read(until="Stage 9999")
+    stages = [int(line.rpartition(" ")[2]) for line in lines if "Stage" in line]
+    assert stages == [*range(1, len(stages)), 9999]
+    assert lines[-2].endswith(f"{5000 - len(stages)} lines lost: the log did not take them in time")
 
 
 class TestSyslog:

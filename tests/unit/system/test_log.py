@@ -18,12 +18,17 @@ Lines = Callable[[], list[str]]
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[Lines]:
+def lines(capfd: pytest.CaptureFixture[str]) -> Iterator[Lines]:
     """The lines since the last call; restores logging at the end."""
     root = logging.getLogger()
     before = root.handlers[:], root.level, log.logger.level, logging.raiseExceptions
     root.handlers.clear()  # `basicConfig` would close pytest's own
-    yield lambda: capsys.readouterr().err.splitlines()
+
+    def read() -> list[str]:
+        assert log.flush()
+        return capfd.readouterr().err.splitlines()
+
+    yield read
     root.handlers[:] = before[0]
     root.setLevel(before[1])
     log.logger.setLevel(before[2])
