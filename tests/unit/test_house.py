@@ -61,6 +61,8 @@ PURE_MODULES = (
     "capture/bpf_assembler",
     "doors/table",
     "doors/opener",
+    "firewall/address_set",
+    "firewall/source_set",
     "firewall/error_codes",
     "firewall/plan",
     "firewall/rich_rule",
