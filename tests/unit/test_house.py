@@ -48,6 +48,7 @@ PURE_MODULES = (
     "config/describe",
     "config/schema",
     "config/lint",
+    "config/reserve",
     "config/native",
     "config/render",
     "config/knockd",
