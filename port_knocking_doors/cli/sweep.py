@@ -18,18 +18,25 @@ def sweep(
         metavar="SECONDS",
         help="How long to wait for firewalld. Without it: 30.",
     ),
+    forget: bool = typer.Option(
+        False, "--forget", help="Drop the stop commands that failed, without another try. Closes nothing."
+    ),
     log_json: bool = typer.Option(False, "--log-json", help="Log one JSON object for each event, for programs."),
 ) -> None:
     """Close doors that a killed daemon left open, and run its pending stop commands. ExecStopPost of the unit.
 
     Reads the notes in the daemon's runtime directory, not the configuration, which may have changed: run it as the
-    daemon's user. A running daemon and its doors are not touched. Exit status 0 if there is nothing to close.
+    daemon's user. A running daemon and its doors are not touched. A stop command that fails is kept, and run again by
+    each start and each sweep. Exit status 0 if there is nothing to close, 1 if something could not be closed.
     """
     reject_options_before(context, "sweep")
     seconds = 30.0 if patience is None else usage.seconds("--patience", patience, 1, 3600)
     log.set_up(verbose=False, as_json=log_json)
-    if not instance.unreleased_marks():
+    if not any(instance.unreleased_marks(directory) for directory in instance.usable_directories()):
         return
     from port_knocking_doors.daemon import sweep as closer  # D-Bus takes most of the time
 
+    if forget:
+        closer.forget_failed()
+        return
     closer.close_all(seconds)

@@ -23,9 +23,11 @@ from port_knocking_doors.daemon.startup import Startup
 from port_knocking_doors.daemon.status_collector import StatusCollector
 from port_knocking_doors.doors.commands import FAREWELL
 from port_knocking_doors.doors.manager import DoorManager
+from port_knocking_doors.doors.owed_stops import PATIENCE
 from port_knocking_doors.errors import ConfigError, DoorsError, PortInUseError
 from port_knocking_doors.events import EventStream, Reloaded, Stopped
 from port_knocking_doors.firewall.rule_opener import RuleOpener
+from port_knocking_doors.model import CommandOpening
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.crash_guard import CrashGuard
 from port_knocking_doors.system.deadline_timer import DeadlineTimer
@@ -60,7 +62,7 @@ class Daemon:
         self._config = RunningConfig(loaded, load, self._events)
         self._knocks = KnockHandler(self._config, self._doors, self._events, self._timer)
         self._receiver = self._config.connect(self._knocks.handle, self._knocks.wrap)
-        self._startup = Startup(self._config, self._receiver, self._rules, self._events)
+        self._startup = Startup(self._config, self._receiver, self._rules, self._recover, self._events)
         collector = StatusCollector(self._config, self._doors, self._rules, parts.counters)
         self.handler = ControlHandler(self._config, self._doors, self._knocks, collector)
         """Does what the control socket is asked for."""
@@ -114,6 +116,9 @@ class Daemon:
     async def _start(self) -> None:
         await self._startup.run()
         await self._audit()
+
+    async def _recover(self) -> None:
+        await self._doors.unsettled(PATIENCE, [CommandOpening])  # stop commands that an earlier daemon left on record
 
     async def _audit(self) -> None:
         from port_knocking_doors.daemon import (

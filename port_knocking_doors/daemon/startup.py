@@ -5,7 +5,9 @@ for as long as it waits; once it receives them it is up, whatever firewalld does
 """
 
 import asyncio
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from typing import Any
 
 from port_knocking_doors.capture.receiver import KnockReceiver
 from port_knocking_doors.daemon import active
@@ -33,12 +35,23 @@ _REQUESTED = 30.0
 
 
 class Startup:
-    """From the first socket to `READY=1`, and the line of `systemctl status` from then on."""
+    """From the first socket to `READY=1`, and the line of `systemctl status` from then on.
 
-    def __init__(self, config: RunningConfig, receiver: KnockReceiver, rules: RuleOpener, events: EventStream) -> None:
+    `recover` finishes what ended daemons left behind.
+    """
+
+    def __init__(
+        self,
+        config: RunningConfig,
+        receiver: KnockReceiver,
+        rules: RuleOpener,
+        recover: Callable[[], Coroutine[Any, Any, None]],
+        events: EventStream,
+    ) -> None:
         self._config = config
         self._receiver = receiver
         self._rules = rules
+        self._recover = recover
         self._events = events
         self._in_use: PortInUseError | None = None
         self._try_again = asyncio.Event()
@@ -60,7 +73,7 @@ class Startup:
 
     async def run(self) -> None:
         """Return once every knock is received and gets through firewalld. Raises `DoorsError`."""
-        preparing = asyncio.create_task(self._prepare())
+        preparing = asyncio.ensure_future(asyncio.gather(self._prepare(), self._recover()))
         try:
             await self._wait_for_ports()
             await asyncio.wait({preparing}, timeout=FIRST_ANSWER)

@@ -1,4 +1,4 @@
-"""The closer: removes every rule with a mark after a daemon that ended without doing so.
+"""The closer: removes every rule with a mark after a daemon that ended without doing so, and runs its stop commands.
 
 The crash guard runs it as `python -m port_knocking_doors.daemon.sweep PRIORITY [json]`; the command `sweep` is for
 people and for systemd's ExecStopPost. While a daemon with the mark runs it does nothing: the daemon removes the rules.
@@ -7,17 +7,28 @@ people and for systemd's ExecStopPost. While a daemon with the mark runs it does
 import asyncio
 import sys
 import time
-from collections.abc import Hashable
-from contextlib import suppress
+from collections.abc import Hashable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import NamedTuple
 
-from port_knocking_doors.doors.commands import pending_directory, run_pending
+from port_knocking_doors.doors import pending
+from port_knocking_doors.doors.command_run import CommandRuns
+from port_knocking_doors.doors.owed_stops import run_left_behind
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError, FirewallError
 from port_knocking_doors.firewall.error_codes import UNREACHABLE
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.system import log
 from port_knocking_doors.system.clock import now, run, wait_at_most
-from port_knocking_doors.system.instance import CLOSER, has_rules, instance_lock, unreleased_marks
+from port_knocking_doors.system.instance import (
+    CLOSER,
+    has_rules,
+    instance_lock,
+    pending_directory,
+    unreleased_marks,
+    usable_directories,
+)
 from port_knocking_doors.system.log import logger
 
 ABSENCE = 5.0
@@ -46,24 +57,85 @@ def command(priority: int) -> tuple[str, ...]:
     return (sys.executable, "-m", __name__, str(priority), *([_JSON] if log.is_json() else []))
 
 
-async def sweep(priority: int, patience: float = PATIENCE) -> int:
-    """Run recorded stop commands, then remove the rules with the mark once firewalld answers; return their number.
+class Swept(NamedTuple):
+    """What the closer did for a mark."""
 
-    Raises `AlreadyRunningError` if a daemon has the mark, `FirewallError` if firewalld has not answered for `patience`
-    seconds, with the code `UNREACHABLE` if it is not running.
+    removed: int
+    """Rules."""
+    failed: int
+    """Stop commands that are still on record."""
+
+
+class _Mark:
+    """The lock on a mark, which the two tasks of a sweep share."""
+
+    def __init__(self, priority: int, directory: Path | None) -> None:
+        self._priority = priority
+        self._directory = directory
+        self._users = 0
+        self._held = ExitStack()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Raises `AlreadyRunningError` if another process holds it."""
+        if self._users == 0:
+            lock = instance_lock(self._priority, CLOSER, leaves_rules=True, directory=self._directory)
+            self._held.enter_context(lock)
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
+            if self._users == 0:
+                self._held.close()
+
+    def release(self) -> None:
+        """Nothing is left of what had the mark."""
+        with suppress(AlreadyRunningError), instance_lock(self._priority, CLOSER, directory=self._directory):
+            pass
+
+
+async def sweep(priority: int, patience: float = PATIENCE, directory: Path | None = None) -> Swept:
+    """Remove the rules with the mark once firewalld answers, and run recorded stop commands at the same time.
+
+    Neither waits for the other. `directory`: another runtime directory. Raises `AlreadyRunningError` if a daemon has
+    the mark, `FirewallError` if firewalld has not answered for `patience` seconds, with the code `UNREACHABLE` if it is
+    not running.
     """
-    with instance_lock(priority, CLOSER, leaves_rules=has_rules(priority)):
-        run_pending(pending_directory(priority))
+    mark = _Mark(priority, directory)
+    with mark.held():
+        commands = asyncio.create_task(_run_commands(mark, pending_directory(priority, directory)))
+        await asyncio.sleep(0)  # from now on it holds the mark itself
+    try:
+        removed = await _remove_rules(mark, priority, patience) if has_rules(priority) else 0
+    except asyncio.CancelledError:
+        commands.cancel()
+        raise
+    finally:
+        failed = await commands
+    mark.release()
+    return Swept(removed, failed)
+
+
+async def _run_commands(mark: _Mark, directory: Path) -> int:
+    with mark.held():
+        runs = CommandRuns()
+        try:
+            return len(await run_left_behind(runs, directory))
+        finally:
+            runs.end()
+
+
+async def _remove_rules(mark: _Mark, priority: int, patience: float) -> int:
     removed = 0
-    while has_rules(priority):
+    while True:
         await _answering(patience)
         reconciler = RuleReconciler(priority, _NoOwner())
         # If firewalld stops answering, the mark is released: a new daemon must not wait for that.
-        with suppress(asyncio.TimeoutError), instance_lock(priority, CLOSER):
+        with suppress(asyncio.TimeoutError), mark.held():
             await _remove_all(reconciler)
             return removed + reconciler.removed
         removed += reconciler.removed
-    return removed
 
 
 async def _remove_all(reconciler: RuleReconciler) -> None:
@@ -96,39 +168,61 @@ async def _answering(patience: float) -> None:
         await asyncio.gather(connection, return_exceptions=True)
 
 
-def close(priority: int, patience: float = PATIENCE) -> DoorsError | None:
-    """`sweep`, with its result in the log; return the error if rules may be left."""
+def close(priority: int, patience: float = PATIENCE, directory: Path | None = None) -> DoorsError | None:
+    """`sweep`, with its result in the log; return the error if rules may be left, or a stop command failed."""
     try:
-        removed = _sweep_after_others(priority, patience)
+        swept = _sweep_after_others(priority, patience, directory)
     except DoorsError as error:
         if isinstance(error, FirewallError) and error.code == UNREACHABLE:
             logger.info("firewalld is not running: what was open went with it")
             return None
         return error
-    if removed is not None:
-        logger.warning("closed the doors of a daemon that ended without doing so: %d rules removed", removed)
+    if swept is None:
+        return None
+    text = "closed the doors of a daemon that ended without doing so: %d rules removed"
+    logger.warning(text, swept.removed)
+    if swept.failed:
+        return DoorsError(
+            f"{swept.failed} stop commands of a daemon that ended failed: kept in "
+            f"{pending_directory(priority, directory)}, and run at each start until they work "
+            "(`port-knocking-doors sweep --forget` drops them)"
+        )
     return None
 
 
-def _sweep_after_others(priority: int, patience: float) -> int | None:
+def _sweep_after_others(priority: int, patience: float, directory: Path | None) -> Swept | None:
     """`sweep`; None where another process did it, or does. Another closer is waited for: it may have less patience."""
     deadline = now() + patience
     while True:
         try:
-            return run(sweep(priority, patience))
+            return run(sweep(priority, patience, directory))
         except AlreadyRunningError as error:
             if error.by_daemon or now() > deadline:
                 return None
         time.sleep(_PAUSE)
-        if priority not in unreleased_marks():
+        if priority not in unreleased_marks(directory):
             return None
 
 
 def close_all(patience: float) -> None:
     """`close` for every mark that a daemon left behind. Raises `DoorsError` where rules may be left."""
-    failures = [failure for mark in unreleased_marks() if (failure := close(mark, patience))]
+    marks = [(mark, directory) for directory in usable_directories() for mark in unreleased_marks(directory)]
+    failures = [failure for mark, directory in marks if (failure := close(mark, patience, directory))]
     if failures:
         raise failures[0]
+
+
+def forget_failed() -> int:
+    """Drop every stop command that failed, and log it; their number."""
+    number = 0
+    for directory in usable_directories():
+        for mark in unreleased_marks(directory):
+            for record in pending.failed_on_record(pending_directory(mark, directory)):
+                record.remove()
+                text = "%s: %s: stop command dropped, which failed %d times, at last with status %s"
+                logger.warning(text, record.address, record.sequence, record.tries, record.status)
+                number += 1
+    return number
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ A door is reported open or closed only once its opener has confirmed it.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from port_knocking_doors.doors.opener import Opener
 from port_knocking_doors.doors.table import Answer, DoorTable
@@ -130,9 +130,11 @@ class DoorManager:
                 raise outcome
         return doors
 
-    async def unsettled(self, seconds: float) -> frozenset[type[Opening]]:
-        """The kinds of openings with requests that are not confirmed after so many seconds."""
-        kinds = tuple(self._openers)
+    async def unsettled(
+        self, seconds: float, kinds: Collection[type[Opening]] | None = None
+    ) -> frozenset[type[Opening]]:
+        """The kinds of openings (None: of all) with requests that are not confirmed after so many seconds."""
+        kinds = tuple(self._openers if kinds is None else kinds)
         waits = (wait_at_most(seconds, self._openers[kind].settled()) for kind in kinds)
         outcomes = await asyncio.gather(*waits, return_exceptions=True)
         for outcome in outcomes:

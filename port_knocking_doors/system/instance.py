@@ -23,6 +23,8 @@ DAEMON, CLOSER = "daemon", "closer"
 _PATIENCE = 15.0
 """Seconds that a starting daemon waits for a closer, which waits five for each call of firewalld."""
 _PAUSE = 0.02
+_MARK = re.compile(r"-?\d{1,10}")
+_PENDING = "pending-"
 
 
 def command_mark(*words: str) -> int:
@@ -66,14 +68,9 @@ def runtime_directory(environ: Mapping[str, str] = os.environ) -> Path:
     Raises `DoorsError` if there is none.
     """
     for candidate in candidate_directories(environ):
-        try:
+        with suppress(OSError):
             candidate.mkdir(mode=0o700, exist_ok=True)
-        except OSError:
-            continue
-        # The directory's owner could put links in place of the files that are written there.
-        if candidate.is_symlink() or not candidate.is_dir() or candidate.stat().st_uid not in (0, os.geteuid()):
-            continue
-        if os.access(candidate, os.W_OK | os.X_OK):
+        if _is_usable(candidate):
             return candidate
     paths = " and ".join(str(candidate) for candidate in candidate_directories(environ))
     remedy = "make one, or set XDG_RUNTIME_DIR"
@@ -82,15 +79,37 @@ def runtime_directory(environ: Mapping[str, str] = os.environ) -> Path:
     raise DoorsError(f"no runtime directory: {paths} cannot be written; {remedy}")
 
 
+def usable_directories(environ: Mapping[str, str] = os.environ) -> list[Path]:
+    """The runtime directories of any daemon that this user may take over from."""
+    return [path for path in known_directories(environ) if _is_usable(path)]
+
+
+def _is_usable(path: Path) -> bool:
+    try:
+        # The directory's owner could put links in place of the files that are written there.
+        if path.is_symlink() or not path.is_dir() or path.stat().st_uid not in (0, os.geteuid()):
+            return False
+    except OSError:
+        return False
+    return os.access(path, os.W_OK | os.X_OK)
+
+
+def pending_directory(priority: int, directory: Path | None = None) -> Path:
+    """Where the stop commands of the daemon with this mark are on record. Raises `DoorsError` if it can be nowhere."""
+    return (directory or runtime_directory()) / f"{_PENDING}{priority}"
+
+
 @contextmanager
-def instance_lock(priority: int, role: str = DAEMON, *, leaves_rules: bool = False) -> Iterator[None]:
-    """Hold the lock on the mark `priority` for as long as the context lasts.
+def instance_lock(
+    priority: int, role: str = DAEMON, *, leaves_rules: bool = False, directory: Path | None = None
+) -> Iterator[None]:
+    """Hold the lock on the mark `priority` for as long as the context lasts. `directory`: another runtime directory.
 
     If the context ends by an exception, or with `leaves_rules`, rules with the mark may be left: `unreleased_marks`
     keeps listing it. A daemon waits until a closer has finished. Raises `AlreadyRunningError`, naming the holder, where
     a daemon holds the lock, and `DoorsError` where the lock's file cannot be used.
     """
-    path = runtime_directory() / f"{priority}.lock"
+    path = (directory or runtime_directory()) / f"{priority}.lock"
     with ExitStack() as held:
         try:
             descriptor = _claim(path, role, priority, held)
@@ -118,10 +137,19 @@ def _claim(path: Path, role: str, priority: int, held: ExitStack) -> int:
     return descriptor
 
 
-def unreleased_marks() -> list[int]:
-    """The marks with a lock that is held, or whose holder was killed or left rules. Raises `DoorsError`."""
-    locks = (path for path in runtime_directory().glob("*.lock") if re.fullmatch(r"-?\d{1,10}", path.stem))
-    return sorted(int(path.stem) for path in locks if path.is_file() and path.stat().st_size)
+def unreleased_marks(directory: Path | None = None) -> list[int]:
+    """The marks with a lock that is held, or whose holder was killed, left rules or a stop command on record.
+
+    Raises `DoorsError` where there is no runtime directory.
+    """
+    directory = directory or runtime_directory()
+    locks = (path for path in directory.glob("*.lock") if _MARK.fullmatch(path.stem))
+    marks = {int(path.stem) for path in locks if path.is_file() and path.stat().st_size}
+    for path in directory.glob(f"{_PENDING}*/*.json"):
+        mark = path.parent.name.removeprefix(_PENDING)
+        if _MARK.fullmatch(mark):
+            marks.add(int(mark))
+    return sorted(marks)
 
 
 def _lock(descriptor: int, role: str, priority: int) -> None:

@@ -58,6 +58,8 @@ class LogEvent(str, Enum):
     COMMAND_STARTED = "command_started"
     COMMAND_ENDED = "command_ended"
     COMMAND_REFUSED = "command_refused"
+    COMMAND_FAILED = "command_failed"  # a stop command failed; it is kept on record
+    COMMAND_OUTPUT = "command_output"  # a line that a command printed
 
     FIREWALLD = "firewalld"  # started, stopped, hangs, was reloaded, refuses
     INTERFACE = "interface"  # appeared, disappeared

@@ -1,13 +1,14 @@
 """Start and stop commands, through the daemon."""
 
 import signal
+import sys
 from pathlib import Path
 
 import pytest
 
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
-from tests.helpers.running import GUARDED, wait_open
-from tests.helpers.sniffed import sniffing, whole_sequence
+from tests.helpers.running import GUARDED, wait_open, wait_shut
+from tests.helpers.sniffed import sniffing, whole_sequence, write_sniffing
 from tests.helpers.waiting import wait_until
 
 
@@ -21,10 +22,14 @@ def log(tmp_path: Path) -> Path:
 def with_commands(
     box: Sandbox, folder: Path, log: Path, *, delay: float = 300, stop: bool = True, **more: object
 ) -> Process:
-    table: dict[str, object] = {"open": None, "duration": None, "start_command": f"echo start %IP% >>{log}", **more}
+    return sniffing(box, folder, the_table(log, delay=delay, stop=stop, **more))
+
+
+def the_table(log: Path, *, delay: float = 300, stop: bool = True, **more: object) -> dict[str, object]:
+    table: dict[str, object] = {"open": None, "duration": None, "start_command": f"echo start %IP% >>{log}"}
     if stop:
         table |= {"stop_command": f"echo stop %IP% >>{log}", "command_delay": delay}
-    return sniffing(box, folder, table)
+    return {**table, **more}
 
 
 def await_lines(log: Path, *lines: str, within: float = 5.0) -> None:
@@ -112,3 +117,61 @@ def test_failed_command_is_logged_with_its_status(box: Sandbox, client: ClientHo
     daemon = with_commands(box, tmp_path, log, stop=False, start_command="exit 7")
     whole_sequence(client, client.server4)
     daemon.wait_for(f"WARNING {client.address4}: door: start command ended with status 7")
+
+
+# --- what surrounds a command, by the end of the daemon too
+
+
+def start_unread(box: Sandbox, folder: Path, table: dict[str, object], env: dict[str, str]) -> Process:
+    """A daemon that is ready, whose standard error is a pipe that has lost its reader."""
+    conf = write_sniffing(folder, table)
+    line = 'exec 3>&1; { "$@" 2>&1 >&3 & echo $! >&3; } | { grep -m1 -o "\\bready\\b" >&3; }; wait'
+    program = [sys.executable, "-m", "port_knocking_doors", "--conf", str(conf)]
+    shell = box.server.popen(["bash", "-c", line, "bash", *program], env=env)
+    shell.stdout.wait_for("ready", 20)
+    return shell
+
+
+@pytest.mark.parametrize("end", ["deadline", "SIGTERM", "SIGKILL"])
+def test_stop_command_runs_whole_without_reader_or_variable_of_ours(
+    box: Sandbox, client: ClientHost, tmp_path: Path, log: Path, end: str
+) -> None:
+    stop = f"echo closing %IP%; yes | head -c 300000; echo stop $(env | grep -c ^PYTHON) >>{log}"
+    delay = 1 if end == "deadline" else 300
+    table = the_table(log, delay=delay, start_command=f"echo start $(env | grep -c ^PYTHON) >>{log}", stop_command=stop)
+    shell = start_unread(box, tmp_path, table, {"PYTHONPATH": str(tmp_path), "PYTHONHASHSEED": "0"})
+    pid = shell.stdout.lines[0]
+    whole_sequence(client, client.server4)
+    await_lines(log, "start 0")
+    if end != "deadline":
+        box.server.run(["kill", f"-{end.removeprefix('SIG')}", pid])
+    await_lines(log, "start 0", "stop 0", within=4.0)
+    recorded = ["sh", "-c", "ls /run/port-knocking-doors/pending-*"]
+    wait_until(lambda: box.server.run(recorded).stdout == "", 2, "no record left")
+
+
+def test_slow_commands_keep_no_rule_of_a_killed_daemon(
+    box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
+) -> None:
+    table = the_table(log, start_command=f"sleep 60 & echo start >>{log}", stop_command="sleep 60")
+    daemon = sniffing(box, tmp_path, {**table, "open": [GUARDED], "duration": 300})
+    with box.server.listen(GUARDED):
+        whole_sequence(client, client.server4)
+        await_lines(log, "start")
+        wait_open(client, client.server4)
+        daemon.kill()
+        wait_shut(client, client.server4, within=2.0)
+    wait_until(
+        lambda: box.server.run(["pgrep", "-cf", "sleep 60"]).stdout.strip() == "4", 2, "the stop command's shell"
+    )
+
+
+def test_start_command_alone_is_waited_for_after_a_kill(
+    box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
+) -> None:
+    """What it left in the background is not: it inherits nothing."""
+    daemon = with_commands(box, tmp_path, log, start_command=f"sleep 60 & sleep 0.5; echo start >>{log}")
+    whole_sequence(client, client.server4)
+    wait_until(lambda: box.server.run(["pgrep", "-c", "sleep"], check=False).stdout.strip() == "2", 5, "its sleeps")
+    daemon.kill()
+    await_lines(log, "start", f"stop {client.address4}", within=2.5)

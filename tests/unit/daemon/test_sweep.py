@@ -44,7 +44,7 @@ def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBus:
 def test_sweep_removes_marked_rules_and_leaves_nothing(bus: FakeBus) -> None:
     async def story() -> None:
         async with bus:
-            assert await sweep.sweep(MARK) == 1
+            assert await sweep.sweep(MARK) == (1, 0)
 
     assert unreleased_marks() == [MARK]
     asyncio.run(story())
@@ -66,7 +66,7 @@ def test_sweep_of_several_turns_counts_the_rules_of_all(bus: FakeBus, monkeypatc
 
     async def story() -> None:
         async with bus:
-            assert await sweep.sweep(MARK) == 1
+            assert await sweep.sweep(MARK) == (1, 0)
 
     asyncio.run(story())
     assert len(turns) == 2
@@ -99,7 +99,7 @@ def test_sweep_waits_for_firewalld_that_hangs_while_closing(bus: FakeBus, monkey
                 await asyncio.sleep(0.01)
             assert unreleased_marks() == [MARK]
             bus.silent.clear()
-            assert await asyncio.wait_for(work, 10) == 1
+            assert await asyncio.wait_for(work, 10) == (1, 0)
 
     asyncio.run(story())
     assert unreleased_marks() == []

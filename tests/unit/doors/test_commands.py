@@ -14,11 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from port_knocking_doors.doors import commands
-from port_knocking_doors.doors.commands import CommandRunner, command_line, run_pending
+from port_knocking_doors.doors import commands, owed_stops, pending
+from port_knocking_doors.doors.command_run import CommandRuns
+from port_knocking_doors.doors.commands import CommandRunner, command_line
+from port_knocking_doors.doors.owed_stops import run_left_behind
 from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.events import CommandEnded, CommandStarted, EventStream
 from port_knocking_doors.model import CommandOpening, Door
+from port_knocking_doors.system import command_output
+from port_knocking_doors.system.command_output import CommandOutput
 from tests.helpers.waiting import wait_until
 
 SOON = 10.0
@@ -69,6 +73,19 @@ def run(folder: Path, story: Callable[[CommandRunner, Recorder], Awaitable[None]
 async def until(condition: Callable[[], object]) -> None:
     while not condition():
         await asyncio.sleep(0.01)
+
+
+def run_pending(directory: Path) -> int:
+    """What the closer does; the number of stop commands that it did not get done."""
+
+    async def main() -> int:
+        runs = CommandRuns()
+        try:
+            return len(await run_left_behind(runs, directory))
+        finally:
+            runs.end()
+
+    return asyncio.run(main())
 
 
 def records(folder: Path) -> list[Path]:
@@ -216,11 +233,11 @@ def test_end_of_process_is_noticed_without_a_descriptor(
     monkeypatch.setattr(os, "pidfd_open", fail)
 
     async def story(ran: CommandRunner, recorder: Recorder) -> None:
-        it = door("exit 3", "exit 4")
+        it = door("exit 3", "true")
         ran.open(it)
         await until(lambda: recorder.opened == [it])
         ran.close(it)
-        await until(lambda: recorder.ended == [3, 4])
+        await until(lambda: recorder.ended == [3, 0])
         assert (recorder.failed, records(tmp_path)) == ([], [])
 
     run(tmp_path, story)
@@ -263,7 +280,7 @@ def test_close_stops_every_door_and_keeps_slow_ones_remembered(tmp_path: Path) -
         assert len(records(tmp_path)) == 1
 
     run(tmp_path, story)
-    assert run_pending(tmp_path / "pending") == 1
+    assert run_pending(tmp_path / "pending") == 0
     assert records(tmp_path) == []
 
 
@@ -276,8 +293,10 @@ from pathlib import Path
 from unittest.mock import Mock
 from port_knocking_doors.doors.commands import CommandRunner
 from port_knocking_doors.model import CommandOpening, Door
+from port_knocking_doors.system import command_output
+from port_knocking_doors.system.command_output import CommandOutput
 async def main():
-    command = CommandOpening("echo started; sleep 1; echo start >>{log}", "echo stop >>{log}")
+    command = CommandOpening("touch {tmp_path}/begun; sleep 1; echo start >>{log}", "echo stop >>{log}")
     runner = CommandRunner(0, Mock())
     runner.listener = Mock()
     runner._directory = Path("{tmp_path}/pending")
@@ -285,12 +304,11 @@ async def main():
     await asyncio.sleep(60)
 asyncio.run(main())
 """
-    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True) as crashing:
-        assert crashing.stderr is not None
-        assert crashing.stderr.readline() == "started\n"
+    with subprocess.Popen([sys.executable, "-c", script]) as crashing:
+        wait_until((tmp_path / "begun").exists, SOON, "the start command")
         crashing.send_signal(signal.SIGKILL)
         crashing.wait(SOON)
-        assert run_pending(tmp_path / "pending") == 1
+        assert run_pending(tmp_path / "pending") == 0
         assert log.read_text().split() == ["start", "stop"]
         assert records(tmp_path) == []
 
@@ -338,9 +356,9 @@ def test_command_whose_end_cannot_be_watched_counts_as_ended(
         await until(lambda: recorder.opened == [it])
         assert len(records(tmp_path)) == 1
         ran.close(it)
-        await until(lambda: not records(tmp_path))
+        await until(lambda: recorder.ended == [3, 0])
         assert log.read_text() == "start\nstop\n"
-        assert (recorder.failed, recorder.ended) == ([], [3, 0])
+        assert (recorder.failed, records(tmp_path)) == ([], [])
 
     run(tmp_path, story)
     assert "not run" not in caplog.text
@@ -368,13 +386,13 @@ def test_secrets_of_daemon_do_not_reach_pending_stop_commands(tmp_path: Path, mo
     seen = tmp_path / "seen"
     stop = f'echo "of the caller: $KNOCKER_SEQ$NOTIFY_SOCKET, $PATH" >{seen}'
     (pending / "a.json").write_text(json.dumps({"address": "10.0.0.2", "sequence": "ssh", "stop": stop}))
-    assert run_pending(pending) == 1
+    assert run_pending(pending) == 0
     assert seen.read_text() == f"of the caller: , {os.environ['PATH']}\n"
 
 
 def test_ipv6_knocker_has_its_own_commands(tmp_path: Path) -> None:
     async def story(commands: CommandRunner, recorder: Recorder) -> None:
-        own = CommandOpening("exit 4", "exit 40", start6="exit 6", stop6="")
+        own = CommandOpening("exit 4", "echo stop", start6="exit 6", stop6="")
         for address in ("10.0.0.2", "2001:db8::2"):
             opened = Door(ip_address(address), "", "ssh", own)
             begun = len(recorder.ended)
@@ -382,18 +400,187 @@ def test_ipv6_knocker_has_its_own_commands(tmp_path: Path) -> None:
             await until(lambda begun=begun: len(recorder.ended) > begun)  # type: ignore[misc]
             commands.close(opened)
             await commands.close_all(SOON)
-        assert recorder.ended == [4, 40, 6]
+        assert recorder.ended == [4, 0, 6]
+        assert recorder.ran == ["exit 4", "echo stop", "exit 6"]
 
     run(tmp_path, story)
 
 
 def test_empty_start_command_runs_nothing_and_stop_command_runs(tmp_path: Path) -> None:
     async def story(commands: CommandRunner, recorder: Recorder) -> None:
-        opened = door("", "exit 5")
+        opened = door("", "echo stop")
         commands.open(opened)
         await until(lambda: recorder.opened == [opened])
         commands.close(opened)
         await commands.close_all(SOON)
-        assert recorder.ran == ["exit 5"]
+        assert recorder.ran == ["echo stop"]
+
+    run(tmp_path, story)
+
+
+# --- a stop command that fails
+
+
+def test_failed_stop_command_keeps_its_record_and_is_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(owed_stops, "PAUSES", (0.05,) * 1000)
+
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        it = door("true", f"[ -e {tmp_path}/go ]")
+        ran.open(it)
+        await until(lambda: recorder.opened == [it])
+        ran.close(it)
+        await until(lambda: recorder.ended == [0, 1])
+        assert len(records(tmp_path)) == 1
+        (tmp_path / "go").touch()
+        await until(lambda: not records(tmp_path))
+        await ran.close_all(SOON)
+
+    run(tmp_path, story)
+    assert "10.0.0.2: ssh: stop command ended with status 1, it is tried again" in caplog.messages
+
+
+def test_end_of_daemon_says_that_stop_commands_failed(tmp_path: Path) -> None:
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        ran.open(door("true", "exit 3"))
+        ran.open(door("true", "true", "10.0.0.3"))
+        await until(lambda: len(recorder.opened) == 2)
+        with pytest.raises(DoorsError, match=r"^1 stop commands failed; .*`port-knocking-doors sweep --forget` drops"):
+            await ran.close_all(SOON)
+
+    run(tmp_path, story)
+    assert len(records(tmp_path)) == 1
+
+
+def test_knock_while_a_stop_command_is_owed_runs_it_after_both(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        it = door(f"echo start >>{log}", f"echo stop >>{log}; [ -e {tmp_path}/go ]")
+        for number in (1, 2):
+            ran.open(it)
+            await until(lambda number=number: len(recorder.opened) == number)  # type: ignore[misc]
+            if number == 2:
+                (tmp_path / "go").touch()
+                assert len(records(tmp_path)) == 2
+            ran.close(it)
+            await until(lambda number=number: len(recorder.ended) == 2 * number)  # type: ignore[misc]
+        await until(lambda: not records(tmp_path))
+        assert log.read_text().split() == ["start", "stop", "start", "stop", "stop"]
+        await ran.close_all(SOON)
+
+    run(tmp_path, story)
+
+
+def test_start_that_cannot_run_leaves_what_is_owed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(owed_stops, "PAUSES", (0.1,) * 1000)
+
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        it = door("true", f"[ -e {tmp_path}/go ]")
+        ran.open(it)
+        await until(lambda: recorder.opened == [it])
+        ran.close(it)
+        await until(lambda: recorder.ended == [0, 1])
+        with monkeypatch.context() as patch:
+            patch.setattr(pending, "remember", lambda *_: os.close(-1))
+            ran.open(it)
+            await until(lambda: recorder.failed == [it])
+        (tmp_path / "go").touch()
+        await until(lambda: not records(tmp_path))
+        await ran.close_all(SOON)
+
+    run(tmp_path, story)
+
+
+def test_door_is_refused_while_too_many_stop_commands_are_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        it = door("true", "exit 3")
+        ran.open(it)
+        await until(lambda: recorder.opened == [it])
+        ran.close(it)
+        await until(lambda: recorder.ended == [0, 3])
+        monkeypatch.setattr(commands, "QUEUE", 1)
+        ran.open(door("true", "true", "10.0.0.3"))
+        await until(lambda: recorder.failed)
+        with pytest.raises(DoorsError):
+            await ran.close_all(SOON)
+
+    run(tmp_path, story)
+    assert "start command not run: 1 stop commands have failed; see `port-knocking-doors sweep --forget`" in caplog.text
+
+
+def test_stop_command_that_cannot_be_started_is_owed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(owed_stops, "RETRY", 0.05)
+
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        it = door("true", f"touch {tmp_path}/ran")
+        ran.open(it)
+        await until(lambda: recorder.opened == [it])
+        with monkeypatch.context() as patch:
+            patch.setattr(subprocess, "Popen", lambda *_, **__: os.close(-1))
+            ran.close(it)
+            await until(lambda: "10.0.0.2: ssh: stop command not run, it is tried again" in caplog.text)
+        await until((tmp_path / "ran").exists)
+        await ran.close_all(SOON)
+
+    run(tmp_path, story)
+    assert records(tmp_path) == []
+
+
+# --- what commands print
+
+
+def test_what_commands_print_is_logged_and_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(CommandOutput, "open", in_memory)
+
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        it = door("echo hello; printf '\033[1m'", "seq 30")
+        ran.open(it)
+        await until(lambda: recorder.opened == [it])
+        await ran.close_all(SOON)
+
+    run(tmp_path, story)
+    assert caplog.messages == [
+        "10.0.0.2: ssh: start command printed: hello",
+        "10.0.0.2: ssh: start command printed: \033[1m",
+        "10.0.0.2: ssh: start command ended with status 0",
+        *(f"10.0.0.2: ssh: stop command printed: {number}" for number in range(1, 21)),
+        "10.0.0.2: ssh: stop command printed 10 more lines",
+        "10.0.0.2: ssh: stop command ended with status 0",
+    ]
+
+
+def in_memory(self: CommandOutput) -> None:
+    """As where standard error is a pipe."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(command_output, "_is_file", lambda _: False)
+        patch.setattr(command_output, "_journal", lambda _: None)
+        opened(self)
+
+
+opened = CommandOutput.open
+
+
+def test_what_background_processes_print_later_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(CommandOutput, "open", in_memory)
+
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        ran.open(door(f"(until [ -e {tmp_path}/go ]; do sleep 0.02; done; echo late) &"))
+        await until(lambda: recorder.ended == [0])
+        (tmp_path / "go").touch()
+        await until(lambda: "10.0.0.2: ssh: start command printed: late" in caplog.messages)
+        await ran.close_all(SOON)
+        assert not ran._runs._relays
 
     run(tmp_path, story)

@@ -1,0 +1,127 @@
+"""Stop commands on record: one file for each, from before its door is opened until the stop command has worked.
+
+A crash of the daemon loses none: the closer (`daemon.sweep`) or the next daemon runs what is on record. A stop command
+that failed stays on record, with the number of tries, until it worked or `sweep --forget` drops it.
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from port_knocking_doors.model import Door
+from port_knocking_doors.system.log import logger
+from port_knocking_doors.system.shell_command import ProcessIdentity
+
+_RECORD, _DRAFT = ".json", ".draft"
+
+
+class StopRecord(NamedTuple):
+    """What a record says."""
+
+    path: Path
+    address: str
+    sequence: str
+    stop: str
+    """The stop command."""
+    tries: int = 0
+    """How often it failed."""
+    status: int | None = None
+    """The exit status of its last try."""
+    start_process: ProcessIdentity | None = None
+    """The start command, which may still run."""
+    stop_process: ProcessIdentity | None = None
+    """A try that may still run."""
+
+    @property
+    def door(self) -> str:
+        """Whose door it closes, for the log."""
+        return f"{self.address}: {self.sequence}"
+
+    def exists(self) -> bool:
+        """Whether it is still on record."""
+        return self.path.exists()
+
+    def remove(self) -> None:
+        """The stop command worked, or the door was never opened."""
+        self.path.unlink(missing_ok=True)
+
+    def save(self) -> "StopRecord":
+        """Write it, atomically. Raises `OSError`."""
+        draft = self.path.with_suffix(_DRAFT)
+        data = {name: value for name, value in self._asdict().items() if name != "path" and value is not None}
+        try:
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(data, file)
+            draft.rename(self.path)
+        except OSError:
+            with suppress(OSError):
+                draft.unlink()
+            raise
+        return self
+
+
+def remember(directory: Path, door: Door, stop: str) -> StopRecord:
+    """Put the door's stop command on record. Raises `OSError`."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    path = directory / (secrets.token_hex(8) + _RECORD)
+    return StopRecord(path, str(door.address), door.access, stop).save()
+
+
+def load(path: Path) -> StopRecord:
+    """Read a record. Raises `OSError` where it cannot be read, and `ValueError` where it is none."""
+    data = json.loads(path.read_bytes())
+    try:
+        return StopRecord(
+            path,
+            str(data["address"]),
+            str(data["sequence"]),
+            str(data["stop"]),
+            int(data.get("tries", 0)),
+            data.get("status"),
+            _identity(data.get("start_process")),
+            _identity(data.get("stop_process")),
+        )
+    except (KeyError, TypeError, AttributeError, AssertionError) as error:
+        raise ValueError(f"{path} is no record of a stop command") from error
+
+
+def on_record(directory: Path) -> list[StopRecord]:
+    """The stop commands of an ended daemon; the caller holds its mark. Unreadable records are logged, and kept."""
+    if not directory.is_dir():
+        return []
+    for path in directory.glob(f"*{_DRAFT}"):
+        path.unlink(missing_ok=True)  # its door was not opened, or the record is there beside it
+    return list(_records(directory))
+
+
+def failed_on_record(directory: Path) -> list[StopRecord]:
+    """The stop commands that failed; also of a daemon that runs."""
+    return [record for record in _records(directory) if record.tries]
+
+
+def _records(directory: Path) -> Iterator[StopRecord]:
+    for path in sorted(directory.glob(f"*{_RECORD}")):
+        if record := _loaded(path):
+            yield record
+
+
+def _loaded(path: Path) -> StopRecord | None:
+    try:
+        return load(path)
+    except FileNotFoundError:
+        pass  # it worked meanwhile
+    except (OSError, ValueError):
+        logger.error("%s is no record of a stop command that can be run: left alone", path)
+    return None
+
+
+def _identity(data: object) -> ProcessIdentity | None:
+    if data is None:
+        return None
+    assert isinstance(data, list)
+    return ProcessIdentity(*map(int, data))
