@@ -15,6 +15,7 @@ from port_knocking_doors.doctor.firewall import about_firewalld
 from port_knocking_doors.doctor.guarded import about_redirections, about_services
 from port_knocking_doors.doctor.host import about_capability, about_knock_ports, about_links
 from port_knocking_doors.doctor.listen import listened
+from port_knocking_doors.doctor.packets import about_packets
 from port_knocking_doors.doctor.report import print_report
 from port_knocking_doors.errors import DoorsError, NoDaemonError
 from port_knocking_doors.system.clock import run
@@ -51,8 +52,11 @@ def _findings(load: Callable[[], Loaded], priority: int | None) -> Iterator[Find
         yield problem(f"daemon: {error}")
     else:
         yield from about_daemon(snapshot, loaded)
-    yield from run(about_firewalld(settings, mark, snapshot))
-    yield from about_redirections(settings)
+    answers = run(about_firewalld(settings, mark, snapshot))
+    yield from answers.findings
+    tested = about_packets(settings, answers.expected, has_daemon=snapshot is not None)
+    yield from tested.findings
+    yield from about_redirections(settings, tested.redirected)
     yield from about_services(settings)
     if snapshot is None:
         yield from about_knock_ports(settings)

@@ -1,10 +1,12 @@
 """firewalld: whether it runs and accepts changes, its zones, and the knock ports."""
 
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from port_knocking_doors.control.status import Snapshot
+from port_knocking_doors.doctor.expected import Expected
 from port_knocking_doors.doctor.finding import Finding, ok, problem, shortened, warning
-from port_knocking_doors.doctor.guarded import about_guarded
+from port_knocking_doors.doctor.guarded import about_guarded, examined
 from port_knocking_doors.doctor.host import used_interfaces
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import error_codes, exposure, firewalld
@@ -14,17 +16,45 @@ from port_knocking_doors.model import Port, Protocol, Settings
 from port_knocking_doors.system import firewalld_service
 
 
-async def about_firewalld(settings: Settings, mark: int, snapshot: Snapshot | None) -> list[Finding]:
+class Answers(NamedTuple):
+    """What firewalld answered."""
+
+    findings: list[Finding]
+    expected: Expected
+
+
+async def about_firewalld(settings: Settings, mark: int, snapshot: Snapshot | None) -> Answers:
     """firewalld as a whole, over D-Bus."""
     findings: list[Finding] = []
+    expected = Expected()
     try:
         async with firewalld.connected() as client:
             zones = await client.zones()
+            expected = Expected(zones)
             findings.append(ok("firewalld: running"))
-            findings += [finding async for finding in _about_firewall(client, zones, settings, mark, snapshot)]
+            findings += await _about_rights(client, snapshot)
+            if await client.panic_mode():
+                expected = expected._replace(panic=True)
+                findings.append(
+                    problem("firewalld: panic mode is on, every packet is dropped: firewall-cmd --panic-off")
+                )
+            findings += about_zones(settings, zones, used_interfaces())
+            own = [settings.zone] if settings.zone in zones.known else []
+            rules, services = await client.firewall(dict.fromkeys((*own, *zones.active())))
+            found = examined(settings, mark, rules, services)
+            findings += about_guarded(settings, zones, found)
+            shut = shut_knock_ports(settings, zones, rules, services)
+            if settings.open_knock_ports and snapshot is None:
+                shut = {}  # the daemon opens them while it runs
+            findings += about_knock_ports_of_zones(settings, shut)
+            expected = expected._replace(
+                exposed=frozenset((one.zone, one.port) for one in found if one.seen.exposures),
+                denied=frozenset((one.zone, one.port) for one in found if one.seen.denials),
+                shut=frozenset(shut),
+            )
     except FirewallError as error:
         findings.append(_failure(error))
-    return findings
+    return Answers(findings, expected)
 
 
 def _failure(error: FirewallError) -> Finding:
@@ -40,31 +70,20 @@ def _failure(error: FirewallError) -> Finding:
     return problem(f"{text if text.startswith('firewalld') else f'firewalld: {text}'}: {remedy}")
 
 
-async def _about_firewall(
-    client: firewalld.Firewalld, zones: Zones, settings: Settings, mark: int, snapshot: Snapshot | None
-) -> AsyncIterator[Finding]:
+async def _about_rights(client: firewalld.Firewalld, snapshot: Snapshot | None) -> list[Finding]:
     try:
         await client.check_authorization()
-        yield ok("firewalld: this user may change it")
     except FirewallError as error:
         if error.code != error_codes.NOT_AUTHORIZED and "ACCESS_DENIED" not in error.code:
             raise
         grade = warning if snapshot is not None and snapshot.rules else problem
-        yield grade(
-            "firewalld: permission denied to change it: run as root, or allow the daemon's user the polkit action "
-            "org.fedoraproject.FirewallD1.config"
-        )
-    if await client.panic_mode():
-        yield problem("firewalld: panic mode is on, every packet is dropped: firewall-cmd --panic-off")
-    for finding in about_zones(settings, zones, used_interfaces()):
-        yield finding
-    own = [settings.zone] if settings.zone in zones.known else []
-    looked_at = dict.fromkeys((*own, *zones.active()))
-    rules, services = await client.firewall(looked_at)
-    for finding in about_guarded(settings, mark, zones, rules, services):
-        yield finding
-    for finding in about_knocks_let_through(settings, zones, rules, services, snapshot):
-        yield finding
+        return [
+            grade(
+                "firewalld: permission denied to change it: run as root, or allow the daemon's user the polkit action "
+                "org.fedoraproject.FirewallD1.config"
+            )
+        ]
+    return [ok("firewalld: this user may change it")]
 
 
 def about_zones(settings: Settings, zones: Zones, interfaces: Iterable[str]) -> Iterator[Finding]:
@@ -90,21 +109,17 @@ def about_zones(settings: Settings, zones: Zones, interfaces: Iterable[str]) -> 
         )
 
 
-def about_knocks_let_through(
-    settings: Settings,
-    zones: Zones,
-    rules: Iterable[ZoneSettings],
-    services: dict[str, ServiceSettings],
-    snapshot: Snapshot | None,
-) -> Iterator[Finding]:
-    """Whether the firewall lets the UDP knocks of the opening sequence through."""
+def shut_knock_ports(
+    settings: Settings, zones: Zones, rules: Iterable[ZoneSettings], services: dict[str, ServiceSettings]
+) -> dict[str, int]:
+    """The zones in which knocks of the opening sequence arrive, each with how many of its ports it does not open.
+
+    The daemon's own rules count here. Zones that open all are left out.
+    """
     ports = [Port(port, Protocol.UDP) for port in dict.fromkeys(settings.opening_sequence)]
-    if settings.open_knock_ports and snapshot is None:
-        yield ok("knock ports: the daemon opens them while it runs (open_knock_ports)")
-        return
     all_rules = list(rules)
-    # The daemon's own rules count here.
     policies = [one for one in all_rules if one.is_policy]
+    missing: dict[str, int] = {}
     for one in all_rules:
         if one.is_policy or (one.name not in zones.external() and one.name != settings.zone):
             continue
@@ -119,14 +134,19 @@ def about_knocks_let_through(
                 for found in exposure.find(port, each, services, None).exposures
             )
         ]
-        if len(through) == len(ports):
-            yield ok(f"zone {one.name}: the {len(ports)} knock ports are open")
-            continue
-        missing = f"zone {one.name}: {len(ports) - len(through)} of {len(ports)} knock ports are not open"
+        if len(through) < len(ports):
+            missing[one.name] = len(ports) - len(through)
+    return missing
+
+
+def about_knock_ports_of_zones(settings: Settings, shut: Mapping[str, int]) -> Iterator[Finding]:
+    """Zones that do not let the UDP knocks of the opening sequence through."""
+    count = len(set(settings.opening_sequence))
+    for zone, missing in shut.items():
+        text = f"zone {zone}: {missing} of {count} knock ports are not open"
         if settings.open_knock_ports:
-            yield problem(f"{missing}, though open_knock_ports is set: see the daemon's log and the zone's rich rules")
+            yield problem(f"{text}, though open_knock_ports is set: see the daemon's log and the zone's rich rules")
         else:
             yield problem(
-                f"{missing}: set open_knock_ports = true, or open them: "
-                f"firewall-cmd --zone={one.name} --add-port=PORT/udp"
+                f"{text}: set open_knock_ports = true, or open them: firewall-cmd --zone={zone} --add-port=PORT/udp"
             )

@@ -5,9 +5,11 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import NamedTuple
 
 from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
 from port_knocking_doors.firewall import exposure
+from port_knocking_doors.firewall.exposure import PortExposure
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Port, Protocol, Settings
@@ -20,7 +22,7 @@ NFT_TIME = 10.0
 _MAIN = "the opening sequence"
 
 
-def _opened_by(settings: Settings) -> dict[Port, str]:
+def opened_by(settings: Settings) -> dict[Port, str]:
     """The guarded ports, each with the sequence that opens it."""
     guarded = dict.fromkeys(settings.guarded_ports, _MAIN)
     for sequence in settings.sequences:
@@ -29,39 +31,51 @@ def _opened_by(settings: Settings) -> dict[Port, str]:
     return guarded
 
 
-def about_guarded(
-    settings: Settings,
-    mark: int,
-    zones: Zones,
-    rules: Iterable[ZoneSettings],
-    services: dict[str, ServiceSettings],
-) -> Iterator[Finding]:
-    """Whether guarded ports are closed without a knock, and can be opened by one."""
+class Examined(NamedTuple):
+    """A guarded port in a zone or a policy."""
+
+    place: ZoneSettings
+    port: Port
+    seen: PortExposure
+
+    @property
+    def zone(self) -> str:
+        """The name of the zone; empty for a policy."""
+        return "" if self.place.is_policy else self.place.name
+
+
+def examined(
+    settings: Settings, mark: int, rules: Iterable[ZoneSettings], services: dict[str, ServiceSettings]
+) -> list[Examined]:
+    """How each of these zones and policies treats each guarded port, without our own rules."""
+    return [
+        Examined(one, port, exposure.find(port, one, services, mark)) for one in rules for port in opened_by(settings)
+    ]
+
+
+def about_guarded(settings: Settings, zones: Zones, found: Iterable[Examined]) -> Iterator[Finding]:
+    """The settings that accept guarded ports without a knock, or deny them to every door."""
     loud = {*zones.external(), settings.zone}
-    guarded = _opened_by(settings)
-    is_open = False
-    for one in rules:
-        for port in guarded:
-            seen = exposure.find(port, one, services, mark)
-            for found in seen.exposures:
-                is_open = True
-                if found.limited:
-                    yield warning(f"{one}: port {port} is open to some addresses without a knock: {found.what}")
-                elif one.is_policy or one.name in loud:
-                    yield problem(exposure.warning_line(port, one, found))
-                else:
-                    yield warning(exposure.warning_line(port, one, found))
-            for denial in seen.denials:
-                yield problem(
-                    f"{one}: port {port} is denied before any door: {denial.what}; {exposure.remedy(one, denial)}"
-                )
-    if guarded and not is_open:
-        yield ok(f"guarded ports: closed without a knock ({', '.join(map(str, guarded))})")
+    for place, port, seen in found:
+        for one in seen.exposures:
+            if one.limited:
+                yield warning(f"{place}: port {port} is open to some addresses without a knock: {one.what}")
+            elif place.is_policy or place.name in loud:
+                yield problem(exposure.warning_line(port, place, one))
+            else:
+                yield warning(exposure.warning_line(port, place, one))
+        for denial in seen.denials:
+            yield problem(
+                f"{place}: port {port} is denied before any door: {denial.what}; {exposure.remedy(place, denial)}"
+            )
 
 
-def about_redirections(settings: Settings) -> Iterator[Finding]:
-    """Guarded ports whose packets are redirected before any zone sees them, such as a container's published port."""
-    guarded = _opened_by(settings)
+def about_redirections(settings: Settings, seen: Iterable[Port]) -> Iterator[Finding]:
+    """Guarded ports whose packets are redirected before any zone sees them, such as a container's published port.
+
+    `seen`: those of test packets that were.
+    """
+    guarded = opened_by(settings)
     proxied = sorted(set(_proxied(PROC)) & guarded.keys())
     for port in proxied:
         yield problem(
@@ -73,7 +87,8 @@ def about_redirections(settings: Settings) -> Iterator[Finding]:
     except (OSError, subprocess.SubprocessError):
         yield warning("redirections: cannot run `nft list ruleset` (needs root and nftables)")
         return
-    redirected = [port for port in exposure.redirected(ruleset, guarded) if port not in proxied]
+    found = {*exposure.redirected(ruleset, guarded), *seen}
+    redirected = [port for port in guarded if port in found and port not in proxied]
     for port in redirected:
         yield problem(
             f"port {port}: a rule redirects its packets past the zone, where a door has no effect: a container "
@@ -108,7 +123,7 @@ def _proxied(proc: Path) -> Iterator[Port]:
 def about_services(settings: Settings) -> Iterator[Finding]:
     """Whether a service listens on each guarded port."""
     everywhere, outside = listening_ports(), listening_ports(from_outside=True)
-    missing = [(port, whose) for port, whose in _opened_by(settings).items() if port not in outside]
+    missing = [(port, whose) for port, whose in opened_by(settings).items() if port not in outside]
     for port, whose in missing:
         if port in everywhere:
             yield warning(f"port {port} ({whose}): its service listens on loopback only, where a door has no effect")

@@ -1,7 +1,9 @@
 """The examination's output: a line for each finding, coloured on a terminal, and their sum."""
 
+import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TextIO
 
 from port_knocking_doors.doctor.finding import Finding, Grade
@@ -20,6 +22,19 @@ def print_report(findings: Iterable[Finding], stream: TextIO) -> int:
         print(_line(finding, colour), file=stream, flush=True)
     print(_sum(counts), file=stream, flush=True)
     return counts[Grade.PROBLEM]
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show on a terminal what takes its time, until it is done."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    print(f"{text} …", end="", file=sys.stderr, flush=True)
+    try:
+        yield
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # ECMA-48, "erase in line"
 
 
 def _line(finding: Finding, colour: bool) -> str:

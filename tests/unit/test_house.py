@@ -75,6 +75,11 @@ PURE_MODULES = (
     "client/snippets",
     "daemon/observer",
     "daemon/counters",
+    "doctor/finding",
+    "doctor/expected",
+    "doctor/ruleset",
+    "doctor/frames",
+    "doctor/trace",
 )
 WORLDLY = {
     *("asyncio", "ctypes", "datetime", "fcntl", "io", "locale", "logging", "multiprocessing", "os", "pathlib", "pwd"),

@@ -57,7 +57,7 @@ def test_unreachable_firewalld_is_a_problem_with_a_remedy(
     monkeypatch.setattr("port_knocking_doors.firewall.firewalld.connected", fail)
     monkeypatch.setattr(firewalld_service, "is_installed", lambda: installed)
     monkeypatch.setattr(firewalld_service, "_program", lambda name: name == "apt")
-    assert asyncio.run(firewall.about_firewalld(Settings(), 31313, None)) == [problem(text)]
+    assert asyncio.run(firewall.about_firewalld(Settings(), 31313, None)).findings == [problem(text)]
 
 
 KNOWN = frozenset({"public", "home", "work"})

@@ -1,0 +1,57 @@
+"""The output of `nft monitor trace`: the rule that decided over a packet."""
+
+import re
+from typing import NamedTuple
+
+_LINE = re.compile(
+    r"^trace id (?P<id>\w+) (?P<family>\w+) (?P<table>\S+) (?P<chain>\S+) "
+    r"(?:rule (?P<rule>.*) \(verdict (?P<verdict>\w+)[^)]*\)|policy (?P<policy>\w+)|verdict \w+|packet: )"
+)
+_COUNTER = re.compile(r"\bcounter packets \d+ bytes \d+ ?")
+_DENYING = ("drop", "reject")
+_POLICY = re.compile(r"filter_IN_policy_(?P<policy>.+?)(?:_(?:pre|log|deny|allow|post))?")
+"""firewalld's chains of a policy to this host."""
+
+FIREWALLD = "firewalld"
+"""The table of firewalld's nftables back end."""
+
+
+class Decision(NamedTuple):
+    """The rule, or a chain's policy, that accepted or denied a packet."""
+
+    family: str
+    table: str
+    chain: str
+    rule: str
+    """Empty where the chain's policy decided."""
+    accepts: bool = False
+
+    def __str__(self) -> str:
+        what = f"`{self.rule}`" if self.rule else f"its policy {'accept' if self.accepts else 'drop'}"
+        if (policy := self.policy) is not None:
+            return f"policy {policy} of firewalld, {what}"
+        return f"table {self.family} {self.table}, chain {self.chain}, {what}"
+
+    @property
+    def policy(self) -> str | None:
+        """The name of firewalld's policy that the chain belongs to."""
+        match = _POLICY.fullmatch(self.chain) if self.table == FIREWALLD else None
+        return match["policy"] if match is not None else None
+
+
+def decision(output: str) -> Decision | None:
+    """What decided over the first packet of the trace: the denial, else the latest rule that accepted it."""
+    first = ""
+    found: Decision | None = None
+    for line in output.splitlines():
+        match = _LINE.match(line)
+        if match is None or match["id"] != (first := first or match["id"]):
+            continue
+        verdict = match["verdict"] or match["policy"]
+        rule = _COUNTER.sub("", match["rule"] or "").strip()
+        place = match["family"], match["table"], match["chain"], rule
+        if verdict in _DENYING:
+            return Decision(*place)
+        if verdict == "accept" and match["rule"]:
+            found = Decision(*place, accepts=True)
+    return found

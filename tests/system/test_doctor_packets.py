@@ -1,0 +1,187 @@
+"""`doctor`'s test packets against real ones: what it says is what becomes of a connection, of a door, of a knock."""
+
+import sys
+from ipaddress import ip_address
+from pathlib import Path
+from typing import NamedTuple
+
+from port_knocking_doors.sandbox import ClientHost, Sandbox
+from tests.helpers.running import GUARDED, SEQUENCE, door_rule, write_configuration
+from tests.system.test_doctor import about, doctor
+
+BASE_CHAIN = """table inet mine {{
+  chain input {{
+    type filter hook {hook} priority {priority}; policy {policy}
+    ct state established,related accept
+    icmpv6 type {{ nd-neighbor-solicit, nd-neighbor-advert }} accept
+    {rule}
+  }}
+}}
+"""
+LISTS = """table inet lists {
+  set many {
+    type ipv4_addr
+  }
+  chain input {
+    type filter hook input priority -5
+    limit rate over 1/hour burst 1 packets drop
+    ip saddr @many drop
+    iifname "nosuch0" drop
+  }
+}
+"""
+CLOSED = rf"guarded ports: closed without a knock .{GUARDED}/tcp.: test packets are denied on to-client .IPv4, IPv6."
+WAYS = r"to-client .IPv4, IPv6., to-stranger .IPv4, IPv6."
+ALL_ARRIVE = f"knock ports: test datagrams to all 5 arrive on {WAYS}"
+ALL_PASS = f"doors: test packets pass where a door opens on {WAYS}"
+FAMILIES = (4, 6)
+
+
+class Ahead(NamedTuple):
+    """What is ahead of the zone, what `doctor` says of it, and the families of packets that it denies."""
+
+    chain: str = ""
+    policy: str = ""
+    """Attributes and rules of a policy to this host."""
+    problems: tuple[str, ...] = ()
+    oks: tuple[str, ...] = ()
+    denies_knocks: tuple[int, ...] = ()
+    denies_doors: tuple[int, ...] = ()
+
+
+AHEAD = {
+    "policy that rejects a knock port": Ahead(
+        policy=f'priority="-100" target="CONTINUE"><rule><port port="{SEQUENCE[1]}" protocol="udp"/><reject/></rule>',
+        problems=(r"knock ports: test datagrams to 1 of 5 do not arrive .*: denied by policy strict .*--info-policy",),
+        oks=(ALL_PASS,),
+        denies_knocks=FAMILIES,
+    ),
+    "policy that drops everything": Ahead(
+        policy='priority="-100" target="DROP">',
+        problems=(
+            r"knock ports: test datagrams to 5 of 5 do not arrive .*: denied by policy strict",
+            rf"port {GUARDED}/tcp: a door has no effect .*: denied by policy strict",
+        ),
+        denies_knocks=FAMILIES,
+        denies_doors=FAMILIES,
+    ),
+    "policy behind the zone": Ahead(policy='priority="100" target="DROP">', oks=(ALL_ARRIVE, ALL_PASS)),
+    "second chain that drops a guarded port": Ahead(
+        chain=BASE_CHAIN.format(hook="input", priority=20, policy="accept", rule=f"tcp dport {GUARDED} drop"),
+        problems=(rf"port {GUARDED}/tcp: a door has no effect .*: denied by table inet mine, chain input, .*drop`",),
+        oks=(ALL_ARRIVE,),
+        denies_doors=FAMILIES,
+    ),
+    "second chain with policy drop": Ahead(
+        chain=BASE_CHAIN.format(hook="input", priority=-5, policy="drop", rule=f"tcp dport {GUARDED} accept"),
+        problems=(r"knock ports: test datagrams to 5 of 5 .*\(IPv4, IPv6\): denied by table inet mine, chain input",),
+        oks=(ALL_PASS,),
+        denies_knocks=FAMILIES,
+    ),
+    "chain ahead of routing for one family": Ahead(
+        chain=BASE_CHAIN.format(
+            hook="prerouting", priority=-310, policy="accept", rule=f"meta nfproto ipv4 udp dport {SEQUENCE[1]} drop"
+        ),
+        problems=(r"knock ports: test datagrams to 1 of 5 do not arrive on to-client .IPv4., to-stranger .IPv4.: ",),
+        oks=(ALL_PASS, r"knock ports: .* arrive on to-client .IPv6., to-stranger .IPv6."),
+        denies_knocks=(4,),
+    ),
+    "second chain that accepts": Ahead(
+        chain=BASE_CHAIN.format(hook="input", priority=-5, policy="accept", rule="accept"), oks=(ALL_ARRIVE, ALL_PASS)
+    ),
+}
+
+
+def put_ahead(box: Sandbox, case: Ahead, last: Ahead) -> None:
+    """Put it there in place of what the last case has put there."""
+    if case.policy != last.policy:
+        zones = '<ingress-zone name="ANY"/><egress-zone name="HOST"/>'
+        text = f"<policy {case.policy}{zones}</policy>" if case.policy else ""
+        file = "/etc/firewalld/policies/strict.xml"
+        box.server.run(["tee", file] if text else ["rm", file], text=text)
+        box.firewall_cmd("--reload")
+    box.server.run(["nft", "-f", "-"], text=f"table inet mine\ndelete table inet mine\n{case.chain}")
+
+
+def test_denial_ahead_of_the_zone_is_proven(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    conf = write_configuration(tmp_path, open_knock_ports=False)
+    rules = [door_rule(client.address4), door_rule(client.address6)]
+    box.firewall_cmd("--permanent", *(f"--add-port={port}/udp" for port in SEQUENCE))
+    box.firewall_cmd("--permanent", *(f"--add-rich-rule={rule}" for rule in rules))
+    stranger = box.hosts["stranger"]
+    with box.server.listen(GUARDED):
+        last = Ahead()
+        for name, case in AHEAD.items():
+            put_ahead(box, case, last)
+            last = case
+            lines = doctor(box, conf)
+            for said, grade in (*((said, "PROBLEM") for said in case.problems), (CLOSED, "ok")):
+                assert about(lines, said, grade), (name, said, lines)
+            for said in (ALL_ARRIVE, ALL_PASS, *case.oks):
+                assert bool(about(lines, said, "ok")) is (said in case.oks), (name, said, lines)
+            assert len([line for line in lines if line.startswith("PROBLEM")]) == 1 + len(case.problems), (name, lines)
+            with box.server.listen(SEQUENCE[1], "udp"):
+                for address in (client.server4, client.server6):
+                    outcome = client.connect(address, SEQUENCE[1], protocol="udp", timeout=0.5)
+                    assert (outcome != "open") is (address.version in case.denies_knocks), (name, address)
+                    outcome = client.connect(address, GUARDED, timeout=0.5)
+                    assert (outcome != "open") is (address.version in case.denies_doors), (name, address)
+            for address in (stranger.server4, stranger.server6):
+                assert stranger.connect(address, GUARDED, timeout=0.5) != "open", (name, address)
+
+
+def test_flushed_tables_are_found_and_the_advice_restores_them(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    conf = write_configuration(tmp_path, ports_to_controls=[GUARDED, 2223])
+    with box.server.listen(GUARDED):
+        box.server.run(["nft", "flush", "ruleset"])
+        lines = doctor(box, conf, status=1)
+        assert about(lines, "firewalld: runs, but the kernel has none of its rules: .*restart firewalld$", "PROBLEM")
+        (line,) = about(lines, "OPEN WITHOUT A KNOCK", "PROBLEM")
+        assert f"ports {GUARDED}/tcp, 2223/tcp: OPEN WITHOUT A KNOCK: a test packet from outside arrives on" in line
+        assert not about(lines, "guarded ports: closed|doors: ", "ok"), lines
+        assert client.connect(client.server4, GUARDED) == "open"
+
+        box.firewalld.restart()  # the advice
+        assert about(doctor(box, conf), rf"guarded ports: closed without a knock .{GUARDED}/tcp, 2223/tcp.", "ok")
+        assert client.connect(client.server4, GUARDED) == "prohibited"
+
+
+def test_each_interface_is_tested(box: Sandbox, tmp_path: Path) -> None:
+    """A rule that no setting of firewalld shows opens the port by one interface."""
+    conf = write_configuration(tmp_path)
+    handle = "filter_IN_public_pre"
+    box.server.run(
+        ["nft", "insert", "rule", "inet", "firewalld", handle, "iif", "to-stranger", "tcp", "dport", "2222", "accept"]
+    )
+    lines = doctor(box, conf, status=1)
+    (line,) = about(lines, "OPEN WITHOUT A KNOCK", "PROBLEM")
+    assert "on to-stranger (IPv4, IPv6); the rule that accepts it: table inet firewalld, chain " in line
+    assert not about(lines, "guarded ports: closed", "ok")
+
+
+def test_large_set_with_limits_and_owner_is_copied(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    conf = write_configuration(tmp_path)
+    box.server.run(
+        ["nft", "-f", "-"],
+        text=LISTS,
+    )
+    elements = [str(ip_address(0x0B000000 + number)) for number in range(100_000)]
+    for first in range(0, len(elements), 5000):
+        chunk = ", ".join(elements[first : first + 5000])
+        box.server.run(["nft", "-f", "-"], text=f"add element inet lists many {{ {chunk} }}\n")
+    assert about(doctor(box, conf), CLOSED, "ok")
+
+
+def test_doctor_says_plainly_what_it_could_not_verify(box: Sandbox, tmp_path: Path) -> None:
+    conf = write_configuration(tmp_path)
+    unable = "firewall: not verified with test packets that guarded ports are closed and knocks arrive: "
+    for options, why in (
+        (("--bounding-set=-net_admin", "--inh-caps=-net_admin"), "run as root: sudo port-knocking-doors doctor"),
+        (("--bounding-set=-sys_admin", "--inh-caps=-sys_admin"), "cannot make a network namespace"),
+    ):
+        argv = ["setpriv", *options, sys.executable, "-m", "port_knocking_doors", "doctor", "--conf", str(conf)]
+        lines = box.server.run(argv, check=False, timeout=60).stdout.splitlines()
+        assert about(lines, f"{unable}.*{why}", "warning"), lines
+        assert not about(lines, "guarded ports|doors: |knock ports: test", "ok"), lines
