@@ -40,6 +40,19 @@ class Port:
         return f"{self.number}/{self.protocol}"
 
 
+@dataclass(frozen=True)
+class EphemeralPorts:
+    """The ports that the kernel may give to an outgoing socket, which then has one for a while (ip(7))."""
+
+    range: range
+    """net.ipv4.ip_local_port_range, for IPv6 as well."""
+    reserved: frozenset[int] = frozenset()
+    """net.ipv4.ip_local_reserved_ports: what it does not give, though it is in the range."""
+
+    def __contains__(self, port: object) -> bool:
+        return port in self.range and port not in self.reserved
+
+
 class Flags(IntFlag):
     """TCP's six flags, by their bits in byte 13 of the header (RFC 9293, 3.1); those of ECN never matter here."""
 

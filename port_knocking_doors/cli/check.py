@@ -1,6 +1,7 @@
 """`check`: the configuration with its warnings, or its errors."""
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Optional
 
@@ -8,11 +9,11 @@ import typer
 
 from port_knocking_doors.cli.command import declare
 from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source
-from port_knocking_doors.config import knockd_to_toml, lint, loader, render, zone_files
+from port_knocking_doors.config import knockd_to_toml, lint, loader, render, reserve, zone_files
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Sequence
-from port_knocking_doors.system.listening_ports import listening_ports
+from port_knocking_doors.system.listening_ports import listening_ports, outgoing_ports
 
 _KNOCKD = typer.Option(None, "--knockd", metavar="FILE", readable=False, help="Check this file of knockd instead.")
 _TPORTKNOCKD = typer.Option(
@@ -61,7 +62,16 @@ def _check_own(source: Source) -> None:
         print(f"Sniffed on: {', '.join(loaded.settings.interfaces) or 'every interface'}")
     place = loaded.places.get("zone", "zone")
     unknown = zone_files.unknown_zone_warning(loaded.settings.zone, place, zone_files.FOLDERS)
-    _conclude((*loaded.warnings, *unknown))
+    _conclude((*loaded.warnings, *unknown), _reserving(loaded.settings.opening_sequence))
+
+
+def _reserving(ports: tuple[int, ...]) -> list[str]:
+    """How to keep outgoing sockets off the knock ports, if they may have one."""
+    outgoing = outgoing_ports()
+    if not reserve.at_risk(ports, outgoing):
+        return []
+    commands = [f"  {command}" for command in reserve.commands(ports, outgoing)]
+    return ["To keep outgoing sockets off the ports of the sequence, as root, now and at each boot:", *commands]
 
 
 def _check_knockd(path: Path, as_toml: bool) -> None:
@@ -100,9 +110,11 @@ def _show(sequences: tuple[Sequence, ...]) -> None:
         print(in_words(sequence))
 
 
-def _conclude(warnings: tuple[str, ...]) -> None:
-    """The warnings of a valid configuration, and the verdict."""
+def _conclude(warnings: tuple[str, ...], remedies: Iterable[str] = ()) -> None:
+    """The warnings of a valid configuration, what to do about them, and the verdict."""
     _warn(warnings)
+    for line in remedies:
+        print(line)
     count = f", {len(warnings)} warning{'s' if len(warnings) > 1 else ''}" if warnings else ""
     print(f"Configuration is valid{count}")
 

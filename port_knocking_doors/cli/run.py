@@ -7,9 +7,11 @@ import typer
 
 from port_knocking_doors import __version__
 from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source
-from port_knocking_doors.config import files, loader
+from port_knocking_doors.config import files, lint, loader
 from port_knocking_doors.errors import ConfigError, DoorsError, in_words
+from port_knocking_doors.model import Settings
 from port_knocking_doors.system import log
+from port_knocking_doors.system.listening_ports import outgoing_ports
 
 
 def run(
@@ -96,5 +98,8 @@ def _write_home_file() -> None:
 
     written = files.write_home_file(files.find_home())
     print(f"Wrote {written.path}: a random sequence, and port 22 to guard.")
+    outgoing = outgoing_ports()
+    for warning in lint.ephemeral_warnings(Settings(opening_sequence=written.sequence), str(written.path), outgoing):
+        print(f"Warning: {warning}")
     print(f"To knock from another machine, with HOST for this one, {snippets.shell_time(len(written.sequence))}:")
     print(f"  {snippets.shell_line(written.sequence)}")

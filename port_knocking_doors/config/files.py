@@ -8,14 +8,15 @@ import os
 import secrets
 import shlex
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from port_knocking_doors.config.lint import is_sorted
 from port_knocking_doors.config.render import render
 from port_knocking_doors.errors import ConfigError, DoorsError
-from port_knocking_doors.model import DEFAULT_SEQUENCE, Settings
+from port_knocking_doors.model import DEFAULT_SEQUENCE, PORT_MAX, EphemeralPorts, Protocol, Settings
+from port_knocking_doors.system.listening_ports import listening_ports, outgoing_ports
 
 HOME_NAME = ".port_knocker.toml"
 EMPTY = Path()
@@ -26,9 +27,14 @@ SIZE_MAX = 2**20
 """Bytes of a configuration file. A larger one is a mistake, such as the path of a log."""
 
 FRESH_PORTS = range(10000, 32768)
-"""The range of a new sequence: above most services' ports, and below Linux's ephemeral ports, which any program may
-hold for a while."""
+"""Where a new sequence comes from: above most services' ports, and below Linux's own ephemeral ports. Ports that this
+host gives to outgoing sockets, and those in use, are left out."""
+UNPRIVILEGED = range(1024, PORT_MAX + 1)
+"""Where it comes from if too many are left out."""
+FRESH_LEAST = 4096
+"""Fewer ports to choose from are too few: five of these make 2 ** 60 sequences."""
 FRESH_LENGTH = 5
+_FRESH_RANGES = (FRESH_PORTS, UNPRIVILEGED)
 
 
 @dataclass(frozen=True)
@@ -144,10 +150,17 @@ def write_home_file(home: Path | None) -> Written:
     return Written(path, sequence)
 
 
-def fresh_sequence() -> tuple[int, ...]:
-    """A random sequence: distinct ports of `FRESH_PORTS`, neither rising nor falling."""
+def fresh_sequence(outgoing: EphemeralPorts | None = None) -> tuple[int, ...]:
+    """A random sequence: distinct ports, neither rising nor falling.
+
+    They avoid what outgoing sockets may have (`outgoing`: by default as this host has it) unless that leaves too few.
+    """
+    avoided = outgoing_ports() if outgoing is None else outgoing
+    used = {port.number for port in listening_ports() if port.protocol is Protocol.UDP}
+    choices = ([port for port in ports if port not in avoided and port not in used] for ports in _FRESH_RANGES)
+    choice: Sequence[int] = next((ports for ports in choices if len(ports) >= FRESH_LEAST), FRESH_PORTS)
     while True:
-        ports = tuple(secrets.SystemRandom().sample(FRESH_PORTS, FRESH_LENGTH))
+        ports = tuple(secrets.SystemRandom().sample(choice, FRESH_LENGTH))
         if not is_sorted(ports) and ports != DEFAULT_SEQUENCE:
             return ports
 

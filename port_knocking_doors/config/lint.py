@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterator
 
 from port_knocking_doors.config import readers
+from port_knocking_doors.config.reserve import at_risk
 from port_knocking_doors.config.schema import EXAMPLE_CLOSE_STEPS, EXAMPLE_STEPS
-from port_knocking_doors.model import DEFAULT_SEQUENCE, Port, Protocol, Sequence, Settings
+from port_knocking_doors.model import DEFAULT_SEQUENCE, EphemeralPorts, Port, Protocol, Sequence, Settings
 
 SHORT = 3
 """A sniffed sequence of fewer steps is soon found by chance."""
@@ -54,6 +55,19 @@ def opening_warnings(settings: Settings, source: str) -> Iterator[str]:
     guarded = {port.number for port in settings.guarded_ports if port.protocol is Protocol.UDP}
     if both := len(guarded.intersection(settings.opening_sequence)):
         yield f"{at}{both} guarded UDP port(s) are in the sequence, so no service can listen on them; choose others"
+
+
+def ephemeral_warnings(settings: Settings, source: str, outgoing: EphemeralPorts) -> Iterator[str]:
+    """Warnings about listened ports that an outgoing socket may have when the daemon starts. To sniffed ones, a socket
+    makes no difference."""
+    if exposed := len(at_risk(settings.opening_sequence, outgoing)):
+        which = f"{exposed} ports of the sequence are" if exposed > 1 else "1 port of the sequence is"
+        low, high = outgoing.range[0], outgoing.range[-1]
+        yield (
+            f"{source or 'opening_sequence'}: {which} in the range that the kernel gives to outgoing sockets ({low} to "
+            f"{high}, net.ipv4.ip_local_port_range), so that another program may have one when the daemon starts; "
+            "choose other ports, or reserve them: `port-knocking-doors check` shows the commands"
+        )
 
 
 def sniffed_warnings(settings: Settings, file: str, served: Collection[Port]) -> Iterator[str]:

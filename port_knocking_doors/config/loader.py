@@ -12,8 +12,8 @@ from typing import Any
 
 from port_knocking_doors.config import files, knockd, lint, native, readers, tportknockd
 from port_knocking_doors.errors import ConfigError
-from port_knocking_doors.model import Dialect, Import, Port, Sequence, Settings
-from port_knocking_doors.system.listening_ports import listening_ports
+from port_knocking_doors.model import Dialect, EphemeralPorts, Import, Port, Sequence, Settings
+from port_knocking_doors.system.listening_ports import listening_ports, outgoing_ports
 
 SYSTEM_FILE = Path("/etc/port_knocker.toml")
 
@@ -87,9 +87,11 @@ def load(
     home: Path | None,
     system: Path = SYSTEM_FILE,
     served: Callable[[], Collection[Port]] = listening_ports,
+    outgoing: Callable[[], EphemeralPorts] = outgoing_ports,
 ) -> Loaded:
     """Combine the configuration. `conf`, `magic_seq`, `ports`, `zone` and `interfaces` are the options, None or
-    empty where not given; `served` returns the ports that programs of this machine listen on.
+    empty where not given; `served` returns the ports that programs of this machine listen on, `outgoing` those that the
+    kernel gives to outgoing sockets.
 
     The first of `conf`, `home`'s file and `system` that exists is used or refused. An option overrides its variable,
     which overrides the file; a variable that is set but empty is an error, as an empty option is.
@@ -117,6 +119,7 @@ def load(
         f"{file}: {files.display(other)} exists as well and is not read; remove one of them" for other in found[1:]
     ]
     warnings += lint.opening_warnings(settings, sources.get(_SEQUENCE.field, file))
+    warnings += lint.ephemeral_warnings(settings, sources.get(_SEQUENCE.field, file), outgoing())
     if settings.sequences:
         warnings += lint.sniffed_warnings(settings, file, served())
     elif settings.interfaces:

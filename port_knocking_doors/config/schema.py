@@ -194,7 +194,8 @@ KEYS = (
         readers.sequence,
         "The secret: UDP ports in the order of their knocks. A knock is one datagram of six bytes, the word knock and "
         "a newline. The documentation's example is public: choose your own, in an order that is hard to guess, of "
-        f"{readers.SEQUENCE_SHORT} ports or more.",
+        f"{readers.SEQUENCE_SHORT} ports or more. Outside of net.ipv4.ip_local_port_range (mostly 32768 to 60999) no "
+        "outgoing connection has one of them when the daemon starts.",
         required=True,
     ),
     Key(

@@ -13,7 +13,7 @@ from port_knocking_doors.doctor.daemon import about_daemon, no_daemon
 from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
 from port_knocking_doors.doctor.firewall import about_firewalld
 from port_knocking_doors.doctor.guarded import about_redirections, about_services
-from port_knocking_doors.doctor.host import about_capability, about_knock_ports, about_links
+from port_knocking_doors.doctor.host import about_capability, about_ephemeral_ports, about_knock_ports, about_links
 from port_knocking_doors.doctor.listen import listened
 from port_knocking_doors.doctor.packets import about_packets
 from port_knocking_doors.doctor.report import print_report
@@ -60,5 +60,6 @@ def _findings(load: Callable[[], Loaded], priority: int | None) -> Iterator[Find
     yield from about_services(settings)
     if snapshot is None:
         yield from about_knock_ports(settings)
+    yield from about_ephemeral_ports(settings)
     yield from about_links(settings)
     yield from about_capability(settings, snapshot)

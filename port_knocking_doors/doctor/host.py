@@ -6,12 +6,13 @@ from fnmatch import fnmatchcase
 from ipaddress import ip_address
 from pathlib import Path
 
+from port_knocking_doors.config import reserve
 from port_knocking_doors.control.status import Snapshot
 from port_knocking_doors.doctor.finding import Finding, ok, problem, shortened, warning
 from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.model import Port, Protocol, Sequence, Settings
 from port_knocking_doors.system.interfaces import InterfaceMonitor
-from port_knocking_doors.system.listening_ports import listening_ports
+from port_knocking_doors.system.listening_ports import listening_ports, outgoing_ports
 from port_knocking_doors.system.rtnetlink import Link
 
 PROC = Path("/proc")
@@ -30,6 +31,15 @@ def about_knock_ports(settings: Settings) -> Iterator[Finding]:
         )
     if not taken:
         yield ok("knock ports: not in use by another program")
+
+
+def about_ephemeral_ports(settings: Settings) -> Iterator[Finding]:
+    """How to reserve the knock ports that outgoing sockets may have at the daemon's next start; the configuration's
+    warning says how many these are."""
+    outgoing = outgoing_ports()
+    if reserve.at_risk(settings.opening_sequence, outgoing):
+        now, at_boot = reserve.commands(settings.opening_sequence, outgoing)
+        yield warning(f"knock ports: keep outgoing sockets off them: `{now}`, and for each boot `{at_boot}`")
 
 
 def about_links(settings: Settings) -> Iterator[Finding]:

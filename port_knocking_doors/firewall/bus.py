@@ -7,18 +7,21 @@ stopped it had a reason.
 import asyncio
 import contextlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from io import BytesIO
 from typing import Any
 
+from dbus_next._private.constants import LITTLE_ENDIAN
 from dbus_next._private.unmarshaller import Unmarshaller
 from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import BusType, MessageFlag, MessageType
 from dbus_next.message import Message
+from dbus_next.signature import SignatureTree, Variant
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall.error_codes import NOT_AUTHORIZED, UNANSWERED, UNREACHABLE
 from port_knocking_doors.firewall.message_stream import ERROR, METHOD_RETURN, SIGNAL, Header, MessageStream
+from port_knocking_doors.firewall.packed_strings import PackedStrings
 from port_knocking_doors.system.clock import wait_at_most
 
 NAME = "org.fedoraproject.FirewallD1"
@@ -37,16 +40,44 @@ _FIRST_RETRY, _LAST_RETRY = 0.1, 2.0
 _AUTHENTICATION_TIMEOUT = 10.0
 _READ_SIZE = 1 << 16
 _READS = 8  # in one turn of the event loop: 0.5 MiB, about 0.3 ms where all of it is skipped
+_MESSAGES = 20  # that are decoded in one turn of the event loop, at 0.1 to 0.5 ms each
+
+
+class _PackingUnmarshaller(Unmarshaller):
+    """dbus-next's, but that arrays of strings stay packed."""
+
+    def read_array(self, type_: Any) -> Any:
+        if type_.children[0].signature != "s":
+            return super().read_array(type_)  # type: ignore[no-untyped-call]
+        self.align(4)  # type: ignore[no-untyped-call]
+        size = self.read_uint32()  # type: ignore[no-untyped-call]
+        start = self.read(size)  # type: ignore[no-untyped-call]
+        return PackedStrings(bytes(self.buf[start : start + size]), is_little_endian=self.endian == LITTLE_ENDIAN)
+
+    def read_variant(self, _: Any = None) -> Variant:
+        tree = SignatureTree._get(self.read_signature())  # type: ignore[no-untyped-call]
+        if len(tree.types) != 1:
+            raise FirewallError("a variant in its answer is malformed")
+        # Its constructor would look at every member, and knows lists only.
+        variant = Variant.__new__(Variant)
+        variant.type = tree.types[0]
+        variant.signature = tree.signature
+        variant.value = self.read_argument(variant.type)  # type: ignore[no-untyped-call]
+        return variant
 
 
 class _Bus(MessageBus):
     """dbus-next's connection without some of its faults (0.2.3). It decodes what the bus and `owner` send, no more."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, packs_strings: bool) -> None:
         super().__init__(bus_type=BusType.SYSTEM)
+        self._unmarshaller_type = _PackingUnmarshaller if packs_strings else Unmarshaller
         self.owner = ""
         """The unique name of firewalld, "" while it has none."""
         self._messages = MessageStream(self._wants)
+        self._received: Iterator[bytes] = iter(())
+        """Messages that are complete, and not decoded yet."""
+        self._continuation: asyncio.Handle | None = None
 
     def _wants(self, header: Header) -> bool:
         if header.sender != DBUS and (not self.owner or header.sender != self.owner):
@@ -56,17 +87,33 @@ class _Bus(MessageBus):
         return header.type == SIGNAL
 
     def _message_reader(self) -> None:
+        if self._continuation is None:  # else the rest of the last turn comes first
+            self._read()
+
+    def _read(self) -> None:
+        self._continuation = None
+        reads = messages = 0
         try:
-            for _ in range(_READS):
+            while messages < _MESSAGES:
+                message = next(self._received, None)
+                if message is not None:
+                    messages += 1
+                    self._on_message(self._unmarshaller_type(BytesIO(message)).unmarshall())  # type: ignore[no-untyped-call]
+                    continue
+                if reads == _READS:
+                    return
+                reads += 1
                 data = self._sock.recv(_READ_SIZE)
                 if not data:
                     raise EOFError
-                for message in self._messages.feed(data):
-                    self._on_message(Unmarshaller(BytesIO(message)).unmarshall())  # type: ignore[no-untyped-call]
+                self._received = self._messages.feed(data)
         except BlockingIOError:
-            pass
+            return
         except Exception as error:
             self._finalize(error)  # type: ignore[no-untyped-call]
+            return
+        # A flood of signals, as of an administrator's script, leaves the event loop to others in between.
+        self._continuation = self._loop.call_soon(self._read)
 
     def _setup_socket(self) -> None:
         try:
@@ -96,6 +143,8 @@ class _Bus(MessageBus):
         """Close the socket, which the library only shuts down, and which the event loop may still watch."""
         with contextlib.suppress(OSError):
             self.disconnect()  # type: ignore[no-untyped-call]
+        if self._continuation is not None:
+            self._continuation.cancel()
         self._loop.remove_reader(self._fd)
         self._loop.remove_writer(self._fd)
         self._stream.close()
@@ -105,20 +154,27 @@ class _Bus(MessageBus):
 class FirewalldBus:
     """A connection to firewalld that is made again after it broke, for as long as `run` runs.
 
-    `on_presence` is called when firewalld appears on the bus (True) or leaves it (False), `on_signal` with interface
-    and member of each signal that firewalld sends and `matches` (D-Bus match rules) selects; both from the event loop.
+    `on_presence` is called when firewalld appears on the bus (True) or leaves it (False), `on_signal` with interface,
+    member and arguments of each signal that firewalld sends and a match rule selects (those of `matches`, and those of
+    `watch`); both from the event loop. with `packs_strings` arrays of strings are
+    `PackedStrings`.
     """
 
     def __init__(
         self,
         on_presence: Callable[[bool], None],
-        on_signal: Callable[[str, str], None],
+        on_signal: Callable[[str, str, list[Any]], None],
         matches: Iterable[str] = (),
         results: Mapping[str, str] | None = None,
+        *,
+        packs_strings: bool = False,
     ) -> None:
+        self._packs_strings = packs_strings
         self._on_presence = on_presence
         self._on_signal = on_signal
         self._matches = (_OWNER_CHANGES, *matches)
+        self._watched: set[str] = set()
+        """The match rules of `watch` that this connection has."""
         self._results = results or {}
         self._bus: _Bus | None = None
         self._owner = ""
@@ -149,10 +205,11 @@ class FirewalldBus:
         """Connect once. Raises `OSError`, `EOFError`, `asyncio.TimeoutError` or `FirewallError` where that fails."""
         bus: _Bus | None = None
         try:
-            bus = _Bus()
+            bus = _Bus(packs_strings=self._packs_strings)
             await wait_at_most(_AUTHENTICATION_TIMEOUT, bus.connect())
             bus.add_message_handler(self._on_message)
             self._bus = bus
+            self._watched.clear()
             for rule in self._matches:
                 await self._call_bus("AddMatch", "s", rule)
             await self._look_up_owner(bus)
@@ -207,6 +264,19 @@ class FirewalldBus:
             raise FirewallError(f"its answer to {member} is of the wrong type")
         return reply.body[0] if reply.body else None
 
+    async def watch(self, matches: Iterable[str]) -> None:
+        """From now on pass on the signals that these match rules select, and no longer those of an earlier call.
+
+        Raises `FirewallError`.
+        """
+        wanted = set(matches)
+        for rule in sorted(wanted - self._watched):
+            await self._call_bus("AddMatch", "s", rule)
+            self._watched.add(rule)
+        for rule in sorted(self._watched - wanted):
+            self._watched.discard(rule)
+            await self._call_bus("RemoveMatch", "s", rule)
+
     async def _call_bus(self, member: str, signature: str, *arguments: Any) -> Any:
         message = Message(
             destination=DBUS, path=DBUS_PATH, interface=DBUS, member=member, signature=signature, body=list(arguments)
@@ -260,7 +330,7 @@ class FirewalldBus:
                 self._owner_changes += 1
                 self._set_owner(message.body[2])
         elif self._owner and message.sender == self._owner:
-            self._on_signal(interface, member)
+            self._on_signal(interface, member, message.body)
 
 
 def _error(name: str, text: str) -> FirewallError:

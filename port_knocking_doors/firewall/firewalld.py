@@ -6,11 +6,12 @@ Interfaces, members and results are those of firewalld.dbus(5).
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from enum import Enum, auto
 from typing import Any
 
 from port_knocking_doors.errors import FirewallError
+from port_knocking_doors.firewall import dbus_settings
 from port_knocking_doors.firewall.bus import NAME, PATH, FirewalldBus
 from port_knocking_doors.firewall.error_codes import (
     ALREADY_ENABLED,
@@ -20,11 +21,10 @@ from port_knocking_doors.firewall.error_codes import (
     UNREACHABLE,
 )
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
+from port_knocking_doors.firewall.zone_survey import IPSET, ZONE, ZoneSurvey
 from port_knocking_doors.firewall.zones import Zones
 
 CONFIG_PATH = PATH + "/config"
-ZONE = NAME + ".zone"
-IPSET = NAME + ".ipset"
 POLICY = NAME + ".policy"
 CONFIG = NAME + ".config"
 CONFIG_ZONE = NAME + ".config.zone"
@@ -39,7 +39,7 @@ _RESULTS = {
     "getActiveZones": "a{sa{sas}}",
     "getZones": "as",
     "getRichRules": "as",
-    "getEntries": "as",
+    "getIPSetSettings": "(ssssa{ss}as)",
     "getZoneNames": "as",
     "getZoneByName": "o",
     "getZoneSettings2": "a{sv}",
@@ -56,7 +56,6 @@ _MATCHES = (
     f"type='signal',sender='{NAME}',interface='{NAME}',member='Reloaded'",
     f"type='signal',sender='{NAME}',interface='{NAME}',member='DefaultZoneChanged'",
     f"type='signal',sender='{NAME}',interface='{CONFIG_ZONE}',member='Updated'",
-    f"type='signal',sender='{NAME}',interface='{IPSET}'",
     *(
         f"type='signal',sender='{NAME}',interface='{ZONE}',member='{member}'"
         for member in sorted(_ZONE_SIGNALS - {"DefaultZoneChanged"})
@@ -74,6 +73,7 @@ class FirewalldEvent(Enum):
     DISAPPEARED = auto()
     RELOADED = auto()  # runtime rules are gone
     ZONES_CHANGED = auto()
+    SETS_CHANGED = auto()  # entries of sets that are sources of zones: `Zones.sets` has changed
     PERMANENT_CHANGED = auto()  # another program wrote the permanent configuration
 
 
@@ -100,9 +100,9 @@ class Firewalld:
 
     def __init__(self, on_event: Callable[[FirewalldEvent], None]) -> None:
         self._on_event = on_event
-        self._bus = FirewalldBus(self._on_presence, self._on_signal, _MATCHES, _RESULTS)
+        self._bus = FirewalldBus(self._on_presence, self._on_signal, _MATCHES, _RESULTS, packs_strings=True)
         self._call = self._bus.call
-        self._has_ipsets = False
+        self._survey = ZoneSurvey(self._bus)
 
     async def run(self) -> None:
         """Keep a connection to the bus, and connect again whenever it broke; until cancelled."""
@@ -127,32 +127,24 @@ class Firewalld:
         return self._bus.present
 
     def _on_presence(self, present: bool) -> None:
+        self._survey.forget()
         self._on_event(FirewalldEvent.APPEARED if present else FirewalldEvent.DISAPPEARED)
 
-    def _on_signal(self, interface: str, member: str) -> None:
+    def _on_signal(self, interface: str, member: str, arguments: list[Any]) -> None:
         if interface == CONFIG_ZONE:
             self._on_event(FirewalldEvent.PERMANENT_CHANGED)
         elif interface == NAME and member == "Reloaded":
+            self._survey.forget()
             self._on_event(FirewalldEvent.RELOADED)
-        elif member in _ZONE_SIGNALS or (interface == IPSET and self._has_ipsets):
+        elif interface == IPSET:
+            if self._survey.on_entry(member, arguments):
+                self._on_event(FirewalldEvent.SETS_CHANGED)
+        elif member in _ZONE_SIGNALS:
             self._on_event(FirewalldEvent.ZONES_CHANGED)
 
     async def zones(self) -> Zones:
         """All zones, with their interfaces and sources."""
-        default, active, known = await asyncio.gather(
-            self._call(NAME, "getDefaultZone"), self._call(ZONE, "getActiveZones"), self._call(ZONE, "getZones")
-        )
-        sources = {source: zone for zone, what in active.items() for source in what.get("sources", ())}
-        names = [source.removeprefix("ipset:") for source in sources if source.startswith("ipset:")]
-        self._has_ipsets = bool(names)
-        entries = await asyncio.gather(*(self._call(IPSET, "getEntries", "s", name) for name in names))
-        return Zones(
-            default=default,
-            interfaces={name: zone for zone, what in active.items() for name in what.get("interfaces", ())},
-            sources=sources,
-            ipsets={name: tuple(found) for name, found in zip(names, entries, strict=True)},
-            known=frozenset(known),
-        )
+        return await self._survey.read()
 
     async def rules(self, zone: str) -> list[str]:
         """The rich rules of a zone, as firewalld writes them."""
@@ -190,7 +182,7 @@ class Firewalld:
         """Settings of these zones and of the policies from them to this host, and every service that they name, with
         the services that it includes. Reads only."""
         wanted = list(zones)
-        rules = [_settings(zone, await self._call(ZONE, "getZoneSettings2", "s", zone)) for zone in wanted]
+        rules = [dbus_settings.settings(zone, await self._call(ZONE, "getZoneSettings2", "s", zone)) for zone in wanted]
         rules += await self._policies({*wanted, _ANY})
         services: dict[str, ServiceSettings] = {}
         named = {name for one in rules for name in (*one.services, *_SERVICE_IN_RULE.findall(" ".join(one.rich_rules)))}
@@ -204,7 +196,7 @@ class Firewalld:
         try:
             active = await self._call(POLICY, "getActivePolicies")
             return [
-                _settings(name, await self._call(POLICY, "getPolicySettings", "s", name), is_policy=True)
+                dbus_settings.settings(name, await self._call(POLICY, "getPolicySettings", "s", name), is_policy=True)
                 for name, what in sorted(active.items())
                 if _HOST in what.get("egress_zones", ()) and zones.intersection(what.get("ingress_zones", ()))
             ]
@@ -221,11 +213,11 @@ class Firewalld:
                 raise
             return ServiceSettings()  # removed meanwhile
         return ServiceSettings(
-            ports=_pairs(settings, "ports"),
-            source_ports=_pairs(settings, "source_ports"),
-            protocols=_texts(settings, "protocols"),
-            includes=_texts(settings, "includes"),
-            limited=bool(_value(settings, "destination", "a{ss}", {})),
+            ports=dbus_settings.pairs(settings, "ports"),
+            source_ports=dbus_settings.pairs(settings, "source_ports"),
+            protocols=dbus_settings.texts(settings, "protocols"),
+            includes=dbus_settings.texts(settings, "includes"),
+            limited=bool(dbus_settings.value(settings, "destination", "a{ss}", {})),
         )
 
     async def panic_mode(self) -> bool:
@@ -242,37 +234,6 @@ class Firewalld:
 
     async def _permanent_zone(self, zone: str) -> str:
         return str(await self._call(CONFIG, "getZoneByName", "s", zone, path=CONFIG_PATH))
-
-
-def _settings(name: str, settings: Mapping[str, Any], *, is_policy: bool = False) -> ZoneSettings:
-    return ZoneSettings(
-        name,
-        target=_value(settings, "target", "s", "default"),
-        services=_texts(settings, "services"),
-        ports=_pairs(settings, "ports"),
-        source_ports=_pairs(settings, "source_ports"),
-        protocols=_texts(settings, "protocols"),
-        # Zones use the older name.
-        rich_rules=_texts(settings, "rich_rules") + _texts(settings, "rules_str"),
-        is_policy=is_policy,
-    )
-
-
-def _value(settings: Mapping[str, Any], key: str, signature: str, default: Any) -> Any:
-    """The value of the key; firewalld leaves out what is empty."""
-    if key not in settings:
-        return default
-    if settings[key].signature != signature:
-        raise FirewallError(f"its settings have {key} of the wrong type")
-    return settings[key].value
-
-
-def _texts(settings: Mapping[str, Any], key: str) -> tuple[str, ...]:
-    return tuple(_value(settings, key, "as", ()))
-
-
-def _pairs(settings: Mapping[str, Any], key: str) -> tuple[tuple[str, str], ...]:
-    return tuple((one, other) for one, other in _value(settings, key, "a(ss)", ()))
 
 
 @contextlib.contextmanager

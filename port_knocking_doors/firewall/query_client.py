@@ -22,7 +22,7 @@ class QueryClient:
         async with self._connecting:
             bus = self._bus
             if bus is None:
-                bus = FirewalldBus(lambda _present: None, lambda _interface, _member: None)
+                bus = FirewalldBus(lambda _present: None, lambda *_signal: None)
                 await bus.connect()
                 self._bus = bus
                 self._watch = asyncio.create_task(self._drop_when_ended(bus))

@@ -9,20 +9,18 @@ an answer it is read back before the next change. So every failure has the same 
 """
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Hashable
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall.error_codes import INVALID_ZONE, NO_ANSWER, UNANSWERED, UNREACHABLE
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
 from port_knocking_doors.firewall.health import FirewalldHealth
 from port_knocking_doors.firewall.kinds import FirewallItems
-from port_knocking_doors.firewall.plan import FIRST, Change, Item, Plan, RuleListener
+from port_knocking_doors.firewall.placements import Placement, Placements
+from port_knocking_doors.firewall.plan import FIRST, Change, Plan, RuleListener
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import FirewalldState
 from port_knocking_doors.system.log import logger
-
-Placement = Callable[[Zones], Iterable[Item]]
-"""Gives an owner's items for the zones as they are; called again whenever these change."""
 
 _RULES_LOST = (FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED, FirewalldEvent.RELOADED)
 
@@ -35,7 +33,7 @@ class RuleReconciler:
         self._firewalld = Firewalld(self._on_event)
         self._items = FirewallItems(self._firewalld, priority)
         self._health = FirewalldHealth()
-        self._placements: dict[Hashable, tuple[Placement, float]] = {}
+        self._placements = Placements()
         # What has to be read again before the next change; of the rules, whether in every zone or in the used ones.
         self._zones_stale = True
         self._rules_stale = True
@@ -56,20 +54,19 @@ class RuleReconciler:
 
         `when` orders what waits to be added: the latest first. For a door it is the time of its latest knock.
         """
-        self._placements[owner] = placement, when
+        self._placements.set(owner, placement, when)
         if self.zones is not None:
             self._plan.set_desired(owner, frozenset(placement(self.zones)), when)
         self._stir()
 
     def touch(self, owner: Hashable, when: float) -> None:
         """The door was prolonged by a knock at `when`. Changes no rule, and only the order of what waits."""
-        if owner in self._placements:
-            self._placements[owner] = self._placements[owner][0], when
+        if self._placements.touch(owner, when):
             self._plan.touch(owner, when)
 
     def clear(self, owner: Hashable) -> None:
         """From now on the owner desires nothing."""
-        if self._placements.pop(owner, None) is not None:
+        if self._placements.remove(owner):
             self._plan.clear(owner)
             self._stir()
 
@@ -82,11 +79,8 @@ class RuleReconciler:
 
     def replace_all(self) -> None:
         """Ask every owner again what it desires, since what its placement depends on has changed."""
-        if self.zones is not None:
-            for owner, (placement, when) in list(self._placements.items()):
-                if owner in self._placements:  # the listener may have cleared it
-                    self._plan.set_desired(owner, frozenset(placement(self.zones)), when)
-            self._stir()
+        self._placements.ask_all()
+        self._stir()
 
     def check(self) -> None:
         """Compare with what is really active in the zones that are used, and try again what was refused."""
@@ -149,6 +143,8 @@ class RuleReconciler:
         if event in _RULES_LOST:
             self._distrust(everywhere=True)
         self._zones_stale |= appeared or reloaded or event is FirewalldEvent.ZONES_CHANGED
+        if event is FirewalldEvent.SETS_CHANGED:
+            self._placements.ask_all()
         self._permanent_stale |= appeared or event is FirewalldEvent.PERMANENT_CHANGED
         self._stir()
         if event is FirewalldEvent.DISAPPEARED and not self._placements:
@@ -189,6 +185,8 @@ class RuleReconciler:
         while True:
             if self._zones_stale:
                 await self._read_zones()
+            elif self.zones is not None and self._placements.is_due:
+                await self._placements.ask_due(self.zones, self._plan.set_desired)
             elif self._rules_stale:
                 await self._read_back()
             elif change := self._plan.next_change():

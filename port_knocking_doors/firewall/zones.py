@@ -1,41 +1,148 @@
-"""Which of firewalld's zones a packet belongs to."""
+"""Which of firewalld's zones a packet belongs to.
 
-import ipaddress
+The order is that of firewalld's chains (`nft list chain inet firewalld filter_INPUT_ZONES`, or `…_POLICIES` and
+`…_dispatch` in later releases). From 2.0 on: by the ingress priority of the zones (firewalld.zone(5)), then sources
+before interfaces, then by the zones' names; the default zone comes last. Earlier releases have no priorities, and the
+interface that was added last comes first.
+"""
+
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
+from port_knocking_doors.firewall.address_set import AddressSet
+from port_knocking_doors.firewall.source_set import HARDWARE, Membership, SourceSet
 from port_knocking_doors.model import Address
 
 INNER = frozenset({"docker", "libvirt", "libvirt-routed"})
 """Zones that docker and libvirt make for their bridges, where no packet from outside arrives."""
 
+SET = "ipset:"
+"""What a source begins with that is a set."""
+EVERY = "+"
+"""The end of a pattern of interfaces; alone it is every interface."""
+_BEHIND = 32768
+"""Behind the last ingress priority, 32767: where firewalld puts zones of every interface, such as the default one."""
+
+
+class Doubt(NamedTuple):
+    """A zone that a packet may belong to, which cannot be known from a knock."""
+
+    zone: str
+    source: str
+    """The zone's source that may match, as firewalld writes it."""
+    reason: str
+
+
+class ZoneMatch(NamedTuple):
+    """The zone of a packet, as far as it is known."""
+
+    zones: tuple[str, ...]
+    """One; several where a release before 2.0 has the packet's interface in several zones, by name and by pattern."""
+    by_source: bool = False
+    """Whether the zone is that of the address, and not of the interface."""
+    doubts: tuple[Doubt, ...] = ()
+    """What comes before in firewalld's order, and may match."""
+
+
+class _Sources:
+    """The sources of one zone."""
+
+    def __init__(self, zone: str) -> None:
+        self.zone = zone
+        self._addresses = AddressSet()
+        self._sets: dict[str, SourceSet] = {}
+        self._hardware: list[str] = []
+
+    def add(self, source: str, sets: Mapping[str, SourceSet]) -> None:
+        if source.startswith(SET):
+            self._sets[source] = sets.get(source.removeprefix(SET)) or SourceSet.unknown()
+            return
+        try:
+            self._addresses.add(source)
+        except ValueError:
+            self._hardware.append(source)
+
+    def match(self, address: Address, interface: str) -> tuple[ZoneMatch | None, list[Doubt]]:  # noqa: ARG002
+        if address in self._addresses:
+            return ZoneMatch((self.zone,), by_source=True), []
+        doubts = [Doubt(self.zone, source, HARDWARE) for source in self._hardware]
+        for source, entries in self._sets.items():
+            membership = entries.membership(address)
+            if membership is Membership.INSIDE:
+                return ZoneMatch((self.zone,), by_source=True), []
+            if membership is Membership.PERHAPS:
+                doubts.append(Doubt(self.zone, source, entries.doubt))
+        return None, doubts
+
+
+class _Interfaces:
+    """Interfaces of one zone, or of all zones where firewalld does not sort them."""
+
+    def __init__(self, zones: Mapping[str, str]) -> None:
+        # By name before by pattern: a program that makes an interface puts it into its zone after the start.
+        self._zones = sorted(zones.items(), key=lambda item: item[0].endswith(EVERY))
+
+    def match(self, address: Address, interface: str) -> tuple[ZoneMatch | None, list[Doubt]]:  # noqa: ARG002
+        found = dict.fromkeys(zone for pattern, zone in self._zones if fits(pattern, interface))
+        return (ZoneMatch(tuple(found)) if found else None), []
+
+
+def fits(pattern: str, interface: str) -> bool:
+    """Whether the interface is the one that is named, or begins with what is before `+`."""
+    return interface.startswith(pattern[:-1]) if pattern.endswith(EVERY) else interface == pattern
+
 
 @dataclass(frozen=True)
 class Zones:
-    """firewalld's zones as they were when it was asked.
-
-    `sources` are those of `getActiveZones`: addresses and networks, as text; `ipset:NAME` is looked up in `ipsets`
-    (name → entries). Hardware addresses cannot be known from a knock and are ignored.
-    """
+    """firewalld's zones. What was read once stays as it was, but for `sets`, which follow firewalld's."""
 
     default: str
     interfaces: Mapping[str, str] = field(default_factory=dict)
-    """Interface → zone, for the interfaces that are assigned to a zone."""
+    """Interface → zone, for the interfaces that are assigned to a zone; `tun+` is every one that begins with `tun`."""
     sources: Mapping[str, str] = field(default_factory=dict)
-    """Source → zone."""
-    ipsets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Source → zone: addresses, networks, hardware addresses, and `ipset:NAME`, which is looked up in `sets`."""
+    sets: Mapping[str, SourceSet] = field(default_factory=dict)
     known: frozenset[str] = frozenset()
     """Every zone, active or not."""
+    priorities: Mapping[str, int] = field(default_factory=dict)
+    """Zone → ingress priority, for the zones that have one."""
+    is_sorted: bool = True
+    """Whether firewalld sorts interfaces by zone, as it does from 2.0 on."""
 
     def zone_of(self, address: Address, interface: str) -> str:
-        """The zone of a packet: that of its source, else that of the interface that it arrived on, else the default.
+        """The zone of a packet from the address that arrives on the interface."""
+        return self.match(address, interface).zones[0]
 
-        Where several zones have a matching source, firewalld takes the first by name (firewalld.zones(5)).
-        """
-        fitting = [zone for source, zone in self.sources.items() if self._holds(source, address)]
-        if fitting:
-            return min(fitting)
-        return self.interfaces.get(interface, self.default)
+    def match(self, address: Address, interface: str) -> ZoneMatch:
+        """The zone of a packet from the address that arrives on the interface, and those that it may belong to."""
+        doubts: list[Doubt] = []
+        for one in self._dispatch:
+            found, more = one.match(address, interface)
+            doubts += more
+            if found is not None:
+                break
+        else:
+            found = ZoneMatch((self.default,))
+        return found._replace(doubts=tuple(doubt for doubt in doubts if doubt.zone not in found.zones))
+
+    @cached_property
+    def _dispatch(self) -> list[_Sources | _Interfaces]:
+        """What is asked for the zone, one after the other: made once, and only for zones with sources or interfaces."""
+        sources: dict[str, _Sources] = {}
+        for source, zone in self.sources.items():
+            sources.setdefault(zone, _Sources(zone)).add(source, self.sets)
+        if not self.is_sorted:
+            by_name: list[_Sources | _Interfaces] = [sources[zone] for zone in sorted(sources)]
+            return [*by_name, _Interfaces(self.interfaces)]
+        keyed: list[tuple[tuple[int, int, str], _Sources | _Interfaces]]
+        keyed = [((self.priorities.get(zone, 0), 1, zone), one) for zone, one in sources.items()]
+        every = {EVERY: self.default}
+        for name, zone in [*self.interfaces.items(), *every.items()]:
+            priority = _BEHIND if name == EVERY else self.priorities.get(zone, 0)
+            keyed.append(((priority, 2, zone), _Interfaces({name: zone})))
+        return [one for _, one in sorted(keyed, key=lambda pair: pair[0])]
 
     def active(self) -> tuple[str, ...]:
         """The zones that packets can belong to: those with an interface or a source, and the default one."""
@@ -45,15 +152,3 @@ class Zones:
         """The zones of packets from outside: the default one and those with an interface, without those that container
         and virtual machine software makes for its own bridges."""
         return tuple(sorted({self.default, *self.interfaces.values()} - INNER))
-
-    def _holds(self, source: str, address: Address) -> bool:
-        if source.startswith("ipset:"):
-            return any(_in_network(entry, address) for entry in self.ipsets.get(source.removeprefix("ipset:"), ()))
-        return _in_network(source, address)
-
-
-def _in_network(text: str, address: Address) -> bool:
-    try:
-        return address in ipaddress.ip_network(text, strict=False)
-    except ValueError:  # a hardware address, or an entry of a set of another kind
-        return False

@@ -4,10 +4,11 @@ import re
 import sys
 from pathlib import Path
 
-from port_knocking_doors.model import Port, Protocol
+from port_knocking_doors.model import PORT_MAX, EphemeralPorts, Port, Protocol
 
 PROC_NET = Path("/proc/net")
 LOCAL_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+RESERVED_PORTS = Path("/proc/sys/net/ipv4/ip_local_reserved_ports")
 
 # Protocol and state of listening sockets, by the kernel's file (include/net/tcp_states.h: TCP_LISTEN, and TCP_CLOSE for
 # a UDP socket without a peer).
@@ -60,3 +61,21 @@ def ephemeral_ports(file: Path = LOCAL_PORT_RANGE) -> range:
     except (OSError, ValueError):
         low, high = 32768, 60999  # the kernel's own default
     return range(low, high + 1)
+
+
+def reserved_ports(file: Path = RESERVED_PORTS) -> frozenset[int]:
+    """The ports that the kernel gives to no outgoing connection though they are in the range
+    (ip_local_reserved_ports); none where the file cannot be read."""
+    ports: set[int] = set()
+    try:
+        for part in filter(None, file.read_text("ascii").strip().split(",")):
+            low, _, high = part.partition("-")
+            ports.update(range(int(low), min(int(high or low), PORT_MAX) + 1))
+    except (OSError, ValueError):
+        return frozenset()
+    return frozenset(ports)
+
+
+def outgoing_ports() -> EphemeralPorts:
+    """The ports that outgoing sockets of this network namespace may have."""
+    return EphemeralPorts(ephemeral_ports(), reserved_ports())

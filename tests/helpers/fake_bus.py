@@ -136,6 +136,7 @@ class FakeBus:
         while not owned and self._unanswered:
             call, writer = self._unanswered.pop(0)
             gone = Message.new_error(call, f"{DBUS}.Error.NoReply", "Message recipient disconnected from message bus")
+            gone.sender = DBUS
             writer.write(self._encoded(gone))
         old, new = ("", FIREWALLD_ADDRESS) if owned else (FIREWALLD_ADDRESS, "")
         self.signal(DBUS, "NameOwnerChanged", "sss", NAME, old, new, sender=DBUS, path=DBUS_PATH)
@@ -241,6 +242,8 @@ class FakeBus:
         return {
             ":getDefaultZone": lambda _: ("s", ["public"]),
             ".zone:getActiveZones": lambda _: ("a{sa{sas}}", [{"public": {"interfaces": ["eth0"]}}]),
+            "org.freedesktop.DBus.Properties:Get": lambda _: ("v", [Variant("s", "2.3.1")]),
+            ".zone:getZoneSettings2": lambda _: ("a{sv}", [{}]),
             ".zone:getZones": lambda _: ("as", [sorted(self.zones)]),
             ".zone:getRichRules": lambda call: ("as", [self.zones[call.body[0]]]),
             ".zone:addRichRule": lambda call: self._add(self.zones, call.body[0], call.body[1]),

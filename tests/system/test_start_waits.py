@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pytest
 
+from port_knocking_doors.config import reserve
 from port_knocking_doors.sandbox import Process, Sandbox
 from tests.helpers.running import GUARDED, SEQUENCE, begin_daemon, knock, wait_open, write_configuration
 from tests.helpers.waiting import wait_until
@@ -187,3 +188,43 @@ def test_full_runtime_directory_is_no_wait_and_is_retried(box: Sandbox, tmp_path
     assert daemon.wait(UP) == 1
     (line,) = daemon.stderr.lines
     assert "No space left on device" in line
+
+
+def test_sequence_among_outgoing_ports_is_warned_of_with_sysctl_line(box: Sandbox, tmp_path: Path) -> None:
+    server = box.server
+    server.run(["sh", "-c", "echo 20000 30000 >/proc/sys/net/ipv4/ip_local_port_range"])
+    server.run(["sh", "-c", "echo 20001,25000-25003 >/proc/sys/net/ipv4/ip_local_reserved_ports"])
+    conf = write_configuration(tmp_path, opening_sequence=[20001, 9003, 21011, 31001, 29005])
+
+    def asked(*words: str) -> str:
+        argv = [sys.executable, "-m", "port_knocking_doors", *words, "--conf", str(conf)]
+        return server.run(argv, check=False, timeout=60).stdout
+
+    said = asked("check")
+    assert re.search(
+        rf"^Warning: {conf}: 2 ports of the sequence are in the range .* \(20000 to 30000", said, re.MULTILINE
+    )
+    now, at_boot = (line.strip() for line in said.splitlines() if line.startswith("  "))
+    examined = asked("doctor")
+    assert "2 ports of the sequence are in the range" in examined
+    assert f"`{now}`" in examined
+    daemon = begin_daemon(box, conf)
+    warned = daemon.wait_for("WARNING .*2 ports of the sequence are in the range")
+    assert "21011" not in warned
+    assert "29005" not in warned
+
+    server.run(["sh", "-c", now])
+    kept = server.run(["cat", "/proc/sys/net/ipv4/ip_local_reserved_ports"]).stdout
+    assert kept == "20001,20992-21247,25000-25003,28928-29183\n", "what was reserved stays so"
+    assert "ip_local_reserved_ports" not in asked("check")
+    assert at_boot == f"echo 'net.ipv4.ip_local_reserved_ports = {kept.strip()}' >{reserve.FILE}"
+
+    # A new sequence keeps out of the range by itself.
+    server.run(["sh", "-c", "echo 11000 60000 >/proc/sys/net/ipv4/ip_local_port_range"])
+    home = tmp_path / "home"
+    home.mkdir()
+    argv = [sys.executable, "-m", "port_knocking_doors", "--set-configuration-file-in-home"]
+    assert "Warning" not in server.run(argv, env={"HOME": str(home)}).stdout
+    (ports,) = re.findall(r"^opening_sequence = \[(.*)\]", (home / ".port_knocker.toml").read_text(), re.MULTILINE)
+    reserved = {*range(20992, 21248), *range(25000, 25004), *range(28928, 29184), 20001}
+    assert all(not 11000 <= int(port) <= 60000 or int(port) in reserved for port in ports.split(","))

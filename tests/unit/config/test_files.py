@@ -15,7 +15,8 @@ from port_knocking_doors.client import snippets
 from port_knocking_doors.config import files
 from port_knocking_doors.config.files import write_home_file
 from port_knocking_doors.errors import ConfigError, DoorsError
-from port_knocking_doors.model import DEFAULT_SEQUENCE, Settings
+from port_knocking_doors.model import DEFAULT_SEQUENCE, EphemeralPorts, Port, Protocol, Settings
+from port_knocking_doors.system.listening_ports import outgoing_ports
 from tests.unit.config.broken import BROKEN, a_dangling_link, a_folder, a_pipe, empty, not_toml
 from tests.unit.config.world import World, sequence, text_of, write
 
@@ -167,7 +168,33 @@ def test_fresh_sequences_are_distinct_and_unsorted() -> None:
     for ports in fresh:
         assert len(set(ports)) == 5
         assert list(ports) not in (sorted(ports), sorted(ports, reverse=True))
-        assert all(1024 <= port < 32768 for port in ports)
+        assert all(port not in outgoing_ports() for port in ports)
+
+
+RANGES: dict[str, tuple[EphemeralPorts, range]] = {
+    "the usual range": (EphemeralPorts(range(32768, 61000)), range(10000, 32768)),
+    "a range that begins lower": (EphemeralPorts(range(15000, 61000)), range(10000, 15000)),
+    "a range of nearly all": (EphemeralPorts(range(10000, 61000)), (range(1024, 65536))),
+    "a range with reserved ports": (
+        EphemeralPorts(range(1024, 65536), frozenset(range(20000, 30000))),
+        range(20000, 30000),
+    ),
+    "a range of everything": (EphemeralPorts(range(1024, 65536)), range(10000, 32768)),
+}
+
+
+@pytest.mark.parametrize(("outgoing", "within"), RANGES.values(), ids=RANGES)
+def test_fresh_sequence_avoids_ports_of_outgoing_sockets(outgoing: EphemeralPorts, within: range) -> None:
+    for _ in range(30):
+        ports = files.fresh_sequence(outgoing)
+        assert all(port in within for port in ports)
+        assert len(outgoing.range) > 60000 or not any(port in outgoing for port in ports)
+
+
+def test_fresh_sequence_avoids_ports_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    used = {Port(port, Protocol.UDP) for port in range(10000, 20000)}
+    monkeypatch.setattr(files, "listening_ports", lambda: used)
+    assert all(port >= 20000 for _ in range(20) for port in files.fresh_sequence(EphemeralPorts(range(32768, 61000))))
 
 
 @pytest.mark.parametrize("make", [empty, a_folder, a_dangling_link, a_pipe, not_toml], ids=lambda make: make.__name__)

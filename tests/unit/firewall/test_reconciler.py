@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from port_knocking_doors.firewall import health, polkit
-from port_knocking_doors.firewall.reconciler import Placement, RuleReconciler
+from port_knocking_doors.firewall.placements import Placement
+from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.firewall.zone_rules import ZoneRule
 from tests.helpers.fake_bus import DBUS, NAME, FakeBus, shorten_calls
 

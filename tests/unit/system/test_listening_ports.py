@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.model import Port, Protocol
-from port_knocking_doors.system.listening_ports import listening_ports
+from port_knocking_doors.system.listening_ports import listening_ports, reserved_ports
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -70,3 +70,19 @@ def test_socket_on_loopback_only_does_not_listen_from_outside(address: str) -> N
         port = Port(listener.getsockname()[1])
         assert port in listening_ports()
         assert (port in listening_ports(from_outside=True)) is (address in ("0.0.0.0", "::"))
+
+
+RESERVED = {
+    "nothing": ("\n", []),
+    "single ports and ranges": ("8080,40000-40003,50000\n", [8080, 40000, 40001, 40002, 40003, 50000]),
+    "up to the last": ("65534-65535\n", [65534, 65535]),
+    "no numbers": ("soon\n", []),
+}
+
+
+@pytest.mark.parametrize(("text", "ports"), RESERVED.values(), ids=RESERVED)
+def test_reserved_ports_are_read_as_sysctl_writes_them(tmp_path: Path, text: str, ports: list[int]) -> None:
+    file = tmp_path / "ip_local_reserved_ports"
+    file.write_text(text)
+    assert sorted(reserved_ports(file)) == ports
+    assert reserved_ports(tmp_path / "absent") == frozenset()

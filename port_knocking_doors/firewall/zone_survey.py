@@ -1,0 +1,137 @@
+"""Reads firewalld's zones with the sets that are their sources, and keeps these sets as firewalld's are.
+
+A set may have 100,000 entries. It is read once, in slices between which the event loop does other work; from then on
+the signals of each entry that is added or removed are followed. Other sets are neither read nor followed.
+"""
+
+import asyncio
+from itertools import islice
+from typing import Any
+
+from port_knocking_doors.errors import FirewallError
+from port_knocking_doors.firewall import dbus_settings
+from port_knocking_doors.firewall.bus import NAME, FirewalldBus
+from port_knocking_doors.firewall.error_codes import NO_ANSWER
+from port_knocking_doors.firewall.source_set import SourceSet
+from port_knocking_doors.firewall.zones import SET, Zones
+
+ZONE = NAME + ".zone"
+IPSET = NAME + ".ipset"
+PROPERTIES = "org.freedesktop.DBus.Properties"
+
+_SLICE = 2000
+"""Entries that are read in one turn of the event loop: 3 µs each."""
+_SORTED_SINCE = 2
+"""The first major version of firewalld that sorts interfaces by zone, and has ingress priorities."""
+_ADDED, _REMOVED = "EntryAdded", "EntryRemoved"
+_FOLLOW = f"type='signal',sender='{NAME}',interface='{IPSET}',member='{{}}',arg0='{{}}'"
+
+
+class ZoneSurvey:
+    """Reads zones over the connection. Each coroutine raises `FirewallError`."""
+
+    def __init__(self, bus: FirewalldBus) -> None:
+        self._bus = bus
+        self._sets: dict[str, SourceSet] = {}
+        self._missed: dict[str, list[tuple[str, str]]] = {}
+        """Sets that are read at this moment → signals that arrived meanwhile, with their entries."""
+        self._version = ""
+        self._generation = 0
+
+    def forget(self) -> None:
+        """Note that firewalld has read its configuration, and made its sets again."""
+        self._generation += 1
+        self._sets = {}
+        self._version = ""
+
+    def on_entry(self, member: str, arguments: list[Any]) -> bool:
+        """Follow a signal of a set. Whether it has changed a set that was read."""
+        if member not in (_ADDED, _REMOVED) or len(arguments) < 2:
+            return False
+        name, entry = arguments[:2]
+        if name in self._sets:
+            _follow(self._sets[name], member, entry)
+            return True
+        if name in self._missed:
+            self._missed[name].append((member, entry))
+        return False
+
+    async def read(self) -> Zones:
+        """All zones, with their interfaces and sources."""
+        generation = self._generation
+        call = self._bus.call
+        default, active, known = await asyncio.gather(
+            call(NAME, "getDefaultZone"), call(ZONE, "getActiveZones"), call(ZONE, "getZones")
+        )
+        is_sorted = await self._is_sorted()
+        priorities = await self._priorities({default, *active}) if is_sorted else {}
+        sources = {source: zone for zone, what in active.items() for source in what.get("sources", ())}
+        sets = await self._read_sets({source.removeprefix(SET) for source in sources if source.startswith(SET)})
+        if generation == self._generation:
+            self._sets = sets
+        return Zones(
+            default=default,
+            interfaces={name: zone for zone, what in active.items() for name in what.get("interfaces", ())},
+            sources=sources,
+            sets=sets,
+            known=frozenset(known),
+            priorities=priorities,
+            is_sorted=is_sorted,
+        )
+
+    async def _is_sorted(self) -> bool:
+        if not self._version:
+            version = await self._answer(PROPERTIES, "Get", "ss", NAME, "version")
+            self._version = str(version.value) if version else "unknown"
+        major = self._version.partition(".")[0]
+        return not major.isdecimal() or int(major) >= _SORTED_SINCE
+
+    async def _priorities(self, zones: set[str]) -> dict[str, int]:
+        found = {}
+        for zone in sorted(zones):
+            settings = await self._answer(ZONE, "getZoneSettings2", "s", zone)
+            if priority := dbus_settings.value(settings or {}, "ingress_priority", "i", 0):
+                found[zone] = priority
+        return found
+
+    async def _read_sets(self, names: set[str]) -> dict[str, SourceSet]:
+        new = names - self._sets.keys()
+        # Followed before they are read, so that no entry is missed. One may be in the answer and in a signal, but the
+        # last signal about an entry is always right.
+        self._missed = {name: [] for name in new}
+        await self._bus.watch(_FOLLOW.format(member, name) for name in names for member in (_ADDED, _REMOVED))
+        found = {name: self._sets[name] for name in names - new}
+        found |= {name: await self._read_set(name) for name in sorted(new)}
+        missed, self._missed = self._missed, {}
+        for name, signals in missed.items():
+            for member, entry in signals:
+                _follow(found[name], member, entry)
+        return found
+
+    async def _read_set(self, name: str) -> SourceSet:
+        settings = await self._answer(IPSET, "getIPSetSettings", "s", name)
+        if settings is None:
+            return SourceSet.unknown()
+        *_, type_, options, entries = settings
+        found = SourceSet(type_, options)
+        rest = iter(entries)
+        while part := list(islice(rest, _SLICE)):
+            found.add(part)
+            await asyncio.sleep(0)
+        return found
+
+    async def _answer(self, interface: str, member: str, signature: str, *arguments: str) -> Any:
+        """firewalld's answer; None where it is an error: it has no such thing any more, or its release never has."""
+        try:
+            return await self._bus.call(interface, member, signature, *arguments)
+        except FirewallError as error:
+            if error.code in NO_ANSWER:
+                raise
+            return None
+
+
+def _follow(entries: SourceSet, member: str, entry: str) -> None:
+    if member == _ADDED:
+        entries.add([entry])
+    else:
+        entries.discard(entry)
