@@ -9,7 +9,7 @@ import typer
 
 from port_knocking_doors.cli.command import declare
 from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source
-from port_knocking_doors.config import knockd_to_toml, lint, loader, render, reserve, zone_files
+from port_knocking_doors.config import knockd_to_toml, lint, loader, render, reserve, service_files, zone_files
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Sequence
@@ -77,7 +77,7 @@ def _reserving(ports: tuple[int, ...]) -> list[str]:
 def _check_knockd(path: Path, as_toml: bool) -> None:
     loaded = loader.load_knockd(path, None, False)
     if as_toml:
-        print(knockd_to_toml.as_toml(loaded.settings.sequences), end="")
+        print(knockd_to_toml.as_toml(loaded.settings.sequences, service_files.of_system()), end="")
         return
     options = loaded.options
     print(f"Configuration: {path} (of knockd)")

@@ -10,6 +10,7 @@ from port_knocking_doors.cli.options import CONF, PRIORITY, mark_of
 from port_knocking_doors.control.protocol import Request, Verb, read_address
 from port_knocking_doors.control.status import DoorState, doors_from_data
 from port_knocking_doors.errors import ConfigError
+from port_knocking_doors.system import clock
 
 ADDRESS = typer.Argument(..., metavar="ADDRESS", help="An IPv4 or IPv6 address.")
 
@@ -39,7 +40,7 @@ def open_(
         print(f"{request.address}: command started")
     for door in doors:
         what = f"{', '.join(door.opens) or 'a command'} by {door.sequence}"
-        left = f" for {_about(door.seconds_left)} s" if door.seconds_left is not None else ""
+        left = f" for {clock.rounded(door.seconds_left)} s" if door.seconds_left is not None else ""
         if door.standing is DoorState.OPEN:
             where = f" in zone {', '.join(door.zones)}" if door.zones else ""
             print(f"{door.address}: open: {what}{where}{left}")
@@ -86,11 +87,6 @@ def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Option
     """
     _ask(context, conf, priority, Request(Verb.RELOAD))
     print("Configuration reloaded")
-
-
-def _about(seconds: float) -> str:
-    """Three digits of a short time, and whole seconds of a long one."""
-    return f"{seconds:.3g}" if seconds < 1000 else f"{seconds:.0f}"
 
 
 def _ask(context: typer.Context, conf: Path | None, priority: str | None, request: Request) -> Any:

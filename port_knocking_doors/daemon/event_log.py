@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from port_knocking_doors import events
 from port_knocking_doors.model import Door, Origin, Port, Settings
-from port_knocking_doors.system.clock import now
+from port_knocking_doors.system.clock import now, rounded
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
 from port_knocking_doors.system.rate_limit import RateLimit
 
@@ -166,8 +166,8 @@ class EventLog:
         if event.zones and self._opened.admits(now()):  # commands have lines of their own
             where = ", ".join(event.zones)
             extra = _fields(LogEvent.OPENED, event.door, zone=where, seconds=round(event.seconds, 3))
-            text = "%s: opened %s in zone %s for %.3g s"
-            self._opened.write(text, event.door.address, event.door, where, event.seconds, extra=extra)
+            text = "%s: opened %s in zone %s for %s s"
+            self._opened.write(text, event.door.address, event.door, where, rounded(event.seconds), extra=extra)
 
     def _on_door_prolonged(self, event: events.DoorProlonged) -> None:
         if self._prolonged.admits(event.when):

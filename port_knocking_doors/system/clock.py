@@ -52,3 +52,8 @@ async def readable(descriptor: int) -> None:
         await ready.wait()
     finally:
         loop.remove_reader(descriptor)
+
+
+def rounded(seconds: float) -> str:
+    """A length of time for a message: three digits of a short one, and whole seconds of a long one."""
+    return f"{seconds:.3g}" if seconds < 1000 else f"{seconds:.0f}"

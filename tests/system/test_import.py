@@ -1,6 +1,7 @@
 """knockd's file, tportknockd's file and our own sequences in one process."""
 
 import signal
+import sys
 from pathlib import Path
 
 from port_knocking_doors.sandbox import ClientHost, Sandbox
@@ -106,3 +107,26 @@ def test_traps_make_scan_a_wrong_knock_in_imported_file(box: Sandbox, client: Cl
         daemon.kill()
         daemon.wait(20)
         await_run(log, *of_scan, f"knockd {stranger.address4}", *["shut"] * (len(of_scan) + 1))
+
+
+PAIR = """\
+[openSSH]
+    sequence = 7603:udp,7601:udp,7609:udp
+    start_command = /usr/sbin/ufw allow from %IP% to any port {port} proto tcp
+[closeSSH]
+    sequence = 7619:udp,7611:udp,7613:udp
+    start_command = /usr/sbin/ufw delete allow from %IP% to any port {port} proto tcp
+"""
+
+
+def test_pair_of_knockd_opens_and_closes_a_door_as_toml(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    write(tmp_path / "knockd.conf", PAIR.format(port=GUARDED))
+    program = [sys.executable, "-m", "port_knocking_doors", "check", "--as-toml", "--knockd"]
+    made = box.server.run([*program, str(tmp_path / "knockd.conf")]).stdout
+    sniffing(box, tmp_path, appended=f"\n{made}")
+    with box.server.listen(GUARDED):
+        knock(client, client.server4, (7603, 7601, 7609))
+        wait_open(client, client.server4)
+        knock(client, client.server4, (7619, 7611, 7613))
+        wait_shut(client, client.server4)
+    wait_until(lambda: not doors(box), 5, "no door")

@@ -85,3 +85,10 @@ def test_loop_without_descriptors_is_an_os_error_and_no_warning(monkeypatch: pyt
     with pytest.raises(OSError, match="Too many open files"):
         clock.run(work)
     assert inspect.getcoroutinestate(work) == inspect.CORO_CLOSED, "Python would warn that it was never awaited"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.1234, "0.123"), (9.99, "9.99"), (60, "60"), (3600, "3600"), (2e9, "2000000000")]
+)
+def test_rounded_seconds_have_no_exponent(seconds: float, text: str) -> None:
+    assert clock.rounded(seconds) == text

@@ -1,0 +1,153 @@
+"""What a start or stop command does to the firewall for the knocker, and what it does besides."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from port_knocking_doors.config import firewalld_command, iptables_command, nft_command, ufw_command
+from port_knocking_doors.config.firewall_effect import Act, Effect
+from port_knocking_doors.config.service_names import ServiceNames
+from port_knocking_doors.config.shell_line import SimpleCommand, split
+from port_knocking_doors.model import Port
+
+_Read = Callable[[tuple[str, ...], ServiceNames], Effect | None]
+
+PROGRAMS: dict[str, _Read] = {
+    "iptables": iptables_command.read,
+    "ip6tables": iptables_command.read,
+    "iptables-nft": iptables_command.read,
+    "iptables-legacy": iptables_command.read,
+    "ip6tables-nft": iptables_command.read,
+    "ip6tables-legacy": iptables_command.read,
+    "ipset": iptables_command.read_ipset,
+    "knock_add": iptables_command.read_helper,
+    "knock_helper_ipt.sh": iptables_command.read_helper,
+    "firewall-cmd": firewalld_command.read,
+    "ufw": ufw_command.read,
+    "nft": nft_command.read,
+}
+"""A reader for each program that changes a firewall."""
+_SAVING = frozenset(
+    {
+        ("netfilter-persistent", "save"),
+        ("service", "iptables", "save"),
+        ("service", "ip6tables", "save"),
+        ("service", "netfilter-persistent", "save"),
+        ("invoke-rc.d", "iptables-persistent", "save"),
+    }
+)
+_SUDO_OPTIONS = frozenset({"-n", "-E", "-H", "--"})
+
+
+@dataclass
+class Reading:
+    """A command line that changes the firewall. `rest` runs besides."""
+
+    opened: list[Effect] = field(default_factory=list)
+    closed: list[Effect] = field(default_factory=list)
+    rest: str = ""
+    told: list[str] = field(default_factory=list)
+    seconds: float | None = None
+    """The time after which the line or the firewall itself closes what it opens."""
+
+    @property
+    def ports(self) -> tuple[Port, ...]:
+        """The ports that it opens."""
+        return tuple(sorted({port for effect in self.opened for port in effect.ports}))
+
+    @property
+    def family(self) -> int:
+        """IP's version that it opens for; 0 for both."""
+        families = {effect.family for effect in self.opened}
+        return families.pop() if len(families) == 1 else 0
+
+    def undoes(self, other: "Reading") -> bool:
+        """Whether this closes all that `other` opens, and nothing else."""
+        return (
+            bool(self.closed)
+            and not self.opened
+            and all(any(one.undoes(theirs) for theirs in other.opened) for one in self.closed)
+            and all(any(one.undoes(theirs) for one in self.closed) for theirs in other.opened)
+        )
+
+
+def read(line: str, services: ServiceNames) -> Reading | None:
+    """The effect of a command line; None if it has none on a firewall, or not all of it is understood."""
+    cut = split(line)
+    if cut is None:
+        return None
+    reading = Reading()
+    checks: list[Effect] = []
+    waited: float | None = None
+    for command in cut.commands:
+        if seconds := _sleep(command, reading):
+            waited = seconds
+            continue
+        effect = _effect(command, services)
+        if isinstance(effect, Effect):
+            if not _add(reading, effect, command, checks, waited):
+                return None
+        elif effect is None or command.join == "||":
+            return None
+        else:
+            join = "" if not reading.rest else " " if reading.rest.endswith("&") else "; "
+            reading.rest += f"{join}{command.text}"
+    if not (reading.opened or reading.closed) or checks or (waited and reading.seconds is None):
+        return None
+    if cut.comment:
+        reading.told.append(f"The command's comment: {cut.comment}")
+    _without_renewals(reading)
+    return reading
+
+
+def _effect(command: SimpleCommand, services: ServiceNames) -> Effect | str | None:
+    """The effect of one command; its text if that has none on a firewall; None if that is not known."""
+    words = command.words
+    while words and (words[0].rpartition("/")[2] == "sudo" or words[0] in _SUDO_OPTIONS):
+        words = words[1:]
+    name = words[0].rpartition("/")[2] if words else ""
+    if (name, *words[1:]) in _SAVING or name in ("iptables-save", "ip6tables-save"):
+        return Effect(Act.IGNORED, told=(f"Left out: {command.text}. A door needs none.",))
+    if name not in PROGRAMS:
+        return command.text
+    effect = PROGRAMS[name]((name, *words[1:]), services)
+    if effect is None or command.is_plain:
+        return effect
+    is_by_number = effect.act is Act.CLOSE and not effect.ports and effect.unclear is None
+    return effect if is_by_number else None  # the number is computed
+
+
+def _sleep(command: SimpleCommand, reading: Reading) -> float | None:
+    """The seconds of a `sleep` after something was opened."""
+    if reading.opened and not reading.rest and len(command.words) == 2 and command.words[0] == "sleep":
+        return float(command.words[1]) if command.words[1].isdecimal() else None
+    return None
+
+
+def _add(reading: Reading, effect: Effect, command: SimpleCommand, checks: list[Effect], waited: float | None) -> bool:
+    """Add an effect; False if it depends on an earlier one in a way that is not understood."""
+    if command.join == "||":
+        # `iptables -C RULE || iptables -A RULE`: a rule that exists is not added again.
+        if not checks or replace(checks.pop(), act=effect.act) != effect:
+            return False
+    elif checks:
+        return False
+    if effect.act is Act.CHECK:
+        checks.append(effect)
+    elif effect.act is Act.CLOSE and waited is not None:
+        if not any(effect.undoes(one) for one in reading.opened):
+            return False
+        reading.seconds = waited
+    elif effect.act is Act.CLOSE:
+        reading.closed.append(effect)
+    elif effect.act is Act.OPEN:
+        reading.opened.append(effect)
+        if effect.seconds is not None:
+            reading.seconds = min(effect.seconds, reading.seconds or effect.seconds)
+    reading.told += [sentence for sentence in effect.told if sentence not in reading.told]
+    return True
+
+
+def _without_renewals(reading: Reading) -> None:
+    """Leave out that a rule is removed so that it is not added twice."""
+    if reading.opened:
+        reading.closed = [one for one in reading.closed if not any(one.undoes(theirs) for theirs in reading.opened)]
