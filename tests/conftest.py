@@ -4,6 +4,7 @@ pytest run by hand tries new ones; hypothesis keeps an example that failed and t
 """
 
 import os
+import signal
 
 from hypothesis import HealthCheck, settings
 
@@ -14,3 +15,7 @@ settings.register_profile(
     derandomize="SAME_EXAMPLES" in os.environ,
 )
 settings.load_profile("house")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell starts what runs behind `&` with SIGINT ignored, and processes under test would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
