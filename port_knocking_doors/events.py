@@ -32,6 +32,17 @@ class Knocked(NamedTuple):
     when: float
 
 
+class OtherPayload(NamedTuple):
+    """A datagram to a knock port was no knock for its payload; published only while a client watches."""
+
+    source: bytes
+    length: int
+    """Bytes of its payload."""
+    hint: str
+    """What is wrong with it, in words; empty where that is not known."""
+    when: float
+
+
 class WrongKnock(NamedTuple):
     """A knock was wrong, and its source is ignored from now on."""
 

@@ -10,7 +10,7 @@ Address = IPv4Address | IPv6Address
 
 PORT_MAX = 65535
 PAYLOAD = b"knock\n"
-"""The exact payload of a UDP knock."""
+"""The exact payload of a UDP knock that sockets receive, unless any is accepted."""
 
 DEFAULT_SEQUENCE = (16001, 16002, 16003, 16004, 16005)
 """The documentation's example, and so publicly known."""
@@ -73,6 +73,13 @@ class Dialect(Enum):
     NATIVE = "native"
     KNOCKD = "knockd"
     TPORTKNOCKD = "tportknockd"
+
+
+class Payload(str, Enum):
+    """The datagrams that are knocks of the opening sequence."""
+
+    KNOCK = "knock"  # those with exactly `PAYLOAD`
+    ANY = "any"
 
 
 class FirewalldState(str, Enum):
@@ -221,6 +228,8 @@ class Sequence:
     """How many ports of each of its protocols count as wrong knocks between two steps."""
     listened: bool = False
     """Whether sockets receive its knocks, and not the sniffer."""
+    any_payload: bool = False
+    """Whether sockets receive its knocks whatever their payload; the sniffer never looks at it."""
     dialect: Dialect = Dialect.NATIVE
     group: str = ""
     """Its file. In knockd's dialect, a knock for one sequence of a group is a knock for all of the group."""
@@ -261,6 +270,7 @@ class Settings:
 
     guarded_ports: tuple[Port, ...] = (Port(22),)
     opening_sequence: tuple[int, ...] = field(default=DEFAULT_SEQUENCE, repr=False)
+    payload: Payload = Payload.KNOCK
     rule_check_period: float = 10.0
     ignoring_period: float = 5.0
     knocker_lifetime: float = 30.0

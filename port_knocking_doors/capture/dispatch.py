@@ -12,6 +12,10 @@ from port_knocking_doors.model import Scope
 Wrap = Callable[[Judge], Judge]
 """Puts something around a judge, such as a log of each knock; or returns it as it is."""
 
+OnOther = Callable[[bytes, int, bytes, float], None]
+"""Called with source, length and first bytes of a datagram with another payload, and the time, while these are
+watched."""
+
 
 class Dispatch:
     """For each code the judge of its packets, and what handles an outcome that needs action."""
@@ -20,6 +24,7 @@ class Dispatch:
         self.act = act
         self.judges: Mapping[int, Judge] = {}
         """By the code of a packet, without scopes. No authenticator asked for a packet whose code is not in here."""
+        self.on_other: OnOther = lambda *_: None
         self._wrap = wrap
         self._authenticators: tuple[Authenticator, ...] = ()
         self._scopes: frozenset[Scope] = frozenset()

@@ -4,14 +4,15 @@
 capture is a field of `knocks.authenticator.Capture`.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from dataclasses import replace
 from typing import Protocol
 
-from port_knocking_doors.capture.dispatch import Dispatch, Wrap
+from port_knocking_doors.capture.dispatch import Dispatch, OnOther, Wrap
 from port_knocking_doors.capture.on_demand import OnDemandSniffer
 from port_knocking_doors.capture.udp import UdpListeners
-from port_knocking_doors.errors import PortInUseError
+from port_knocking_doors.errors import DoorsError, PortInUseError
 from port_knocking_doors.knocks.authenticator import Act, Authenticator, Capture
 from port_knocking_doors.system.resource import Resource
 
@@ -58,6 +59,7 @@ class KnockReceiver(Resource):
         self._receivers = [make(self._dispatch) for make in RECEIVERS.values()]
         self._stopped = [*self._receivers]
         """Those that have not started, in their order."""
+        self._shows_others = False
 
     def open(self) -> None:
         """Start what has not started yet.
@@ -65,7 +67,7 @@ class KnockReceiver(Resource):
         Raises `ListenError` or `CaptureError`, and `PortInUseError` only after every other receiver was started.
         """
         self._dispatch.use(self._authenticators)
-        capture = Capture.of(one.capture for one in self._authenticators)
+        capture = self._capture(self._authenticators)
         problems = [problem for one in [*self._stopped] if (problem := self._start(one, capture)) is not None]
         for problem in problems:
             raise problem
@@ -91,13 +93,30 @@ class KnockReceiver(Resource):
         Raises `ListenError` or `CaptureError` with nothing changed. What `open` has not started yet stays so.
         """
         every = tuple(authenticators)
-        capture = Capture.of(one.capture for one in every)
+        with self._replacing(every):
+            self._dispatch.use(every)
+        self._authenticators = every
+
+    @contextmanager
+    def _replacing(self, authenticators: Iterable[Authenticator]) -> Iterator[None]:
+        capture = self._capture(authenticators)
         with ExitStack() as prepared:
             for receiver in self._receivers:
                 if receiver not in self._stopped:
                     prepared.enter_context(receiver.replacing(capture))
-            self._dispatch.use(every)
-        self._authenticators = every
+            yield
+
+    def _capture(self, authenticators: Iterable[Authenticator]) -> Capture:
+        capture = Capture.of(one.capture for one in authenticators)
+        return replace(capture, others=self._shows_others)
+
+    def show_others(self, on_other: OnOther | None) -> None:
+        """Report datagrams with another payload to `on_other` from now on, or drop them in the kernel again (None)."""
+        self._dispatch.on_other = on_other or (lambda *_: None)
+        self._shows_others = on_other is not None
+        # Where the kernel has no memory for a filter, they are dropped by the daemon.
+        with suppress(DoorsError), self._replacing(self._authenticators):
+            pass
 
     def wrap(self, wrap: Wrap) -> None:
         """Put this around every judge from now on."""

@@ -21,9 +21,13 @@ Datagram = tuple[int, bytes, int, int, int]
 """The kernel's time of arrival (nanoseconds of the wall clock: good for comparing and for nothing else), the canonical
 address it came from, the code that was given, source port, index of the interface."""
 
+OtherDatagram = tuple[bytes, int, bytes]
+"""Of a datagram with another payload: the canonical address it came from, its length, and its first bytes."""
+
 _MAPPED = bytes(10) + b"\xff\xff"
 _PAYLOAD = 8
 """Bytes of a slot for the payload; of a longer one it has the beginning."""
+_FLAGS = socket.MSG_DONTWAIT | socket.MSG_TRUNC  # with the latter, the length is that of the whole datagram
 _SIZE_T = "Q" if ctypes.sizeof(ctypes.c_size_t) == 8 else "I"
 _TIMESPEC = "qq"  # struct __kernel_timespec (linux/time_types.h): seconds, nanoseconds
 
@@ -62,10 +66,11 @@ def _control(data: str) -> str:
 class ReceiveBatch:
     """Memory for datagrams from sockets of one family with SO_TIMESTAMPNS and packet info switched on.
 
-    `family`: AF_INET6, whose sockets receive IPv4, too, or AF_INET. `payload`: the only one that counts, up to 7 bytes.
+    `family`: AF_INET6, whose sockets receive IPv4, too, or AF_INET. `payload`: the only one that counts, up to 7 bytes;
+    None if any counts.
     """
 
-    def __init__(self, family: socket.AddressFamily, payload: bytes) -> None:
+    def __init__(self, family: socket.AddressFamily, payload: bytes | None) -> None:
         if family == socket.AF_INET6:
             name, name_size = "2xH4x16s4x4x", 28  # struct sockaddr_in6 (linux/in6.h)
             info, self._info = "16xi", socket.IPV6_PKTINFO  # struct in6_pktinfo (linux/ipv6.h)
@@ -74,8 +79,8 @@ class ReceiveBatch:
             info, self._info = "i8x", IP_PKTINFO  # struct in_pktinfo (linux/in.h)
         # The kernel writes the time stamp first.
         controls = _control(_TIMESPEC) + _control(info)
-        beginning = f"{len(payload)}s{_PAYLOAD - len(payload)}x{name}"
-        self._payload = payload
+        self._takes_any, self._payload = payload is None, payload or b""
+        beginning = f"{len(self._payload)}s{_PAYLOAD - len(self._payload)}x{name}"
         self._slot = struct.Struct(f"={beginning}{controls}")
         self._room = ctypes.create_string_buffer(BATCH * self._slot.size)
         self._view = memoryview(self._room)
@@ -94,24 +99,26 @@ class ReceiveBatch:
         self._fresh = bytes(self._messages)
         """The headers, of which the kernel changes the lengths."""
 
-    def take(self, descriptor: int, code: int, received: list[Datagram]) -> bool:
+    def take(
+        self, descriptor: int, code: int, received: list[Datagram], others: list[OtherDatagram] | None = None
+    ) -> bool:
         """Put what waits in a socket behind what was received, `BATCH` at most; whether there may be more.
 
-        Raises `OSError` as recvmsg(2) does.
+        Datagrams with another payload go to `others`, or are dropped. Raises `OSError` as recvmsg(2) does.
         """
         ctypes.memmove(self._at, self._fresh, len(self._fresh))
-        count = _receive(descriptor, self._at, BATCH, socket.MSG_DONTWAIT, None)
+        count = _receive(descriptor, self._at, BATCH, _FLAGS, None)
         if count < 0:
             number = ctypes.get_errno()
             if number in (errno.EAGAIN, errno.EINTR):
                 return False
             raise OSError(number, os.strerror(number))
         slots = self._slot.iter_unpack(self._view[: count * self._slot.size])
-        right, length = self._payload, len(self._payload)
+        right, length, takes_any = self._payload, len(self._payload), self._takes_any
         for size, (payload, port, source, stamped, seconds, nanoseconds, informed, interface) in zip(
             self._lengths[:count].tolist(), slots, strict=True
         ):
-            if size == length and payload == right:
+            if payload == right and (size == length or takes_any):
                 is_read = stamped == SO_TIMESTAMPNS and informed == self._info
                 received.append(
                     (
@@ -122,4 +129,15 @@ class ReceiveBatch:
                         interface if is_read else 0,
                     )
                 )
+        if others is not None and not takes_any:
+            self._add_others(count, others)
         return bool(count == BATCH)
+
+    def _add_others(self, count: int, others: list[OtherDatagram]) -> None:
+        """Once more through the slots, so that nothing of it costs time while others are dropped."""
+        for place, size in enumerate(self._lengths[:count].tolist()):
+            at = place * self._slot.size
+            beginning = bytes(self._view[at : at + min(size, _PAYLOAD)])
+            if beginning != self._payload:
+                source = self._slot.unpack_from(self._view, at)[2]
+                others.append((source[12:] if source[:12] == _MAPPED else source, size, beginning))

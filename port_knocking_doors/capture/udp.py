@@ -4,8 +4,9 @@ A sequence is an order, and sockets have none among each other: of two datagrams
 stamps tell which came first. So all sockets are read together, and what they held is judged in the order of its stamps.
 
 This is the hot path of a flood of datagrams. A filter in the kernel drops every payload but the right one, so that
-wrong ones never wake the daemon; a socket is read in bounded batches (`datagrams`), so that a flooded port does not
-starve the others; the clock is read once for all that was read together.
+wrong ones never wake the daemon, unless any payload is right or wrong ones are watched; a socket is read in bounded
+batches (`recvmmsg`), so that a flooded port does not starve the others; the clock is read once for all that was read
+together.
 """
 
 import asyncio
@@ -14,20 +15,20 @@ import math
 import os
 import select
 import socket
-import struct
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from operator import itemgetter
 
+from port_knocking_doors.capture import payload
 from port_knocking_doors.capture.dispatch import Dispatch
-from port_knocking_doors.capture.recvmmsg import IP_PKTINFO, SO_TIMESTAMPNS, Datagram, ReceiveBatch
+from port_knocking_doors.capture.recvmmsg import IP_PKTINFO, SO_TIMESTAMPNS, Datagram, OtherDatagram, ReceiveBatch
 from port_knocking_doors.errors import DoorsError, ListenError, PortInUseError
 from port_knocking_doors.knocks.authenticator import Capture, PortOrigin
 from port_knocking_doors.knocks.code import listened_code
 from port_knocking_doors.model import PAYLOAD
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import logger
-from port_knocking_doors.system.sockets import attach_filter, enlarge_receive_buffer
+from port_knocking_doors.system.sockets import attach_filter, detach_filter, enlarge_receive_buffer
 
 MANY = 4
 """Datagrams read together after which the sockets rest: in a flood the daemon wakes for many at once, not for a few.
@@ -37,6 +38,10 @@ REST = 0.002
 
 RECEIVE_BUFFER = 1 << 20
 """Bytes of kernel memory asked for to hold a burst; the kernel grants what net.core.rmem_max allows."""
+
+OTHERS_AT_ONCE = 16
+"""Datagrams with another payload that are shown of those read together, while they are watched: a flood of them must
+not cost more than one of knocks."""
 
 _OF_THE_PORT: dict[int | None, type[ListenError]] = {
     errno.EADDRINUSE: PortInUseError,
@@ -54,8 +59,16 @@ class UdpListeners:
         self._sockets: dict[int, socket.socket] = {}
         self._ready: select.epoll | None = None
         self._of_descriptor: dict[int, tuple[ReceiveBatch, int]] = {}
-        self._batches = {family: ReceiveBatch(family, PAYLOAD) for family in (socket.AF_INET6, socket.AF_INET)}
+        self._batches = {
+            (family, of_any): ReceiveBatch(family, None if of_any else PAYLOAD)
+            for family in (socket.AF_INET6, socket.AF_INET)
+            for of_any in (False, True)
+        }
         self._held: list[Datagram] = []
+        self._others: list[OtherDatagram] | None = None
+        """Datagrams with another payload that were just read; None while they are not watched."""
+        self._unfiltered: frozenset[int] = frozenset()
+        """The ports whose sockets get every payload."""
         self._rest: asyncio.TimerHandle | None = None
         self._failing: set[int] = set()
 
@@ -90,18 +103,32 @@ class UdpListeners:
         Raises `ListenError` where a port cannot be had, `PortInUseError` if another program has it, and `DoorsError`
         where the system lacks something else.
         """
-        wanted = capture.ports
+        wanted = frozenset(capture.ports)
+        unfiltered = wanted if capture.others else capture.any_payload
         with ExitStack() as added:
             sockets = {
-                port: added.enter_context(_listen(port, capture.origin(place)))
-                for place, port in enumerate(wanted)
+                port: added.enter_context(_listen(port, capture.origin(place), is_filtered=port not in unfiltered))
+                for place, port in enumerate(capture.ports)
                 if port not in self._sockets
             }
+            for port in self._unfiltered & self._sockets.keys() & (wanted - unfiltered):
+                added.callback(detach_filter, self._sockets[port])
+                self._filter_again(self._sockets[port])
             yield
             added.pop_all()
-        self._swap(frozenset(wanted), sockets)
+        for port in unfiltered & self._sockets.keys():
+            detach_filter(self._sockets[port])
+        self._unfiltered = unfiltered
+        self._others = [] if capture.others else None
+        self._swap(wanted, capture.any_payload, sockets)
 
-    def _swap(self, wanted: frozenset[int], added: Mapping[int, socket.socket]) -> None:
+    def _filter_again(self, sock: socket.socket) -> None:
+        with suppress(OSError):
+            if attach_filter(sock, payload.only(PAYLOAD)):
+                return
+        raise DoorsError("the kernel has no memory for the filter of a knock port (net.core.optmem_max)")
+
+    def _swap(self, wanted: frozenset[int], of_any: frozenset[int], added: Mapping[int, socket.socket]) -> None:
         assert self._ready is not None
         for port in self._sockets.keys() - wanted:
             sock = self._sockets.pop(port)
@@ -111,7 +138,8 @@ class UdpListeners:
             self._sockets[port] = sock
             self._ready.register(sock, select.EPOLLIN)
         self._of_descriptor = {
-            sock.fileno(): (self._batches[sock.family], listened_code(port)) for port, sock in self._sockets.items()
+            sock.fileno(): (self._batches[sock.family, port in of_any], listened_code(port))
+            for port, sock in self._sockets.items()
         }
 
     def _read(self) -> None:
@@ -123,6 +151,7 @@ class UdpListeners:
         received, self._held = self._held, []
         first = self._take(received)
         if not received:
+            self._show_others()
             return
         newest = max(received)[0]
         second = self._take(received)
@@ -140,12 +169,22 @@ class UdpListeners:
             outcome = judge(source, code, port, when)
             if outcome.needs_action:
                 act(source, interface, outcome, when)
+        self._show_others()
         loop = asyncio.get_running_loop()
         if len(received) >= MANY and first == second == math.inf and self._rest is None and self._ready is not None:
             loop.remove_reader(self._ready)
             self._rest = loop.call_later(REST, self._wake)
         elif self._held:
             loop.call_soon(self._read_again)
+
+    def _show_others(self) -> None:
+        """Report the datagrams with another payload, where they are watched."""
+        if not self._others:
+            return
+        when, report = now(), self._dispatch.on_other
+        for source, length, beginning in self._others[:OTHERS_AT_ONCE]:
+            report(source, length, beginning, when)
+        self._others.clear()
 
     def _wake(self) -> None:
         self._rest = None
@@ -164,7 +203,7 @@ class UdpListeners:
         for descriptor, _ in self._ready.poll(0):
             batch, code = self._of_descriptor[descriptor]
             try:
-                there_is_more = batch.take(descriptor, code, received)
+                there_is_more = batch.take(descriptor, code, received, self._others)
             except OSError as error:
                 self._report(descriptor, error)
                 continue
@@ -179,8 +218,8 @@ class UdpListeners:
             logger.error("a knock port cannot be read: %s", error.strerror)
 
 
-def _listen(port: int, origin: PortOrigin) -> socket.socket:
-    """A non-blocking socket on `port` for IPv4 and IPv6, deaf to everything but the right payload.
+def _listen(port: int, origin: PortOrigin, *, is_filtered: bool) -> socket.socket:
+    """A non-blocking socket on `port` for IPv4 and IPv6; filtered, it gets the right payload only.
 
     An error names the port's `origin`: the port itself is a secret.
     """
@@ -188,7 +227,7 @@ def _listen(port: int, origin: PortOrigin) -> socket.socket:
         family, sock = _socket()
         try:
             # The filter comes ahead of the port: nothing unfiltered is ever received.
-            if not attach_filter(sock, _only(PAYLOAD)):
+            if is_filtered and not attach_filter(sock, payload.only(PAYLOAD)):
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             enlarge_receive_buffer(sock, RECEIVE_BUFFER)
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -233,25 +272,3 @@ def _why_not(error: OSError, origin: PortOrigin) -> str:
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{which} is below 1024 and this user may not listen there, expected 1024 or above, or root"
     return f"{which} cannot be listened on: {error.strerror}"
-
-
-def _only(payload: bytes) -> bytes:
-    """The classic BPF program (linux/filter.h) that passes datagrams with exactly this payload of 6 bytes.
-
-    The packet begins at the UDP header of 8 bytes.
-    """
-    header = 8
-    word, rest = struct.unpack("!IH", payload)
-    return b"".join(
-        struct.pack("@HBBI", *instruction)
-        for instruction in (
-            (0x80, 0, 0, 0),  # BPF_LD | BPF_W | BPF_LEN
-            (0x15, 0, 5, header + len(payload)),  # BPF_JMP | BPF_JEQ | BPF_K
-            (0x20, 0, 0, header),  # BPF_LD | BPF_W | BPF_ABS
-            (0x15, 0, 3, word),
-            (0x28, 0, 0, header + 4),  # BPF_LD | BPF_H | BPF_ABS
-            (0x15, 0, 1, rest),
-            (0x06, 0, 0, 0xFFFF),  # BPF_RET | BPF_K: all of it
-            (0x06, 0, 0, 0),  # nothing of it
-        )
-    )

@@ -158,6 +158,14 @@ def flag(value: object) -> bool:
     return value
 
 
+@function_reader(" or ".join(f'"{kind.value}"' for kind in model.Payload))
+def payload(value: object) -> model.Payload:
+    """The datagrams that are knocks of the opening sequence."""
+    if not isinstance(value, str) or value not in (kind.value for kind in model.Payload):
+        raise MismatchError(f"{quoted(value)} is not a kind of payload")
+    return model.Payload(value)
+
+
 @function_reader(f"a firewalld zone's name of at most {ZONE_NAME_MAX} letters, digits, - and _, or an empty string")
 def zone_name(value: object) -> str:
     """The name of a firewalld zone by firewalld's own rules, or empty. Whether the zone exists is not checked.

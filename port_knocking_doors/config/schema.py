@@ -199,6 +199,16 @@ KEYS = (
         required=True,
     ),
     Key(
+        "payload",
+        "payload",
+        readers.payload,
+        "The content of the datagrams that are knocks of the opening sequence. knock: the word knock and a newline, "
+        "nothing else. any: every datagram, an empty one included, so that apps and programs can knock which send "
+        "something of their own, such as the knock of knockd. Then each datagram that scanners send to a knock port is "
+        "a knock, mostly a wrong one, and the kernel drops none of them before the daemon sees it. Sniffed sequences "
+        "take any payload in either case.",
+    ),
+    Key(
         "firewall_rules_check_periode_seconds",
         "rule_check_period",
         readers.seconds,

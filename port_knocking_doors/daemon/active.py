@@ -12,7 +12,7 @@ from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.knocks.authenticator import Authenticator, KnockerView, SourceCounts
 from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.knocks.traps import choose_traps, move_traps
-from port_knocking_doors.model import Access, Port, Protocol, Sequence, Settings, Step
+from port_knocking_doors.model import Access, Payload, Port, Protocol, Sequence, Settings, Step
 from port_knocking_doors.system import one_time_file
 from port_knocking_doors.system.listening_ports import ephemeral_ports, listening_ports
 
@@ -159,6 +159,7 @@ def sequences_of(settings: Settings) -> tuple[Sequence, ...]:
         access=Access.of(RESERVED_NAME, settings.guarded_ports, settings.door_duration),
         lifetime=settings.knocker_lifetime,
         listened=True,
+        any_payload=settings.payload is Payload.ANY,
     )
     return (main, *settings.sequences)
 

@@ -52,6 +52,8 @@ class EventLog:
         self._prolonged = _LimitedLines(20, logging.INFO, LogEvent.PROLONGED, "%d more doors prolonged", changed)
         nothing = "%d more sequences that close, and no such door open"
         self._nothing = _LimitedLines(5, logging.INFO, LogEvent.NOTHING_TO_CLOSE, nothing, changed)
+        other = "%d more datagrams with another payload"
+        self._other = _LimitedLines(200, logging.DEBUG, LogEvent.OTHER_PAYLOAD, other, changed)
         # Not even an attacker who knows the sequence may write without a limit.
         self._opened = _LimitedLines(200, logging.INFO, LogEvent.OPENED, "%d more doors opened", changed)
         self._closed = _LimitedLines(200, logging.INFO, LogEvent.CLOSED, "%d more doors closed", changed)
@@ -67,6 +69,7 @@ class EventLog:
             self._pending,
             self._never,
             self._nothing,
+            self._other,
         )
 
     def handlers(self) -> events.Handlers:
@@ -75,6 +78,7 @@ class EventLog:
             events.Ready: self._on_ready,
             events.Knocked: self._on_knocked,
             events.WrongKnock: self._on_wrong_knock,
+            events.OtherPayload: self._on_other_payload,
             events.StepsSuppressed: self._on_steps_suppressed,
             events.SequenceDisabled: self._on_sequence_disabled,
             events.LineNotMarked: self._on_line_not_marked,
@@ -143,6 +147,15 @@ class EventLog:
                 self._wrong.write(text, _text(event.source), event.ignored_for, extra=extra)
             else:
                 self._wrong.write("%s: wrong knock", _text(event.source), extra=extra)
+
+    def _on_other_payload(self, event: events.OtherPayload) -> None:
+        if self._other.admits(event.when):
+            address, size = _text(event.source), "1 byte" if event.length == 1 else f"{event.length} bytes"
+            extra = event_fields(
+                LogEvent.OTHER_PAYLOAD, address=address, length=event.length, reason=event.hint or None
+            )
+            text = '%s: datagram with another payload: %s%s; expected "knock" and a newline'
+            self._other.write(text, address, size, f" ({event.hint})" if event.hint else "", extra=extra)
 
     def _on_steps_suppressed(self, event: events.StepsSuppressed) -> None:
         extra = event_fields(LogEvent.MORE, of=LogEvent.KNOCK.value, count=event.number)

@@ -4,11 +4,13 @@ import ipaddress
 import logging
 import socket
 
+from port_knocking_doors.capture import payload
 from port_knocking_doors.daemon.running_config import RunningConfig
 from port_knocking_doors.doors.manager import DoorManager
 from port_knocking_doors.events import (
     EventStream,
     Knocked,
+    OtherPayload,
     SequenceAdvanced,
     SequenceCompleted,
     SequenceTimedOut,
@@ -57,9 +59,13 @@ class KnockHandler:
         return aloud if self._verbose or self._watched else judge
 
     def watch(self, is_watched: bool) -> None:
-        """Start or stop reporting every single knock."""
+        """Start or stop reporting every single knock, and datagrams that are none for their payload."""
         self._watched = is_watched
         self._config.receiver.wrap(self.wrap)
+        self._config.receiver.show_others(self._on_other if is_watched else None)
+
+    def _on_other(self, source: bytes, length: int, beginning: bytes, when: float) -> None:
+        self._events.publish(OtherPayload(source, length, payload.hint(length, beginning), when))
 
     def handle(self, source: bytes, interface: int, outcome: Outcome, when: float) -> None:
         """Publish the events of an outcome, and grant the access of completed sequences."""

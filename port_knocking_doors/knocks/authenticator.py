@@ -108,6 +108,10 @@ class Capture:
     """UDP ports that sockets listen on, for datagrams with exactly `model.PAYLOAD`."""
     ports_key: str = ""
     """The configuration's key that has these ports, for errors, which never show a port."""
+    any_payload: frozenset[int] = frozenset()
+    """Those of `ports` on which datagrams count whatever their payload."""
+    others: bool = False
+    """Whether datagrams with another payload are received, too, to be shown (`capture.dispatch.OnOther`)."""
     codes: frozenset[int] = frozenset()
     """Codes of the packets that the sniffer captures."""
     scopes: frozenset[Scope] = frozenset()
@@ -129,6 +133,8 @@ class Capture:
                 origins.setdefault(port, one.origin(place))
         return cls(
             tuple(origins),
+            any_payload=frozenset().union(*(one.any_payload for one in every)),
+            others=any(one.others for one in every),
             codes=frozenset().union(*(one.codes for one in every)),
             scopes=frozenset().union(*(one.scopes for one in every)),
             origins=tuple(origins.values()),

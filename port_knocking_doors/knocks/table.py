@@ -88,10 +88,12 @@ class KnockerTable(Authenticator):
     @property
     def capture(self) -> Capture:
         """The ports of listened sequences in the order of their steps, and the codes of what only a sniffer sees."""
-        ports = [step.port for sequence in self.sequences if sequence.listened for step in sequence.steps]
+        listened = [sequence for sequence in self.sequences if sequence.listened]
+        ports = dict.fromkeys(step.port for sequence in listened for step in sequence.steps)
+        of_any = frozenset(step.port for sequence in listened if sequence.any_payload for step in sequence.steps)
         codes = frozenset(code for code in (*self._compiled.traps, *self._compiled.codes) if not code & LISTENED)
         scopes = frozenset(sequence.scope for sequence in self.sequences if not sequence.listened)
-        return Capture(tuple(dict.fromkeys(ports)), "opening_sequence", codes, scopes)
+        return Capture(tuple(ports), "opening_sequence", of_any, codes=codes, scopes=scopes)
 
     def add_scopes(self, number: int, scopes: frozenset[Scope]) -> None:
         self._scopes[number] = scopes

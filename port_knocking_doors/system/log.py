@@ -46,6 +46,7 @@ class LogEvent(str, Enum):
 
     KNOCK = "knock"
     WRONG_KNOCK = "wrong_knock"
+    OTHER_PAYLOAD = "other_payload"  # a datagram to a knock port, while a client watches
     COMPLETE = "complete"  # and its door is pending: firewalld does not answer
     OPENED = "opened"
     CLOSED = "closed"

@@ -9,7 +9,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from port_knocking_doors.capture.recvmmsg import BATCH, IP_PKTINFO, SO_TIMESTAMPNS, Datagram, ReceiveBatch
+from port_knocking_doors.capture.recvmmsg import (
+    BATCH,
+    IP_PKTINFO,
+    SO_TIMESTAMPNS,
+    Datagram,
+    OtherDatagram,
+    ReceiveBatch,
+)
 
 PAYLOAD = b"knock\n"
 LOOPBACK = socket.if_nametoindex("lo")
@@ -90,6 +97,34 @@ def test_wrong_payload_is_dropped_without_disturbing_others(payload: bytes) -> N
                 sender.send(one)
             batch.take(sock.fileno(), 1, heard)
     assert len(heard) == 4
+
+
+@pytest.mark.parametrize("payload", [b"", b"\0", b"knock", b"knock\n\n", b"KNOCK\n", bytes(65000)])
+def test_other_payload_is_kept_with_its_length_where_it_is_asked_for(payload: bytes) -> None:
+    heard: list[Datagram] = []
+    others: list[OtherDatagram] = []
+    with ear(IPV6) as sock, mouth(IPV4, "127.0.0.1", sock) as sender:
+        for one in (payload, PAYLOAD, payload):
+            sender.send(one)
+        ReceiveBatch(IPV6, PAYLOAD).take(sock.fileno(), 1, heard, others)
+    assert len(heard) == 1
+    assert others == [(socket.inet_aton("127.0.0.1"), len(payload), payload[:8])] * 2
+
+
+@every_way
+@pytest.mark.parametrize("payload", [b"", b"\0", PAYLOAD, bytes(65000)], ids=len)
+def test_any_payload_is_received_where_any_counts(
+    family: socket.AddressFamily, of_sender: socket.AddressFamily, address: str, payload: bytes
+) -> None:
+    heard: list[Datagram] = []
+    others: list[OtherDatagram] = []
+    with ear(family) as sock, mouth(of_sender, address, sock) as sender:
+        sender.send(payload)
+        ReceiveBatch(family, None).take(sock.fileno(), 7, heard, others)
+        ((_, source, code, port, interface),) = heard
+        assert (source, code) == (socket.inet_pton(of_sender, address), 7)
+        assert (port, interface) == (sender.getsockname()[1], LOOPBACK)
+    assert others == []
 
 
 def test_system_error_is_raised_with_its_number() -> None:

@@ -14,6 +14,7 @@ from port_knocking_doors.model import (
     Dialect,
     Flags,
     Import,
+    Payload,
     Port,
     Protocol,
     Sequence,
@@ -42,6 +43,7 @@ open_knock_ports = false
 max_knockers = 100
 max_open_doors = 10
 rule_priority = 200
+payload = "any"
 
 [[sequence]] # the first
 name = "ssh"
@@ -142,6 +144,7 @@ SETTINGS = st.builds(
     Settings,
     guarded_ports=PORTS,
     opening_sequence=st.lists(st.integers(1, 65535), min_size=3, max_size=21).map(tuple),
+    payload=st.sampled_from(Payload),
     rule_check_period=SECONDS,
     ignoring_period=st.just(0.0) | SECONDS,
     knocker_lifetime=SECONDS,

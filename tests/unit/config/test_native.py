@@ -19,6 +19,7 @@ from port_knocking_doors.model import (
     Dialect,
     Flags,
     Import,
+    Payload,
     Port,
     Protocol,
     Sequence,
@@ -44,6 +45,7 @@ def test_every_key_is_read() -> None:
     assert native.parse(EVERYTHING, "F") == Settings(
         guarded_ports=(Port(22), Port(1194, Protocol.UDP)),
         opening_sequence=SECRET,
+        payload=Payload.ANY,
         rule_check_period=11,
         ignoring_period=5.5,
         knocker_lifetime=31,
@@ -126,6 +128,16 @@ def test_every_setting_has_exactly_one_key() -> None:
             'ports_to_controls = [22]\nopening_sequence = [1, 2, "ssh", 4, 5]',
             'F:2: opening_sequence: position 3: "ssh" is not a port, expected a whole number from 1 to 65535',
             id="a word in the list",
+        ),
+        pytest.param(
+            REQUIRED + "payload = 'knock\\n'",
+            'F:3: payload: "knock\\n" is not a kind of payload, expected "knock" or "any"',
+            id="a payload spelled out",
+        ),
+        pytest.param(
+            REQUIRED + "payload = true",
+            'F:3: payload: true is not a kind of payload, expected "knock" or "any"',
+            id="a payload that is true",
         ),
         pytest.param(
             REQUIRED + "opening_sequense = [1]",

@@ -19,6 +19,7 @@ from port_knocking_doors.events import (
     Knocked,
     LineNotMarked,
     NothingToClose,
+    OtherPayload,
     Reloaded,
     ReloadFailed,
     SequenceDisabled,
@@ -56,6 +57,20 @@ LIMITED: dict[str, tuple[MakeEvent, int, str, str, LogEvent]] = {
         "10.0.0.2: wrong knock",
         "%d more wrong knocks in the last 10 s",
         LogEvent.WRONG_KNOCK,
+    ),
+    "other payloads": (
+        lambda when: OtherPayload(SOURCE, 1, "one zero byte", when),
+        200,
+        '10.0.0.2: datagram with another payload: 1 byte (one zero byte); expected "knock" and a newline',
+        "%d more datagrams with another payload",
+        LogEvent.OTHER_PAYLOAD,
+    ),
+    "other payloads of an unknown kind": (
+        lambda when: OtherPayload(SOURCE, 1400, "", when),
+        200,
+        '10.0.0.2: datagram with another payload: 1400 bytes; expected "knock" and a newline',
+        "%d more datagrams with another payload",
+        LogEvent.OTHER_PAYLOAD,
     ),
     "prolonged doors": (
         lambda when: DoorProlonged(DOOR, 30, when),

@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 
 from port_knocking_doors import events
+from port_knocking_doors.capture.dispatch import OnOther
 from port_knocking_doors.daemon.knock_handler import STEPS_MAX, STEPS_PERIOD, KnockHandler
 from port_knocking_doors.daemon.running_config import RunningConfig
 from port_knocking_doors.doors.manager import DoorManager
@@ -25,7 +26,7 @@ KNOCKD = Sequence("knockd", STEPS, Access("knockd"), timeout=10.0, dialect=Diale
 ONCE = Sequence("once", STEPS, Access("once"), dialect=Dialect.KNOCKD, one_time="/f")
 KINDS = (
     *(events.Knocked, events.WrongKnock, events.SequenceAdvanced, events.SequenceCompleted),
-    *(events.SequenceTimedOut, events.StepsSuppressed),
+    *(events.SequenceTimedOut, events.StepsSuppressed, events.OtherPayload),
 )
 
 
@@ -52,6 +53,7 @@ class Handled:
         self.usable: set[Sequence] = {ONCE}
         self.consumed: list[set[tuple[str, int]]] = []
         self.wraps: list[object] = []
+        self.shown: list[OnOther | None] = []
         self.timer = Timer()
         stream = events.EventStream()
         stream.add(dict.fromkeys(KINDS, self.happened.append))
@@ -59,7 +61,7 @@ class Handled:
         config = SimpleNamespace(
             settings=Settings(ignoring_period=7.0),
             active=SimpleNamespace(knockers=knockers),
-            receiver=SimpleNamespace(wrap=self.wraps.append),
+            receiver=SimpleNamespace(wrap=self.wraps.append, show_others=self.shown.append),
             consume=self._consume,
         )
         doors = SimpleNamespace(grant=self.happened.append)
@@ -246,6 +248,17 @@ def test_watching_wraps_the_judges_and_ends_again(handled: Handled) -> None:
     handled.handler.watch(False)
     assert handled.handler.wrap(judge) is judge
     assert handled.wraps == [handled.handler.wrap] * 2
+
+
+def test_datagram_with_another_payload_is_published_while_watched(handled: Handled) -> None:
+    handled.handler.watch(True)
+    (report,) = handled.shown
+    assert report is not None
+    report(ALICE, 1, b"\0", START)
+    words = "one zero byte, as knockd's client and netcat's -z send it"
+    assert handled.happened == [events.OtherPayload(ALICE, 1, words, START)]
+    handled.handler.watch(False)
+    assert handled.shown[1:] == [None]
 
 
 KNOCKED = events.Knocked(ALICE, "complete", 3, ("native",), START)
