@@ -95,12 +95,14 @@ class Daemon:
             stack.callback(self._receiver.close)
             self._startup.receive()
             # From here on a door may be open; what went wrong before needs no closer.
-            guard = stack.enter_context(CrashGuard(sweep.command(self._priority)))
+            guard = stack.enter_context(CrashGuard(sweep.closer(self._priority)))
             handlers = {signal.SIGTERM: self.stop, signal.SIGINT: self.stop, signal.SIGHUP: self._on_hangup}
             stack.enter_context(_signals(handlers))
             control = stack.enter_context(ControlServer(self._priority, self.handler))
             worker = asyncio.create_task(self._rules.run())
-            others = [asyncio.create_task(work) for work in (self._start(), self._check(), control.run())]
+            others = [
+                asyncio.create_task(work) for work in (self._start(), self._check(), control.run(), guard.watch())
+            ]
             ending = asyncio.create_task(self._ending.wait())
             try:
                 await _until(ending, worker, *others)

@@ -1,10 +1,12 @@
 """The closer: removes every rule with a mark after a daemon that ended without doing so, and runs its stop commands.
 
-The crash guard runs it as `python -m port_knocking_doors.daemon.sweep PRIORITY [json]`; the command `sweep` is for
-people and for systemd's ExecStopPost. While a daemon with the mark runs it does nothing: the daemon removes the rules.
+The crash guard runs it in its own memory or, if that fails, as `python -m port_knocking_doors.daemon.sweep PRIORITY
+[json]`; the command `sweep` is for people and for systemd's ExecStopPost. While a daemon with the mark runs it does
+nothing: the daemon removes the rules.
 """
 
 import asyncio
+import shutil
 import sys
 import time
 from collections.abc import Hashable, Iterator
@@ -12,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from port_knocking_doors.doors import pending
+from port_knocking_doors.doors import owed_stops, pending
 from port_knocking_doors.doors.command_run import CommandRuns
 from port_knocking_doors.doors.owed_stops import run_left_behind
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError, FirewallError
@@ -21,6 +23,7 @@ from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.system import log
 from port_knocking_doors.system.clock import now, run, wait_at_most
+from port_knocking_doors.system.crash_guard import Closer, Program
 from port_knocking_doors.system.instance import (
     CLOSER,
     has_rules,
@@ -38,6 +41,7 @@ TURN = 10.0
 PATIENCE = 600.0
 """Seconds to wait for a hung firewalld."""
 _PAUSE = 0.1
+_SCRIPT = "port-knocking-doors"
 _JSON = "json"
 """Argument of this module: the log is for a program."""
 
@@ -50,11 +54,6 @@ class _NoOwner:
 
     def on_removed(self, owner: Hashable) -> None:
         raise AssertionError(owner)
-
-
-def command(priority: int) -> tuple[str, ...]:
-    """Program and arguments of a process that runs `close` for a mark, with a log like this process's."""
-    return (sys.executable, "-m", __name__, str(priority), *([_JSON] if log.is_json() else []))
 
 
 class Swept(NamedTuple):
@@ -223,6 +222,36 @@ def forget_failed() -> int:
                 logger.warning(text, record.address, record.sequence, record.tries, record.status)
                 number += 1
     return number
+
+
+# For the crash guard. -------------------------------------------------------------------------------------------------
+
+
+def closer(priority: int) -> Closer:
+    """The closer of a killed daemon with this mark, and other ways to run it where that one fails."""
+    module = (sys.executable, "-m", __name__, str(priority), *([_JSON] if log.is_json() else []))
+    programs = [Program("/proc/self/exe", module), Program(sys.executable, module)]
+    if script := shutil.which(_SCRIPT):
+        programs.append(Program(script, (script, "sweep", "--patience", f"{PATIENCE:g}")))
+    return Closer(_prepare, lambda: _close_and_report(priority), programs)
+
+
+def _prepare() -> None:
+    """Load what Python loads late: a run that does nothing does the same as the closer."""
+    run(asyncio.sleep(0))
+    "x".encode("ascii").decode("latin-1")
+
+
+def _close_and_report(priority: int) -> None:
+    """`close`, and again with growing pauses while stop commands fail."""
+    error = close(priority)
+    for pause in owed_stops.PAUSES:
+        if error is None or isinstance(error, FirewallError):
+            break
+        time.sleep(pause)
+        error = close(priority)
+    if error is not None:
+        logger.error("closing the doors of a daemon that ended: %s", error)
 
 
 def main() -> int:

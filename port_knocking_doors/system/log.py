@@ -140,14 +140,14 @@ class _BackgroundHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
-        self._descriptor = -1 if sys.stderr is None else sys.stderr.fileno()
+        self.descriptor = -1 if sys.stderr is None else sys.stderr.fileno()
         self._writer = BackgroundWriter(self._lost)
 
     def emit(self, record: logging.LogRecord) -> None:
         self._writer.put(self._write(record))
 
     def _write(self, record: logging.LogRecord) -> Callable[[], None]:
-        return partial(background_writer.write_all, self._descriptor, self._octets(record))
+        return partial(background_writer.write_all, self.descriptor, self._octets(record))
 
     def _octets(self, record: logging.LogRecord) -> bytes:
         return f"{self.format(record)}\n".encode(errors="backslashreplace")
@@ -170,6 +170,18 @@ def flush() -> bool:
 
 
 atexit.register(flush)
+
+
+def descriptors() -> set[int]:
+    """What the log is written to: a fork that closes the others can still log."""
+    return {number for handler in logging.getLogger().handlers if (number := getattr(handler, "descriptor", -1)) >= 0}
+
+
+def forget_mirrors() -> None:
+    """After a fork: who receives the events is the parent's."""
+    for handler in [one for one in logger.handlers if isinstance(one, _MirrorHandler)]:
+        logger.removeHandler(handler)
+        logger.setLevel(handler.level_before)
 
 
 def is_json() -> bool:
@@ -222,6 +234,7 @@ class Syslog:
         self._facility = facility
         self._path = path or SYSLOG
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.descriptor = self._socket.fileno()
 
     def send(self, priority: int, text: str) -> None:
         """Send one line, or lose it if that would block. `priority`: 0 to 7 (syslog(3))."""
@@ -238,6 +251,7 @@ class _SyslogHandler(logging.Handler):
     def __init__(self, syslog: Syslog) -> None:
         super().__init__()
         self._syslog = syslog
+        self.descriptor = syslog.descriptor
 
     def emit(self, record: logging.LogRecord) -> None:
         self._syslog.send(_SYSLOG_PRIORITY.get(record.levelno, 6), self.format(record))

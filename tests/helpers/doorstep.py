@@ -114,6 +114,7 @@ def kill_with_crash_guard(box: Sandbox, daemon: Process) -> None:
     """Send SIGKILL to a daemon and to everything that would close its doors."""
     guards = children(box, daemon)
     assert guards
+    box.server.run(["kill", "-STOP", str(daemon.inner_pid)])  # it would start another guard
     box.server.run(["kill", "-KILL", *map(str, guards), str(daemon.inner_pid)])
     daemon.wait(NOTICE)
 

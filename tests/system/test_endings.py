@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import port_knocking_doors
 from port_knocking_doors.sandbox import Process, Sandbox
 from tests.helpers.doorstep import (
     NOTICE,
@@ -29,10 +30,13 @@ from tests.helpers.doorstep import (
 from tests.helpers.running import GUARDED, SEQUENCE, begin_daemon, knock, start_daemon, write_configuration
 from tests.helpers.waiting import wait_until
 
+GUARD = "doors-guard"
+"""What the kernel calls the crash guard, and its fork that closes the doors."""
 KILLED_CLOSED = 2.0
 """Seconds after a SIGKILL within which every door is shut."""
 FAREWELL = 10.0
 """Seconds that a hung firewalld gets at the end."""
+PACKAGE = Path(port_knocking_doors.__file__).parent
 PROGRAM = Path(sys.executable).with_name("port-knocking-doors")
 
 
@@ -44,6 +48,12 @@ def a_daemon_with_an_open_door(box: Sandbox, folder: Path, **keys: object) -> Pr
     daemon.wait_for("opened")  # the rule is active before firewalld says so
     await_open(client)
     return daemon
+
+
+def closers(box: Sandbox) -> list[int]:
+    """The processes that crash guards have started."""
+    guards = ",".join(box.server.run(["pgrep", "-x", GUARD], check=False).stdout.split())
+    return [int(pid) for pid in box.server.run(["pgrep", "-P", guards or "0"], check=False).stdout.split()]
 
 
 # --- by a signal
@@ -182,9 +192,7 @@ def test_killed_daemons_doors_close_once_hung_firewalld_resumes(box: Sandbox, tm
         box.firewalld.freeze()
         daemon.kill()
         daemon.wait(NOTICE)
-        (closer,) = family
-        command = ["sh", "-c", f"tr '\\0' ' ' < /proc/{closer}/cmdline"]
-        wait_until(lambda: "sweep" in box.server.run(command).stdout.split(" -m ")[-1], NOTICE, "the closer")
+        wait_until(lambda: closers(box), NOTICE, "the closer")
         box.firewalld.thaw()
         await_closed(box.hosts["client"])
     wait_until(gone(box, family), NOTICE, "no closer left")
@@ -309,12 +317,47 @@ def test_sweep_runs_nothing_from_working_folder(box: Sandbox, tmp_path: Path) ->
         assert state(client) == "prohibited"
 
 
-def test_crash_guard_is_small(box: Sandbox, tmp_path: Path) -> None:
+def test_crash_guard_has_little_memory_of_its_own(box: Sandbox, tmp_path: Path) -> None:
     (guard,) = children(box, start_daemon(box, tmp_path))
-    status = box.server.run(["cat", f"/proc/{guard}/status"]).stdout
-    resident = next(line.split() for line in status.splitlines() if line.startswith("VmRSS"))
-    assert int(resident[1]) < 2500
-    assert resident[2] == "kB"
+    pages = box.server.run(["cat", f"/proc/{guard}/smaps_rollup"]).stdout.splitlines()
+    sizes = {line.split(":")[0]: int(line.split()[1]) for line in pages[1:]}
+    assert sizes["Private_Dirty"] + sizes["Private_Clean"] < 12000, "kB; the rest is the daemon's, too"
+
+
+def test_killed_crash_guard_is_noticed_replaced_and_closes_doors(box: Sandbox, tmp_path: Path) -> None:
+    client = box.hosts["client"]
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        (guard,) = children(box, daemon)
+        box.server.run(["kill", "-KILL", str(guard)])
+        line = daemon.wait_for("takes its place", 1.0 + NOTICE)
+        assert f"the crash guard, process {guard}, was ended by signal 9; process" in line
+        (other,) = children(box, daemon)
+        assert other != guard, "and no zombie"
+        daemon.kill()
+        await_closed(client, KILLED_CLOSED + NOTICE)
+    wait_until(lambda: nothing_marked(box), NOTICE, "no rule")
+
+
+@pytest.mark.parametrize("replaced", ["before the guard", "before a second guard"])
+def test_doors_close_after_python_was_replaced_under_the_daemon(box: Sandbox, tmp_path: Path, replaced: str) -> None:
+    """As by an upgrade: the files of the interpreter that runs are those of another one, or gone."""
+    client = box.hosts["client"]
+    with box.server.listen(GUARDED):
+        daemon = a_daemon_with_an_open_door(box, tmp_path)
+        for place in (sys.prefix, f"{sys.base_prefix}/lib", f"{sys.base_prefix}/bin", str(PACKAGE)):
+            box.server.run(["mount", "-t", "tmpfs", "sandbox", place])
+        (guard,) = children(box, daemon)
+        if replaced == "before a second guard":
+            box.server.run(["kill", "-KILL", str(guard)])
+            daemon.wait_for("takes its place")
+        with client.watch_connect(client.server4, GUARDED) as over4:
+            daemon.kill()
+            killed = time.monotonic()
+            await_closed(client, KILLED_CLOSED + NOTICE)
+            one_more_try()
+        assert 0 < closed_at(over4.attempts) - killed < KILLED_CLOSED
+    daemon.wait_for("closed the doors of a daemon that ended without doing so: 6 rules removed")
 
 
 # --- two at once

@@ -1,6 +1,8 @@
 """The closer: what it closes, when it gives up, and that what it did not close is not forgotten."""
 
 import asyncio
+import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.daemon import sweep
+from port_knocking_doors.doors import owed_stops
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall.error_codes import UNREACHABLE
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.system import instance
+from port_knocking_doors.system.crash_guard import Closer, CrashGuard
 from port_knocking_doors.system.instance import CLOSER, DAEMON, instance_lock, unreleased_marks
 from tests.helpers.fake_bus import FakeBus, shorten_calls
 
@@ -143,6 +147,73 @@ def test_sweep_that_ends_leaves_nothing_to_the_other(bus: FakeBus) -> None:
 
     asyncio.run(story())
     assert bus.connections == 0
+
+
+def put_on_record(folder: Path, stop: str, mark: int = MARK, **more: object) -> Path:
+    """A stop command that a dead daemon with this mark left behind."""
+    path = folder / f"pending-{mark}" / "a.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"address": "10.0.0.2", "sequence": "ssh", "stop": stop, **more}))
+    return path
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_closer_in_the_guard_loads_nothing(
+    bus: FakeBus, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """The files of Python may be another release's by then."""
+    monkeypatch.setattr(owed_stops, "PAUSES", (0.05,))
+    record = put_on_record(folder, f"touch {tmp_path}/stopped; exit {int(fails)}")
+    prepare, run, programs = sweep.closer(MARK)
+    loaded = tmp_path / "loaded"
+
+    def run_audited() -> None:
+        def note(event: str, arguments: tuple[object, ...]) -> None:
+            if event == "import":
+                with loaded.open("a") as file:
+                    file.write(f"{arguments[0]}\n")
+
+        sys.addaudithook(note)
+        run()
+        loaded.open("a").close()
+
+    async def story() -> None:
+        async with bus:
+            with CrashGuard(Closer(prepare, run_audited, programs)) as guard:
+                pass
+            while os.waitpid(guard.pid, os.WNOHANG) == (0, 0):
+                await asyncio.sleep(0.01)
+
+    asyncio.run(story())
+    assert loaded.read_text() == ""
+    assert bus.zones["public"] == []
+    assert (tmp_path / "stopped").exists()
+    assert record.exists() is fails
+    assert unreleased_marks() == ([MARK] if fails else [])
+
+
+def test_closer_in_the_guard_has_three_other_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: f"/usr/bin/{name}")
+    module = (sys.executable, "-m", "port_knocking_doors.daemon.sweep", "31313")
+    script = ("/usr/bin/port-knocking-doors", "sweep", "--patience", "600")
+    assert sweep.closer(MARK).programs == [("/proc/self/exe", module), (sys.executable, module), (script[0], script)]
+
+
+@pytest.mark.parametrize("way", range(2))
+def test_other_way_closes_doors(bus: FakeBus, way: int) -> None:
+    def fail() -> None:
+        raise ImportError("SRE module mismatch")
+
+    async def story() -> None:
+        async with bus:
+            with CrashGuard(Closer(lambda: None, fail, sweep.closer(MARK).programs[way:])) as guard:
+                pass
+            while (ended := os.waitpid(guard.pid, os.WNOHANG)) == (0, 0):
+                await asyncio.sleep(0.01)
+            assert ended[1] == 0
+
+    asyncio.run(story())
+    assert bus.zones["public"] == []
 
 
 def the_command(**env: str) -> subprocess.CompletedProcess[str]:

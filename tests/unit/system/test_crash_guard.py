@@ -1,16 +1,20 @@
 """The crash guard, with a closer that only makes a file; the system tests have the real closer."""
 
+import asyncio
+import errno
 import os
-import shlex
 import signal
 import subprocess
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from port_knocking_doors.errors import DoorsError
-from port_knocking_doors.system.crash_guard import CrashGuard
+from port_knocking_doors.system import crash_guard
+from port_knocking_doors.system.clock import now
+from port_knocking_doors.system.crash_guard import Closer, CrashGuard, Program
 from tests.helpers.fake_bus import open_descriptors
 from tests.helpers.waiting import wait_until
 
@@ -18,9 +22,9 @@ SOON = 5.0
 REPOSITORY = Path(__file__).parents[3]
 
 
-def guard(trace: Path) -> CrashGuard:
+def guard(trace: Path, *programs: Program) -> CrashGuard:
     """A crash guard whose closer makes the file `trace`."""
-    return CrashGuard(("/bin/sh", "-c", f"echo closed > {shlex.quote(str(trace))}"))
+    return CrashGuard(Closer(lambda: None, trace.touch, programs))
 
 
 def alive(pid: int) -> bool:
@@ -136,9 +140,233 @@ def test_guard_leaves_no_descriptor(tmp_path: Path) -> None:
     assert open_descriptors() == before
 
 
-def test_missing_shell_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("port_knocking_doors.system.crash_guard.SHELL", "/no/such/shell")
+def test_guard_that_cannot_be_forked_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fork", no_process)
     before = open_descriptors()
-    with pytest.raises(DoorsError, match=r"is killed \(/no/such/shell: No such file or directory\)$"):
+    with pytest.raises(DoorsError, match=r"if this process is killed \(Resource temporarily unavailable\)$"):
         guard(tmp_path / "trace").__enter__()
     assert open_descriptors() == before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+
+
+def no_process() -> int:
+    raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+# --- what the guard has of its owner
+
+
+def test_guard_keeps_no_descriptor_of_its_owner(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w"), guard(tmp_path / "trace") as kept:
+        folder = Path(f"/proc/{kept.pid}/fd")
+        wait_until(lambda: not any("lock" in str(entry.readlink()) for entry in folder.iterdir()), SOON, "it closed")
+        wait_until(lambda: len(list(folder.iterdir())) <= 4, SOON, "its standard streams and the pipe alone")
+        kept.dismiss()
+
+
+def test_guard_has_a_name_of_its_own(tmp_path: Path) -> None:
+    with guard(tmp_path / "trace") as kept:
+        wait_until(lambda: Path(f"/proc/{kept.pid}/comm").read_text() == "doors-guard\n", SOON, "its name")
+        assert Path(f"/proc/{kept.pid}/cwd").readlink() == Path("/")
+        kept.dismiss()
+
+
+def test_guard_of_a_running_event_loop_can_run_one(tmp_path: Path) -> None:
+    async def work() -> None:
+        await asyncio.sleep(0)
+        (tmp_path / "trace").touch()
+
+    async def own() -> int:
+        with CrashGuard(Closer(lambda: None, lambda: asyncio.run(work()))) as kept:
+            await asyncio.sleep(0)
+        return kept.pid
+
+    pid = asyncio.run(own())
+    os.waitpid(pid, 0)
+    assert (tmp_path / "trace").exists()
+
+
+def test_guard_receives_no_signal_of_its_owners_loop(tmp_path: Path) -> None:
+    received: list[int] = []
+
+    async def own() -> None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, received.append, 1)
+        with guard(tmp_path / "trace") as kept:
+            wait_until(lambda: "doors-guard" in Path(f"/proc/{kept.pid}/comm").read_text(), SOON, "its name")
+            os.kill(kept.pid, signal.SIGTERM)
+            await asyncio.sleep(0.05)
+            kept.dismiss()
+
+    asyncio.run(own())
+    assert received == []
+
+
+def test_what_cannot_be_prepared_is_closed_all_the_same(tmp_path: Path) -> None:
+    with CrashGuard(Closer(lambda: print(1 / 0), (tmp_path / "trace").touch)) as kept:
+        pass
+    os.waitpid(kept.pid, 0)
+    assert (tmp_path / "trace").exists()
+
+
+# --- another way
+
+
+def fail() -> None:
+    raise ImportError("SRE module mismatch")
+
+
+WAYS: dict[str, tuple[Callable[[], object], list[Program]]] = {
+    "the closer raises": (fail, [Program("/bin/sh", ("sh", "-c", "touch TRACE"))]),
+    "the closer ends": (lambda: sys.exit(0), [Program("/bin/sh", ("sh", "-c", "touch TRACE"))]),
+    "the closer is killed": (
+        lambda: os.kill(os.getpid(), signal.SIGKILL),
+        [Program("/bin/sh", ("sh", "-c", "touch TRACE"))],
+    ),
+    "a program is missing": (
+        fail,
+        [Program("/no/such/program", ("x",)), Program("/bin/sh", ("sh", "-c", "touch TRACE"))],
+    ),
+    "a program fails": (
+        fail,
+        [Program("/bin/false", ("false",)), Program("/bin/sh", ("sh", "-c", "touch TRACE"))],
+    ),
+    "the first program works": (
+        fail,
+        [Program("/bin/sh", ("sh", "-c", "touch TRACE")), Program("/bin/sh", ("sh", "-c", "rm TRACE"))],
+    ),
+    "the closer works": (lambda: None, [Program("/bin/sh", ("sh", "-c", "rm TRACE"))]),
+}
+
+
+@pytest.mark.parametrize(("close", "programs"), WAYS.values(), ids=WAYS)
+def test_closer_that_fails_is_followed_by_other_programs(
+    tmp_path: Path, close: Callable[[], None], programs: list[Program]
+) -> None:
+    trace = tmp_path / "trace"
+    if close is WAYS["the closer works"][0]:
+        trace.touch()
+    mine = [
+        Program(program.path, tuple(word.replace("TRACE", str(trace)) for word in program.arguments))
+        for program in programs
+    ]
+    with CrashGuard(Closer(lambda: None, close, mine)) as kept:
+        pass
+    _, status = os.waitpid(kept.pid, 0)
+    assert status == 0
+    assert trace.exists()
+
+
+def test_guard_of_which_every_way_fails_ends_with_an_error() -> None:
+    with CrashGuard(Closer(lambda: None, fail, [Program("/bin/false", ("false",))])) as kept:
+        pass
+    _, status = os.waitpid(kept.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == 1
+
+
+# --- a guard that is killed
+
+
+def watched(story: Callable[[CrashGuard], Awaitable[None]], trace: Path) -> None:
+    async def main() -> None:
+        with guard(trace) as kept:
+            watching = asyncio.create_task(kept.watch())
+            try:
+                await asyncio.wait_for(story(kept), SOON)
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+            kept.dismiss()
+
+    asyncio.run(main())
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+def _refuse(_: int) -> int:
+    raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+
+@pytest.mark.parametrize("has_descriptors", [True, False])
+def test_killed_guard_is_noticed_within_a_second_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, has_descriptors: bool
+) -> None:
+    if not has_descriptors:
+        monkeypatch.setattr(os, "pidfd_open", _refuse)
+    before = open_descriptors()
+
+    async def story(kept: CrashGuard) -> None:
+        for number in (1, 2):
+            first = kept.pid
+            os.kill(first, signal.SIGKILL)
+            killed = now()
+            await until(lambda number=number: len(caplog.messages) == number)  # type: ignore[misc]
+            assert now() - killed < 1
+            assert kept.pid != first
+            assert not Path(f"/proc/{first}").exists(), "it is no zombie"
+            text = f"the crash guard, process {first}, was ended by signal 9; process {kept.pid} takes its place"
+            assert caplog.messages[-1] == text
+            assert alive(kept.pid)
+
+    watched(story, tmp_path / "trace")
+    assert not (tmp_path / "trace").exists()
+    assert open_descriptors() == before
+
+
+def test_guard_that_takes_a_killed_ones_place_runs_closer(tmp_path: Path) -> None:
+    script = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from tests.unit.system.test_crash_guard import guard
+async def main():
+    with guard(Path(sys.argv[1])) as kept:
+        first = kept.pid
+        watching = asyncio.create_task(kept.watch())
+        os.kill(first, signal.SIGKILL)
+        while kept.pid == first:
+            await asyncio.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    argv = [sys.executable, "-c", script, str(tmp_path / "trace")]
+    assert subprocess.run(argv, cwd=REPOSITORY, check=False).returncode == -signal.SIGKILL
+    wait_until((tmp_path / "trace").exists, SOON, "the closer's trace")
+
+
+def test_guard_that_cannot_be_started_again_is_tried_until_it_can(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crash_guard, "_MOMENT", 0.02)
+
+    async def story(kept: CrashGuard) -> None:
+        first = kept.pid
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fork", no_process)
+            os.kill(first, signal.SIGKILL)
+            await until(lambda: caplog.messages)
+            await asyncio.sleep(0.1)
+        await until(lambda: kept.pid != first)
+        await until(lambda: len(caplog.messages) == 2)
+
+    watched(story, tmp_path / "trace")
+    text = (
+        "the crash guard was killed and cannot be started again, tried every 0.02 s: Resource temporarily unavailable"
+    )
+    assert caplog.messages[0] == text
+
+
+def test_lines_about_killed_guards_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(crash_guard, "_MOMENT", 0)
+
+    async def story(kept: CrashGuard) -> None:
+        for _ in range(8):
+            before = kept.pid
+            os.kill(before, signal.SIGKILL)
+            await until(lambda before=before: kept.pid != before)  # type: ignore[misc]
+
+    watched(story, tmp_path / "trace")
+    assert len(caplog.messages) == 5
