@@ -1,4 +1,4 @@
-"""Large signals to every connection of the system bus but firewalld's, as any user of a machine can send them."""
+"""Large signals to connections of the system bus other than firewalld's, as any user of a machine can send them."""
 
 import asyncio
 import sys
@@ -14,24 +14,30 @@ OCTET_IN_VARIANT = b"\x01y\x00\x07"
 """One variant of type `y`: the cheapest to send, and the dearest to decode."""
 
 
-def spam(host: Host, megabytes: int, signals: int = 1) -> None:
-    """Send so many signals of type `av` and of this size to each connection, from the host."""
-    host.run([sys.executable, __file__, str(megabytes), str(signals)], env={"PYTHONPATH": sys.path[0]}, timeout=60)
+def spam(host: Host, megabytes: int, signals: int = 1, pid: int = 0) -> None:
+    """Send so many signals of type `av` and of this size to each connection, or to that of one process of the host."""
+    argv = [sys.executable, __file__, str(megabytes), str(signals), str(pid)]
+    host.run(argv, env={"PYTHONPATH": sys.path[0]}, timeout=60)
 
 
 async def main() -> None:
-    megabytes, signals = map(int, sys.argv[1:])
+    megabytes, signals, pid = map(int, sys.argv[1:])
     bus = await MessageBus(bus_type=BusType.SYSTEM).connect()
 
-    async def ask(member: str, *names: str) -> list[str] | str:
+    async def ask(member: str, *names: str) -> list[str] | str | int:
         call = Message(DBUS, DBUS_PATH, DBUS, member, signature="s" * len(names), body=list(names))
         answer = await bus.call(call)
         assert answer is not None
-        result: list[str] | str = answer.body[0]
+        result: list[str] | str | int = answer.body[0]
         return result
 
     spared = {bus.unique_name, await ask("GetNameOwner", FIREWALLD)}
-    targets = [name for name in await ask("ListNames") if name.startswith(":") and name not in spared]
+    names = await ask("ListNames")
+    assert isinstance(names, list)
+    targets = [name for name in names if name.startswith(":") and name not in spared]
+    if pid:
+        targets = [name for name in targets if await ask("GetConnectionUnixProcessID", name) == pid]
+    assert targets
     body = OCTET_IN_VARIANT * (megabytes * 250_000)
     bus._sock.setblocking(True)
     for target in targets * signals:

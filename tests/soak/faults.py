@@ -1,6 +1,7 @@
 """Faults and orders by hand: each first reports to the model what may follow, and then does it."""
 
 import random
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from port_knocking_doors.sandbox.process import RequestError
 from tests.helpers.doorstep import kill_with_crash_guard
 from tests.helpers.waiting import wait_until
-from tests.soak.model import Model, Window
+from tests.soak.model import Model, Tolerances, Window
 from tests.soak.stage import CHECK, ENDED_WITHIN, LISTENED, SNIFFED, Link, Stage, orders
 
 FOUR_HOURS = 4 * 3600.0
@@ -53,33 +54,48 @@ class Faults:
     """Does them, one after the other. `record` puts a line into the list of actions."""
 
     def __init__(self, stage: Stage, model: Model, chance: random.Random, record: Record) -> None:
-        self._stage = stage
-        self._model = model
-        self._chance = chance
+        self.stage = stage
+        self.model = model
+        self.chance = chance
         self._record = record
         self._deck: list[Fault] = []
         self._skewed = 0.0
         self.done: dict[str, int] = {}
         self.errors_expected = 0
-        """Lines of the level ERROR that the daemon owes for what was done to it."""
+        """Failed reloads, of which the daemon owes a line of the level ERROR each."""
+        self._allowed: list[str] = []
         self.deaths = 0
         """Times that the daemon was killed."""
         self.slowest_shut = 0.0
         """Seconds from a SIGKILL to the last door's end, at the most."""
+
+    @property
+    def patience(self) -> float:
+        """How much slower than usual the machine may be."""
+        return self.model.tolerances.settle / Tolerances().settle
+
+    def allow(self, error: str) -> None:
+        """From now on the log may have errors that match this regular expression."""
+        if error not in self._allowed:
+            self._allowed.append(error)
+
+    def allows(self, line: str) -> bool:
+        """Whether something was done that this error is about."""
+        return any(re.search(error, line) for error in self._allowed)
 
     def draw(self, *, ends: bool) -> str:
         """The next one; with `ends` off, none that ends the daemon. All come in turn."""
         while True:
             if not self._deck:
                 self._deck = [one for one in FAULTS.values() for _ in range(one.weight)]
-                self._chance.shuffle(self._deck)
+                self.chance.shuffle(self._deck)
             drawn = self._deck.pop()
             if ends or not drawn.ends:
                 return drawn.name
 
     def rest(self) -> float:
         """Seconds to let pass before the next one."""
-        return self._chance.uniform(0.0, 2.5)
+        return self.chance.uniform(0.0, 2.5)
 
     def do(self, name: str) -> None:
         """One fault, from its beginning to its end."""
@@ -89,7 +105,7 @@ class Faults:
         self._record(f"end {name}")
 
     @contextmanager
-    def _window(
+    def window(
         self,
         *,
         deaf: bool = False,
@@ -100,93 +116,93 @@ class Faults:
         settle: float | None = None,
     ) -> Iterator[Window]:
         """Something is not as usual from now to `settle` seconds after the end of the `with`."""
-        after = self._model.tolerances.settle if settle is None else settle
-        window = self._model.begins(Window(time.monotonic(), source=source))
+        after = self.model.tolerances.settle if settle is None else settle
+        window = self.model.begins(Window(time.monotonic(), source=source))
         window.deaf, window.deaf_listened, window.blind, window.cut = deaf, deaf_listened, blind, cut
         try:
             yield window
         finally:
             window.end = time.monotonic() + after
 
-    def _pause(self, low: float, high: float) -> None:
-        time.sleep(self._chance.uniform(low, high))
+    def pause(self, low: float, high: float) -> None:
+        time.sleep(self.chance.uniform(low, high))
 
     # firewalld and the bus. ------------------------------------------------------------------------------------------
 
     @fault(weight=3)
     def reload(self) -> None:
-        with self._window(blind=True, deaf_listened=True, cut=True):
-            self._stage.box.firewalld.ask("", "reload", timeout=30)
+        with self.window(blind=True, deaf_listened=True, cut=True):
+            self.stage.box.firewalld.ask("", "reload", timeout=30)
 
     @fault()
     def complete_reload(self) -> None:
-        with self._window(blind=True, deaf_listened=True, cut=True):
-            self._stage.box.firewalld.ask("", "completeReload", timeout=30)
+        with self.window(blind=True, deaf_listened=True, cut=True):
+            self.stage.box.firewalld.ask("", "completeReload", timeout=30)
 
     @fault()
     def reload_storm(self) -> None:
-        with self._window(blind=True, deaf_listened=True, cut=True):
-            for _ in range(self._chance.randint(3, 6)):
-                self._stage.box.firewalld.ask("", "reload", timeout=30)
+        with self.window(blind=True, deaf_listened=True, cut=True):
+            for _ in range(self.chance.randint(3, 6)):
+                self.stage.box.firewalld.ask("", "reload", timeout=30)
 
     @fault(weight=2)
     def restart(self) -> None:
-        with self._window(blind=True, deaf_listened=True, cut=True):
-            self._stage.box.firewalld.stop()
-            self._pause(0, 2)
-            self._stage.box.firewalld.start()
+        with self.window(blind=True, deaf_listened=True, cut=True):
+            self.stage.box.firewalld.stop()
+            self.pause(0, 2)
+            self.stage.box.firewalld.start()
 
     @fault()
     def crash(self) -> None:
         """The rules that a killed firewalld left in the kernel stay until firewalld clears the table."""
-        with self._window(blind=True, deaf_listened=True, cut=True):
-            self._stage.box.firewalld.kill()
-            self._pause(0, 1)
-            self._stage.box.firewalld.start()
-            self._stage.box.firewalld.ask("", "reload", timeout=30)
+        with self.window(blind=True, deaf_listened=True, cut=True):
+            self.stage.box.firewalld.kill()
+            self.pause(0, 1)
+            self.stage.box.firewalld.start()
+            self.stage.box.firewalld.ask("", "reload", timeout=30)
 
     @fault(weight=2)
     def hang(self) -> None:
-        with self._window(blind=True):
-            self._stage.box.firewalld.freeze()
-            self._pause(0.2, 6)
-            self._stage.box.firewalld.thaw()
-            self._await_firewalld()
+        with self.window(blind=True):
+            self.stage.box.firewalld.freeze()
+            self.pause(0.2, 6)
+            self.stage.box.firewalld.thaw()
+            self.await_firewalld()
 
     @fault()
     def bus_restart(self) -> None:
-        box = self._stage.box
-        with self._window(blind=True, deaf_listened=True, cut=True):
+        box = self.stage.box
+        with self.window(blind=True, deaf_listened=True, cut=True):
             firewalld = box.firewalld.process
             box.bus.restart()
             firewalld.wait(ENDED_WITHIN)
-            self._pause(0, 1)
+            self.pause(0, 1)
             box.firewalld.start()
             box.firewalld.ask("", "reload", timeout=30)
 
     @fault()
     def bus_hang(self) -> None:
-        with self._window(blind=True):
-            self._stage.box.bus.freeze()
-            self._pause(0.2, 3)
-            self._stage.box.bus.thaw()
-            self._await_firewalld()
+        with self.window(blind=True):
+            self.stage.box.bus.freeze()
+            self.pause(0.2, 3)
+            self.stage.box.bus.thaw()
+            self.await_firewalld()
 
-    def _await_firewalld(self) -> None:
-        assert self._stage.box.firewalld.answers(20)
+    def await_firewalld(self) -> None:
+        assert self.stage.box.firewalld.answers(20)
 
     @fault()
     def runtime_to_permanent(self) -> None:
         """An administrator reloads firewalld while doors are open."""
-        self._stage.box.firewall_cmd("--runtime-to-permanent")
+        self.stage.box.firewall_cmd("--runtime-to-permanent")
 
     @fault()
     def meddle(self) -> None:
         """An administrator removes some of our rules, and adds one; the next look at the rules mends it."""
-        box = self._stage.box
-        with self._window(blind=True, deaf_listened=True, cut=True, settle=CHECK + self._model.tolerances.settle):
+        box = self.stage.box
+        with self.window(blind=True, deaf_listened=True, cut=True, settle=CHECK + self.model.tolerances.settle):
             rules = [rule for rule in box.rules("public") if 'priority="31313"' in rule]
-            for rule in self._chance.sample(rules, min(len(rules), 3)):
+            for rule in self.chance.sample(rules, min(len(rules), 3)):
                 with suppress(RequestError):  # its door has closed meanwhile
                     box.firewalld.ask("zone", "removeRichRule", "public", rule)
             stray = (
@@ -198,27 +214,27 @@ class Faults:
 
     @fault(weight=2)
     def flap(self) -> None:
-        with self._window(deaf=True, cut=True, settle=1):
-            for _ in range(self._chance.randint(1, 3)):
-                self._stage.flap(self._a_link(), self._chance.uniform(0, 0.5))
+        with self.window(deaf=True, cut=True, settle=1):
+            for _ in range(self.chance.randint(1, 3)):
+                self.stage.flap(self._a_link(), self.chance.uniform(0, 0.5))
 
     @fault(weight=2)
     def remake(self) -> None:
-        with self._window(deaf=True, cut=True, settle=1):
-            self._stage.remake(self._a_link(), self._chance.uniform(0, 1))
+        with self.window(deaf=True, cut=True, settle=1):
+            self.stage.remake(self._a_link(), self.chance.uniform(0, 1))
 
     def _a_link(self) -> Link:
-        return self._chance.choice(self._stage.links)
+        return self.chance.choice(self.stage.links)
 
     @fault(weight=2)
     def flood(self) -> None:
         """Forged sources, more than the table of knockers holds, at the first steps."""
         host = self._a_link().host
-        count = self._chance.randint(3000, 12000)
-        with self._window(deaf=True, cut=True, settle=1):
-            self._model.note(time.monotonic(), "disturbed")
-            self._stage.flood(host, f"10.{self._chance.randint(70, 250)}", count, [SNIFFED[0].port, LISTENED[0][0]])
-            self._model.note(time.monotonic() + self._model.tolerances.blur, "disturbed")
+        count = self.chance.randint(3000, 12000)
+        with self.window(deaf=True, cut=True, settle=1):
+            self.model.note(time.monotonic(), "disturbed")
+            self.stage.flood(host, f"10.{self.chance.randint(70, 250)}", count, [SNIFFED[0].port, LISTENED[0][0]])
+            self.model.note(time.monotonic() + self.model.tolerances.blur, "disturbed")
 
     # The daemon, asked. ----------------------------------------------------------------------------------------------
 
@@ -231,22 +247,22 @@ class Faults:
         self._reconfigure(by_signal=False)
 
     def _reconfigure(self, *, by_signal: bool) -> None:
-        stage, start = self._stage, self._stage.log_size()
-        number = 1 - stage.number if self._chance.random() < 0.7 else stage.number
-        with self._window(deaf=True, settle=self._model.tolerances.blur), self._window(deaf_listened=True):
+        stage, start = self.stage, self.stage.log_size()
+        number = 1 - stage.number if self.chance.random() < 0.7 else stage.number
+        with self.window(deaf=True, settle=self.model.tolerances.blur), self.window(deaf_listened=True):
             stage.write(number)
             if by_signal:
                 stage.daemon.send_signal(signal.SIGHUP)
             else:
-                self._command("reload")
+                self.command("reload")
             stage.await_log("configuration reloaded", start)
-            self._model.note(time.monotonic(), "orders_given", orders(number))
+            self.model.note(time.monotonic(), "orders_given", orders(number))
 
     @fault(weight=2)
     def sighup_bad(self) -> None:
-        stage, start = self._stage, self._stage.log_size()
+        stage, start = self.stage, self.stage.log_size()
         good = stage.conf.read_text()
-        bad = self._chance.choice(BAD_FILES)
+        bad = self.chance.choice(BAD_FILES)
         stage.put(bad + good if bad else good.replace("tcp:", "sctp:"))
         self.errors_expected += 1
         stage.daemon.send_signal(signal.SIGHUP)
@@ -255,119 +271,119 @@ class Faults:
 
     @fault(weight=2)
     def open_by_hand(self) -> None:
-        source = self._chance.choice(self._stage.addresses)
-        name = self._chance.choice(("main", "sniffed"))
-        with self._window(source=source, blind=True, deaf=True, settle=self._model.tolerances.blur):
+        source = self.chance.choice(self.stage.addresses)
+        name = self.chance.choice(("main", "sniffed"))
+        with self.window(source=source, blind=True, deaf=True, settle=self.model.tolerances.blur):
             start = time.monotonic()
-            said = self._command("open", source, "--sequence", name)
+            said = self.command("open", source, "--sequence", name)
             assert f"{source}: open: " in said, said
-            self._model.note(time.monotonic(), "opened", start, source, name)
+            self.model.note(time.monotonic(), "opened", start, source, name)
 
     @fault(weight=2)
     def close_by_hand(self) -> None:
-        self._close(self._chance.choice(self._stage.addresses) if self._chance.random() < 0.7 else None)
+        self._close(self.chance.choice(self.stage.addresses) if self.chance.random() < 0.7 else None)
 
     @fault(weight=0)
     def close_all(self) -> None:
         self._close(None)
 
     def _close(self, source: str | None) -> None:
-        with self._window(source=source, blind=True, deaf=True, settle=self._model.tolerances.blur):
+        with self.window(source=source, blind=True, deaf=True, settle=self.model.tolerances.blur):
             start = time.monotonic()
-            self._command("close", source or "--all")
-            self._model.note(time.monotonic(), "closed", start, source)
+            self.command("close", source or "--all")
+            self.model.note(time.monotonic(), "closed", start, source)
 
     @fault(weight=2)
     def forget_by_hand(self) -> None:
-        source = self._chance.choice(self._stage.addresses)
-        with self._window(source=source, deaf=True, settle=self._model.tolerances.blur):
+        source = self.chance.choice(self.stage.addresses)
+        with self.window(source=source, deaf=True, settle=self.model.tolerances.blur):
             start = time.monotonic()
-            self._command("forget", source)
-            self._model.note(time.monotonic(), "forgotten", start, source)
+            self.command("forget", source)
+            self.model.note(time.monotonic(), "forgotten", start, source)
 
-    def _command(self, *words: str) -> str:
-        status, said, complaint = self._stage.command(*words)
+    def command(self, *words: str) -> str:
+        status, said, complaint = self.stage.command(*words)
         assert (status, complaint) == (0, ""), f"{' '.join(words)} gave {status}: {complaint}"
         return said
 
     @fault(weight=2)
     def clock_jump(self) -> None:
         """The daemon's wall clock jumps by four hours, there or back."""
-        self._skewed = 0.0 if self._skewed else self._chance.choice((-FOUR_HOURS, FOUR_HOURS))
-        self._stage.skew(self._skewed)
+        self._skewed = 0.0 if self._skewed else self.chance.choice((-FOUR_HOURS, FOUR_HOURS))
+        self.stage.skew(self._skewed)
 
     # The daemon's end. -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start a daemon, and return once it listens."""
-        stage, start = self._stage, self._stage.log_size()
-        stage.begin(*self._chance.choice(((), ("-i", "to-*"), ("-v",))))
+        stage, start = self.stage, self.stage.log_size()
+        stage.begin(*self.chance.choice(((), ("-i", "to-*"), ("-v",))))
         stage.await_log(r"\bready\b", start)
-        self._model.note(time.monotonic(), "orders_given", orders(stage.number))
+        self.model.note(time.monotonic(), "orders_given", orders(stage.number))
 
     @fault(weight=2, ends=True)
     def kill(self) -> None:
-        with self._window(deaf=True, settle=self._model.tolerances.blur):
-            self._end(self._model.tolerances.killed)
-            self._await_shut(time.monotonic())
+        with self.window(deaf=True, settle=self.model.tolerances.blur):
+            self.end(self.model.tolerances.killed)
+            self.await_shut(time.monotonic())
             self.start()
 
     @fault(ends=True)
     def kill_and_start_at_once(self) -> None:
-        with self._window(deaf=True, settle=self._model.tolerances.blur):
-            self._end(self._model.tolerances.killed)
+        with self.window(deaf=True, settle=self.model.tolerances.blur):
+            self.end(self.model.tolerances.killed)
             self.start()
 
     @fault(ends=True)
     def kill_with_crash_guard(self) -> None:
         """Only the next start closes the doors then."""
-        with self._window(deaf=True, blind=True, settle=self._model.tolerances.blur):
-            self._model.note(time.monotonic(), "died", self._model.tolerances.killed)
+        with self.window(deaf=True, blind=True, settle=self.model.tolerances.blur):
+            self.model.note(time.monotonic(), "died", self.model.tolerances.killed)
             self.deaths += 1
-            kill_with_crash_guard(self._stage.box, self._stage.daemon)
+            kill_with_crash_guard(self.stage.box, self.stage.daemon)
             self.start()  # a door that is open longer than the model allows is found afterwards
 
     @fault(ends=True)
     def kill_under_a_hung_firewalld(self) -> None:
-        with self._window(deaf=True, blind=True, settle=self._model.tolerances.settle):
-            self._stage.box.firewalld.freeze()
-            self._pause(0, 1)
-            self._end(self._model.tolerances.killed)
-            self._pause(0, 2)
-            self._stage.box.firewalld.thaw()
-            self._await_shut(time.monotonic())
+        with self.window(deaf=True, blind=True, settle=self.model.tolerances.settle):
+            self.stage.box.firewalld.freeze()
+            self.pause(0, 1)
+            self.end(self.model.tolerances.killed)
+            self.pause(0, 2)
+            self.stage.box.firewalld.thaw()
+            self.await_shut(time.monotonic())
             self.start()
 
     @fault(ends=True)
     def kill_during_a_reload(self) -> None:
-        with self._window(deaf=True, blind=True, cut=True):
-            reloading = self._stage.box.server.popen(["firewall-cmd", "--reload"])
-            self._pause(0, 1.2)
-            self._end(self._model.tolerances.killed)
+        with self.window(deaf=True, blind=True, cut=True):
+            reloading = self.stage.box.server.popen(["firewall-cmd", "--reload"])
+            self.pause(0, 1.2)
+            self.end(self.model.tolerances.killed)
             reloading.wait(ENDED_WITHIN)
-            self._await_shut(time.monotonic())
+            self.await_shut(time.monotonic())
             self.start()
 
     @fault(weight=2, ends=True)
     def sigterm(self) -> None:
-        with self._window(deaf=True, settle=self._model.tolerances.blur):
-            self._model.note(time.monotonic(), "died", self._model.tolerances.killed)
-            self._stage.daemon.send_signal(self._chance.choice((signal.SIGTERM, signal.SIGINT)))
-            status = self._stage.daemon.wait(ENDED_WITHIN)
+        with self.window(deaf=True, settle=self.model.tolerances.blur):
+            self.model.note(time.monotonic(), "died", self.model.tolerances.killed)
+            self.stage.daemon.send_signal(self.chance.choice((signal.SIGTERM, signal.SIGINT)))
+            status = self.stage.daemon.wait(ENDED_WITHIN)
             assert status == 0, f"SIGTERM: the daemon ended with {status}"
-            assert not self._stage.in_kernel(), "a door is open after the daemon's end"
+            assert not self.stage.in_kernel(), "a door is open after the daemon's end"
             self.start()
 
-    def _end(self, grace: float) -> None:
-        self._model.note(time.monotonic(), "died", grace)
+    def end(self, grace: float) -> None:
+        self.model.note(time.monotonic(), "died", grace)
         self.deaths += 1
-        self._stage.daemon.kill()
-        self._stage.daemon.wait(ENDED_WITHIN)
+        self.stage.daemon.kill()
+        self.stage.daemon.wait(ENDED_WITHIN)
 
-    def _await_shut(self, since: float) -> None:
+    def await_shut(self, since: float) -> None:
         wait_until(
-            lambda: not self._stage.in_kernel(),
-            self._model.tolerances.killed,
-            lambda: f"every door of the killed daemon shut; open: {sorted(self._stage.in_kernel())}",
+            lambda: not self.stage.in_kernel(),
+            self.model.tolerances.killed,
+            lambda: f"every door of the killed daemon shut; open: {sorted(self.stage.in_kernel())}",
         )
         self.slowest_shut = max(self.slowest_shut, time.monotonic() - since)

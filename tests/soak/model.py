@@ -150,6 +150,8 @@ class Model:
         self._knockers: dict[str, _Knocker] = {}
         self._doors: dict[tuple[str, str], _Door] = {}
         self._windows: list[Window] = []
+        self._disturbances: list[float] = []
+        """When the table of knockers was full of others: it may not have known a newcomer, or what one had done."""
         self._events: list[tuple[float, int, tuple[object, ...]]] = []
         self._order = count()
         self._reporting = threading.Lock()
@@ -180,6 +182,7 @@ class Model:
     def forget_windows(self, before: float) -> None:
         """Nothing from before that time is reported any more."""
         self._windows = [window for window in self._windows if window.end > before - self._quiet]
+        self._disturbances = [when for when in self._disturbances if when > before - 2 * self._quiet]
 
     # What it says. ---------------------------------------------------------------------------------------------------
 
@@ -257,6 +260,7 @@ class Model:
             door.starts = [moment for moment in door.starts if moment <= when]
 
     def _disturbed(self, when: float) -> None:
+        self._disturbances.append(when)
         for knocker in self._knockers.values():
             self._lose_track(knocker, when)
 
@@ -314,7 +318,7 @@ class Model:
 
     def _may_be_lost(self, packet: Packet, listened: bool) -> bool:
         start, end = packet.start - 0.01, packet.end + 0.05
-        return any(
+        return any(when <= end and start < when + self._quiet for when in self._disturbances) or any(
             (window.deaf or (window.deaf_listened and listened)) and window.overlaps(start, end, packet.source)
             for window in self._windows
         )

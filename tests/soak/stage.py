@@ -1,12 +1,16 @@
 """The soak test's stage: the sandbox, the daemon in it, its clients, and what can be seen of it."""
 
+import asyncio
+import fcntl
 import json
 import os
 import re
+import shutil
 import struct
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +33,12 @@ READY_WITHIN = 30.0
 ENDED_WITHIN = 20.0
 PROGRAM = [sys.executable, "-m", "port_knocking_doors"]
 RUNTIME = "/run/port-knocking-doors"
+SET, BLOCKED, BLOCKED_COUNT = "block", "/run/blocked", 5000
+"""A set that is a source of the zone drop, and the file of what a fault adds to it, which takes firewalld a second."""
+FAULTY = "faulty"
+PIPE = 4096
+"""Bytes of the pipe to the log's reader: so few that the daemon notices soon when the reader stands still."""
+F_SETPIPE_SZ = 1031  # linux/fcntl.h
 _IN_NFT = re.compile(r"ip6? saddr (\S+) tcp dport (\d+)\b[^\n]*\baccept\b")
 _IN_FIREWALLD = re.compile(r'source address="([^"]+)" port port="(\d+)"')
 
@@ -104,6 +114,9 @@ class Stage:
         self.write(0)
         self.daemon: Process
         self.links = [self._link(host, addresses) for host in box.hosts.values()]
+        self.reader: Process
+        """What reads the log and puts it into the file."""
+        self._block()
         self._listeners = [box.server.listen(port) for port in (GUARDED, GUARDED_TOO)]
 
     def close(self) -> None:
@@ -171,16 +184,30 @@ class Stage:
         draft.chmod(0o600)
         draft.rename(self.conf)
 
+    def _block(self) -> None:
+        server = self.box.server
+        text = "".join(
+            f"172.{16 + place // 65536}.{place // 256 % 256}.{place % 256}\n" for place in range(BLOCKED_COUNT)
+        )
+        server.run(["tee", BLOCKED], text=text)
+        server.run(["firewall-cmd", "--permanent", f"--new-ipset={SET}", "--type=hash:net"])
+        server.run(["firewall-cmd", "--permanent", "--zone=drop", f"--add-source=ipset:{SET}"])
+        server.run(["firewall-cmd", "--reload"])
+
     def begin(self, *options: str) -> None:
         """Start a daemon without waiting for it."""
         program = [sys.executable, "-m", "tests.soak.broken", self._broken] if self._broken else PROGRAM
         here = Path(__file__).parent
         env = {"PYTHONPATH": f"{here / 'clock'}:{here.parents[1]}", "SOAK_CLOCK": str(self._clock)}
         log = os.open(self.log, os.O_WRONLY | os.O_APPEND)
+        reading, writing = os.pipe()
+        fcntl.fcntl(writing, F_SETPIPE_SZ, PIPE)
         try:
-            self.daemon = self.box.server.popen([*program, "--conf", str(self.conf), *options], env=env, stderr=log)
+            self.reader = self.box.server.popen(["cat"], stdin=reading, stdout=log)
+            self.daemon = self.box.server.popen([*program, "--conf", str(self.conf), *options], env=env, stderr=writing)
         finally:
-            os.close(log)
+            for descriptor in (log, reading, writing):
+                os.close(descriptor)
 
     def await_log(self, pattern: str, start: int, within: float = READY_WITHIN) -> None:
         """Wait for a line that matches, behind so many bytes of the log."""
@@ -276,6 +303,44 @@ class Stage:
         host.run([sys.executable, "-c", code, folder, str(host.server4), str(host.server6), asked])
 
     # What is broken. -------------------------------------------------------------------------------------------------
+
+    def keep_rules(self, *, keep: bool) -> None:
+        """Whether firewalld leaves its rules in the kernel at its end; from its next start or reload on."""
+        expression = f"s/^CleanupOnExit=.*/CleanupOnExit={'no' if keep else 'yes'}/"
+        self.box.server.run(["sed", "-i", expression, "/etc/firewalld/firewalld.conf"])
+
+    def break_firewalld(self) -> None:
+        """Reload firewalld with a set whose entries overlap, which the kernel refuses."""
+        entries = "<entry>10.250.0.0/16</entry><entry>10.250.0.0/24</entry>"
+        text = f'<?xml version="1.0" encoding="utf-8"?>\n<ipset type="hash:net">{entries}</ipset>\n'
+        self.box.server.run(["tee", f"/etc/firewalld/ipsets/{FAULTY}.xml"], text=text)
+        self._zone_drop(f"ipset:{SET}", f"ipset:{FAULTY}")
+        self.box.server.run(["firewall-cmd", "--reload"], check=False)
+
+    def repair_firewalld(self) -> None:
+        """Remove that set."""
+        self._zone_drop(f"ipset:{SET}")
+        self.box.server.run(["rm", f"/etc/firewalld/ipsets/{FAULTY}.xml"])
+        self.box.server.run(["firewall-cmd", "--reload"])
+        assert self.box.firewall_cmd("--state") == "running"
+
+    def _zone_drop(self, *sources: str) -> None:
+        listed = "".join(f'<source ipset="{source.partition(":")[2]}"/>' for source in sources)
+        text = f'<?xml version="1.0" encoding="utf-8"?>\n<zone target="DROP"><short>Drop</short>{listed}</zone>\n'
+        self.box.server.run(["tee", "/etc/firewalld/zones/drop.xml"], text=text)
+
+    @contextmanager
+    def broken_interpreter(self) -> Iterator[None]:
+        """The daemon's Python cannot import what it had imported, as in the middle of an upgrade; no new one starts."""
+        package = Path(asyncio.__file__).parent
+        copy = self._folder / "asyncio"
+        shutil.copytree(package, copy, ignore=shutil.ignore_patterns("__pycache__"), dirs_exist_ok=True)
+        (copy / "__init__.py").write_text('raise ImportError("this is the library of another Python")\n')
+        self.box.server.run(["mount", "--bind", str(copy), str(package)])
+        try:
+            yield
+        finally:
+            self.box.server.run(["umount", str(package)])
 
     def flap(self, link: Link, seconds: float) -> None:
         host = link.host

@@ -116,6 +116,14 @@ def test_door_is_uncertain_after_packet_that_may_be_lost(scene: Scene) -> None:
     assert scene.is_open(12.0) == "must"
 
 
+@pytest.mark.parametrize(("when", "state"), [(4.9, "must"), (5.1, "may"), (8.0, "may"), (14.0, "must")])
+def test_newcomer_is_uncertain_while_table_is_full_of_others(scene: Scene, when: float, state: str) -> None:
+    scene.model.note(5.0, "disturbed")
+    scene.model.advance()
+    scene.send(when - 0.02, *MAIN.steps)
+    assert scene.is_open(when + 2.0) == state
+
+
 def test_nothing_is_judged_during_a_fault(scene: Scene) -> None:
     scene.model.begins(Window(1.0, 2.0, blind=True))
     assert [scene.model.is_calm(*when) for when in ((0.0, 0.5), (0.5, 1.5), (2.5, 3.0))] == [True, False, True]
