@@ -9,7 +9,16 @@ import typer
 
 from port_knocking_doors.cli.command import declare
 from port_knocking_doors.cli.options import CONF, INTERFACES, PORTS, PROGRAM, SEQUENCE, ZONE, Source
-from port_knocking_doors.config import knockd_to_toml, lint, loader, render, reserve, service_files, zone_files
+from port_knocking_doors.config import (
+    knockd_service,
+    knockd_to_toml,
+    lint,
+    loader,
+    render,
+    reserve,
+    service_files,
+    zone_files,
+)
 from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Sequence
@@ -75,13 +84,17 @@ def _reserving(ports: tuple[int, ...]) -> list[str]:
 
 
 def _check_knockd(path: Path, as_toml: bool) -> None:
-    loaded = loader.load_knockd(path, None, False)
-    if as_toml:
-        print(knockd_to_toml.as_toml(loaded.settings.sequences, service_files.of_system()), end="")
-        return
+    service = knockd_service.interface_of(path)
+    override = service.interface if service.overrides else None
+    loaded = loader.load_knockd(path, override, False, unnamed=service.interface or "")
     options = loaded.options
+    source = service.source if service.interface == options.interface else ""
+    if as_toml:
+        print(knockd_to_toml.as_toml(loaded.settings.sequences, service_files.of_system(), source), end="")
+        return
     print(f"Configuration: {path} (of knockd)")
-    print(f"Interface: {options.interface}")
+    named_by = f" ({source})" if source else ""
+    print(f"Interface: {f'{options.interface}{named_by}' if options.interface else knockd_service.UNNAMED}")
     print(
         f"Log: {' and '.join([*filter(None, [options.log_file]), *(['syslog'] if options.use_syslog else [])]) or '-'}"
     )

@@ -11,11 +11,11 @@ from port_knocking_doors import __version__
 from port_knocking_doors.cli.command import declare
 from port_knocking_doors.cli.options import PROGRAM, reject_options_before
 from port_knocking_doors.config import knockd, loader
+from port_knocking_doors.config.knockd_service import CONFIG
 from port_knocking_doors.daemon.knockd_log import KnockdLog
 from port_knocking_doors.system import clock, daemonize, instance, log
 
 COMMAND = "knockd"
-CONFIG = Path("/etc/knockd.conf")
 PID_FILE = Path("/var/run/knockd.pid")
 
 _CONFIG = typer.Option(

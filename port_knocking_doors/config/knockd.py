@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 
-from port_knocking_doors.config import readers
-from port_knocking_doors.config.reader_types import Whole, nearest, quoted
+from port_knocking_doors.config import knockd_advice, readers
+from port_knocking_doors.config.reader_types import Whole, quoted
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Access, Address, CommandOpening, Dialect, Flags, Protocol, Scope, Sequence, Step
 
@@ -64,6 +64,8 @@ class KnockdFile:
     options: Options
     sequences: tuple[Sequence, ...]
     lines: tuple[int, ...]
+    warnings: tuple[str, ...] = ()
+    """Of what knockd accepts and what does not do what it seems to, each at `PATH:LINE`."""
 
 
 def parse(text: str, path: str) -> KnockdFile:
@@ -74,6 +76,8 @@ def parse(text: str, path: str) -> KnockdFile:
     """
     reading = _KnockdReader()
     line = 0
+    if text.startswith(knockd_advice.BYTE_ORDER_MARK):
+        raise ConfigError(knockd_advice.MARKED, f"{path}:1")
     try:
         for line, statement in _statements(text):
             reading.take(line, statement)
@@ -89,6 +93,7 @@ def parse(text: str, path: str) -> KnockdFile:
         reading.options,
         tuple(door.sequence(path, reading.options) for door in reading.doors),
         tuple(door.line for door in reading.doors),
+        tuple(f"{path}:{line}: {warning}" for line, warning in reading.warnings()),
     )
 
 
@@ -134,6 +139,8 @@ class _Door:
     delay: float = CMD_TIMEOUT
     target: Address | None = None
     commands: dict[str, str] = field(default_factory=dict)
+    flags_line: int = 0
+    """The last line with flags."""
 
     def take(self, key: str, value: str) -> None:
         """Take one directive, named in small letters."""
@@ -153,7 +160,11 @@ class _Door:
         elif key == "target":
             self.target = _address(value)
         elif key in _TIMEOUTS:
-            setattr(self, _TIMEOUTS[key], _whole(value, _seconds if _TIMEOUTS[key] == "timeout" else _delay))
+            setattr(
+                self,
+                _TIMEOUTS[key],
+                _whole(_without_comment(value), _seconds if _TIMEOUTS[key] == "timeout" else _delay),
+            )
         else:
             self.commands[_COMMANDS[key]] = value
 
@@ -220,26 +231,46 @@ class _KnockdReader:
         self.doors: list[_Door] = []
         self._door: _Door | None = None
         self._in_section = False
+        self._continued: int | None = None
+        """The line before, if it ends in a backslash."""
+        self._warnings: list[tuple[int, str]] = []
 
     def take(self, line: int, statement: str) -> None:
         if statement.startswith("[") and statement.endswith("]"):
             self._begin(line, statement[1:-1])
             return
-        if not self._in_section:
-            raise ConfigError("no section precedes this line, expected [options] or a door's name in brackets above")
         word, equals, value = statement.partition("=")
         key = word.rstrip(_BLANKS).lower() if word.isascii() else word
         if key not in _NAMES:
-            near = nearest(key, _NAMES)
-            advice = f"the nearest directive is {_NAMES[near]}" if near else "expected a directive of knockd(1)"
-            raise ConfigError(f"{quoted(word.strip())} is unknown, {advice}")
+            mistake = knockd_advice.on_line(statement, _NAMES, self._continued)
+            if mistake or self._in_section:
+                raise ConfigError(mistake or knockd_advice.on_unknown_directive(word, _NAMES))
+        if not self._in_section:
+            raise ConfigError("no section precedes this line, expected [options] or a door's name in brackets above")
+        self._continued = line if statement.endswith("\\") else None
         if (key == _BARE) == bool(equals):
             form = f"{_NAMES[key]} alone" if key == _BARE else f"{_NAMES[key]} = VALUE"
             raise ConfigError(f"{_NAMES[key]} has {'a' if equals else 'no'} value, expected {form}")
+        value = value.strip(_BLANKS)
         try:
-            self._take_directive(key, value.strip(_BLANKS))
+            self._take_directive(key, value)
         except ConfigError as wrong:
-            raise ConfigError(f"{_NAMES[key]}: {wrong.problem}") from None
+            problem = knockd_advice.on_wrong_value(key, value, wrong.problem)
+            raise ConfigError(f"{_NAMES[key]}: {problem}") from None
+        if key == "tcpflags" and self._door is not None:
+            self._door.flags_line = line
+        warnings = knockd_advice.on_accepted_value(key, value)
+        self._warnings += [(line, f"{_NAMES[key]}: {warning}") for warning in warnings]
+
+    def warnings(self) -> list[tuple[int, str]]:
+        """The warnings with their lines, in the order of the lines."""
+        of_flags = [
+            (door.flags_line, f"TCPFlags: {warning}")
+            for door in self.doors
+            if door.one_time or any(step.protocol is Protocol.TCP for step in door.steps)
+            for warning in knockd_advice.on_flags(door.flags, door.mask)
+        ]
+        return sorted(self._warnings + of_flags)
 
     def _begin(self, line: int, name: str) -> None:
         self._in_section = True
@@ -261,6 +292,8 @@ class _KnockdReader:
         elif self._door is not None:
             self._door.take(key, value)
         elif key == "interface":
+            if value[:1] in ("'", '"'):
+                raise ConfigError("the value has quotes")
             self.options = replace(self.options, interface=readers.interface_name(value) if value else "")
         elif key == "logfile":
             self.options = replace(self.options, log_file=value)
@@ -285,7 +318,7 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
 
 def _steps(text: str) -> tuple[Step, ...]:
     """The steps of a sequence, without flags."""
-    items = text.split(",")
+    items = _without_comment(text).split(",")
     if len(items) > STEPS_MAX:
         raise ConfigError(f"the list has {len(items)} steps, expected 1 to {STEPS_MAX}")
     return tuple(_step(position, item) for position, item in enumerate(items, start=1))
@@ -293,6 +326,8 @@ def _steps(text: str) -> tuple[Step, ...]:
 
 def _step(position: int, item: str) -> Step:
     number, colon, name = item.partition(":")
+    if problem := knockd_advice.on_step(number.strip(_BLANKS), name.strip(_BLANKS)):
+        raise ConfigError(f"position {position}: {problem}")
     if ":" in name:
         raise ConfigError(f"position {position}: extra text follows the protocol, expected a comma or the end")
     protocol = _PROTOCOLS.get(name.strip(_BLANKS).lower() if colon else "tcp")
@@ -307,6 +342,12 @@ def _step(position: int, item: str) -> Step:
 def _with_flags(steps: tuple[Step, ...], flags: int, mask: int) -> tuple[Step, ...]:
     """The steps with flags where they are TCP; the flags of UDP steps are never compared."""
     return tuple(replace(step, flags=flags, mask=mask) if step.protocol is Protocol.TCP else step for step in steps)
+
+
+def _without_comment(text: str) -> str:
+    """The text without a comment behind a number, which knockd does not see."""
+    number = re.fullmatch(r"(.*[0-9])[ \t]*#[^,]*", text)
+    return number[1] if number is not None and "#" not in number[1] else text
 
 
 def _whole(text: str, read: Whole) -> int:

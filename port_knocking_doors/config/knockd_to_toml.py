@@ -27,13 +27,23 @@ _TRAPS = 512
 _NO_LETTERS_AHEAD = re.compile(r"^[\W\d_]+")
 
 
-def as_toml(sequences: tuple[Sequence, ...], services: ServiceNames | None = None) -> str:
-    """TOML text with a table for each sequence of knockd's dialect, commented out if our file cannot have it."""
+def as_toml(sequences: tuple[Sequence, ...], services: ServiceNames | None = None, source: str = "") -> str:
+    """TOML text with a table for each sequence of knockd's dialect, commented out if our file cannot have it.
+
+    `services`: where ports of services are looked up; None for the well-known ones. `source`: what names the interface,
+    if that is not the file of the sequences.
+    """
     names: set[str] = set()
     parts = [_HEAD]
-    for interface in dict.fromkeys(name for sequence in sequences for name in sequence.scope.interfaces):
+    interfaces = dict.fromkeys(name for sequence in sequences for name in sequence.scope.interfaces)
+    for interface in interfaces:
+        by = f" ({source})" if source else ""
         parts[0] += (
-            f"# knockd captures on {interface} only: for the same, start the daemon with --interface {interface}.\n"
+            f"# knockd captures on {interface} only{by}: for the same, start the daemon with --interface {interface}.\n"
+        )
+    if sequences and not interfaces:
+        parts[0] += (
+            "# knockd's file names no interface: start the daemon with --interface, or it captures on every one.\n"
         )
     drafts = []
     for sequence in sequences:

@@ -134,18 +134,20 @@ def load_knockd(
     folder: Path = Path(),
     *,
     served: Callable[[], Collection[Port]] = listening_ports,
+    unnamed: str = KNOCKD_INTERFACE,
 ) -> LoadedKnockd:
     """A configuration that is knockd's file alone: its doors, no opening sequence and no guarded ports.
 
-    `interface` and `ipv4_only` are knockd's options -i and -4; -i overrides the file. Relative paths in the file are
-    relative to `folder`, by default the current directory, as for knockd. Raises `ConfigError` at `FILE:LINE`, `FILE`,
+    `interface` and `ipv4_only` are knockd's options -i and -4; -i overrides the file, and `unnamed` is the interface
+    where neither names one, empty for every one. Relative paths in the file are relative to `folder`, by default the
+    current directory, as for knockd. Raises `ConfigError` at `FILE:LINE`, `FILE`,
     or `--interface`.
     """
     if interface is not None:
         with _placed(_INTERFACE):
             interface = readers.interface_name(interface)
     foreign = _read_knockd(path, folder)
-    options = replace(foreign.options, interface=interface or foreign.options.interface or KNOCKD_INTERFACE)
+    options = replace(foreign.options, interface=interface or foreign.options.interface or unnamed)
     sequences = tuple(
         replace(one, scope=replace(one.scope, interfaces=knockd.interfaces(options.interface), ipv4_only=ipv4_only))
         for one in foreign.sequences
@@ -236,7 +238,7 @@ def _read_knockd(path: Path, folder: Path = Path()) -> Foreign:
     data, status = files.read(path, "a configuration file of knockd")
     # Old files have comments in old encodings. Bytes that are not UTF-8 are refused anywhere else.
     found = knockd.parse(data.decode("utf-8", "surrogateescape"), shown)
-    warnings = [*files.mode_warnings(path, status, runs_commands=True)]
+    warnings = [*files.mode_warnings(path, status, runs_commands=True), *found.warnings]
     sequences = []
     places = tuple(f"{shown}:{line}" for line in found.lines)
     for sequence, place in zip(found.sequences, places, strict=True):

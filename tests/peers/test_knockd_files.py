@@ -406,7 +406,7 @@ def in_force(path: Path) -> str:
         pytest.param("3,0", False, id="port 0"),
         pytest.param("-3", False, id="negative"),
         pytest.param("3 4", False, id="no comma"),
-        pytest.param("3,4 # next", False, id="a comment behind it"),
+        pytest.param("3,4 # next", True, id="a comment behind it"),
         pytest.param("3:tcp:udp", False, id="two protocols"),
         pytest.param("3,4\x0b5", False, id="control character"),
         pytest.param("3," + " " * 4100 + "4", False, id="a long line"),

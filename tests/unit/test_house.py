@@ -54,6 +54,7 @@ PURE_MODULES = (
     "config/knockd",
     "config/tportknockd",
     "config/knockd_to_toml",
+    "config/knockd_advice",
     "config/knockd_doors",
     "config/firewall_command",
     "config/firewall_effect",

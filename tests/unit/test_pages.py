@@ -24,7 +24,7 @@ BEFORE = {PROGRAM, "sudo", "setpriv", "ProxyCommand"}
 """How a command line of the program may begin."""
 COMMAND_SEPARATORS = {"|", "&&", ";", ">", ">>", "||"}
 
-FOREIGN_OPTIONS = {"--permanent", "--int", "--direct", "--timeout"}
+FOREIGN_OPTIONS = {"--permanent", "--int", "--direct", "--timeout", "--dport", "-p"}
 """Options of firewall-cmd, and one that knockd takes cut short."""
 FOREIGN_NAMES = {"knock_add", "node_exporter", "port_knocking_doors"}
 FOREIGN_KEYS = {"cmd_timeout", "start_command", "one_time_sequences", "stop_command"}

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from port_knocking_doors.cli.application import app
-from port_knocking_doors.config import native, render, zone_files
+from port_knocking_doors.config import knockd_service, native, render, zone_files
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Port, Settings
 
@@ -24,6 +24,11 @@ name = "vpn"
 steps = ["udp:65433", "tcp:65431"]
 start_command = "true %IP%"
 """
+
+
+@pytest.fixture(autouse=True)
+def without_knockd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(knockd_service, "OPTION_FILES", (tmp_path / "no such file",))
 
 
 @pytest.fixture
@@ -133,14 +138,13 @@ def test_check_shows_doors_of_knockd_file(tmp_path: Path) -> None:
     path = written(tmp_path / "knockd.conf", KNOCKD)
     assert check("check", "--knockd", path) == [
         f"Configuration: {path} (of knockd)",
-        "Interface: eth0",
+        "Interface: named neither in the file nor in the options of knockd's service",
         "Log: /var/log/knockd.log and syslog",
         "Pid file: -",
         "Sequence open SSH (rules of knockd), within 25 s:",
         "  1. TCP 65431 with SYN, without ACK",
         "  2. UDP 65433",
         "  3. TCP 65432 with SYN, without ACK",
-        "  only packets that arrive on eth0",
         "  runs: iptables -A INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
         "  10 s later: iptables -D INPUT -s %IP% -p tcp --dport 22 -j ACCEPT",
         "  no traps",
@@ -161,7 +165,37 @@ def test_native_reader_accepts_check_as_toml(tmp_path: Path) -> None:
     (one,) = native.parse(own + "\n".join(lines), "F").sequences
     assert (one.name, one.access.ports, one.access.duration, one.access.command) == ("open_SSH", (Port(22),), 10, None)
     assert [step.port for step in one.steps] == [65431, 65433, 65432]
-    assert "# knockd captures on eth0 only: for the same, start the daemon with --interface eth0." in lines
+    assert (
+        "# knockd's file names no interface: start the daemon with --interface, or it captures on every one." in lines
+    )
+    assert not any("eth0" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("in_the_file", "in_the_options", "shown"),
+    [
+        ("", "KNOCKD_OPTS='-i ens3'", "ens3 (KNOCKD_OPTS in {options})"),
+        ("", "OPTIONS='-i ens3 -c {file}'", "ens3 (OPTIONS in {options})"),
+        ("eth7", "KNOCKD_OPTS='-i ens3'", "eth7"),
+        ("eth7", "KNOCKD_OPTS='-i ens3 -c {file}'", "ens3 (KNOCKD_OPTS in {options})"),
+        ("eth7", "", "eth7"),
+    ],
+    ids=["of a service", "of its service", "the file's own", "its service overrides it", "the file's alone"],
+)
+def test_check_takes_the_interface_of_the_service(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, in_the_file: str, in_the_options: str, shown: str
+) -> None:
+    options, path = tmp_path / "options", tmp_path / "knockd.conf"
+    monkeypatch.setattr(knockd_service, "OPTION_FILES", (options,))
+    options.write_text(in_the_options.format(file=path))
+    written(path, KNOCKD.replace("UseSyslog", f"Interface = {in_the_file}" if in_the_file else "UseSyslog"))
+    lines = check("check", "--knockd", str(path))
+    name, _, source = shown.format(options=options).partition(" ")
+    assert lines[1] == f"Interface: {name}{f' {source}' if source else ''}"
+    assert f"  only packets that arrive on {name}" in lines
+    by = f" {source}" if source else ""
+    expected = f"# knockd captures on {name} only{by}: for the same, start the daemon with --interface {name}."
+    assert expected in check("check", "--knockd", str(path), "--as-toml")
 
 
 def test_check_shows_sequences_and_all_errors_of_tportknockd_file(tmp_path: Path) -> None:

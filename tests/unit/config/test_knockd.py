@@ -12,6 +12,7 @@ from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import ALL_FLAGS, Access, CommandOpening, Dialect, Flags, Protocol, Scope, Sequence, Step
 
 SYN, ACK, FIN = Flags.SYN, Flags.ACK, Flags.FIN
+NOT_SENT = "no ordinary client sends TCP packets"
 STEPS = "Sequence = 26173,23817:udp,21951"
 
 
@@ -93,6 +94,7 @@ def test_every_directive_is_read() -> None:
             ),
         ),
         (8, 18),
+        (f"F:20: TCPFlags: {NOT_SENT} with FIN: `knock` will not open this door; expected TCPFlags = syn",),
     )
 
 
@@ -246,7 +248,7 @@ def test_blanks_and_line_ends_are_ignored(end: str) -> None:
         pytest.param("[d\u2028]\n", "F:1: the line has a control character", id="a line end in a name"),
         pytest.param("[d]\n#" + "x" * 4095, "F:2: the line has 4096 bytes, expected at most 4095", id="a long line"),
         pytest.param(f"[{'ä' * 128}]", "F:1: a door's name has 256 bytes, expected at most 254", id="a long name"),
-        pytest.param("\ufeff[d]", "F:1: no section precedes this line", id="a byte order mark"),
+        pytest.param("\ufeff[d]", "F:1: the file begins with a byte order mark", id="a byte order mark"),
     ],
 )
 def test_wrong_file_is_refused_with_message(text: str, message: str) -> None:
