@@ -1,7 +1,8 @@
 """The listeners: one UDP socket for each port of the opening sequence.
 
 A sequence is an order, and sockets have none among each other: of two datagrams that wait, only the kernel's time
-stamps tell which came first. So all sockets are read together, and what they held is judged in the order of its stamps.
+stamps tell which came first. So all sockets are read together, and what they held is judged in the order of its stamps;
+these are of the wall clock, so where that was set meanwhile, they are corrected first (`arrival`).
 
 This is the hot path of a flood of datagrams. A filter in the kernel drops every payload but the right one, so that
 wrong ones never wake the daemon, unless any payload is right or wrong ones are watched; a socket is read in bounded
@@ -15,11 +16,13 @@ import math
 import os
 import select
 import socket
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from operator import itemgetter
 
 from port_knocking_doors.capture import payload
+from port_knocking_doors.capture.arrival import restamped
 from port_knocking_doors.capture.dispatch import Dispatch
 from port_knocking_doors.capture.recvmmsg import IP_PKTINFO, SO_TIMESTAMPNS, Datagram, OtherDatagram, ReceiveBatch
 from port_knocking_doors.errors import DoorsError, ListenError, PortInUseError
@@ -29,6 +32,7 @@ from port_knocking_doors.model import PAYLOAD
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import logger
 from port_knocking_doors.system.sockets import attach_filter, detach_filter, enlarge_receive_buffer
+from port_knocking_doors.system.wall_clock import WallClockWatch
 
 MANY = 4
 """Datagrams read together after which the sockets rest: in a flood the daemon wakes for many at once, not for a few.
@@ -65,6 +69,7 @@ class UdpListeners:
             for of_any in (False, True)
         }
         self._held: list[Datagram] = []
+        self._wall_clock = WallClockWatch()
         self._others: list[OtherDatagram] | None = None
         """Datagrams with another payload that were just read; None while they are not watched."""
         self._unfiltered: frozenset[int] = frozenset()
@@ -156,6 +161,9 @@ class UdpListeners:
         newest = max(received)[0]
         second = self._take(received)
         complete = min(newest, second)
+        if len(received) > 1 and (step := self._wall_clock.step()):
+            # What is complete would be a question of stamps, too: all of it is judged now.
+            received, complete = restamped(received, time.time_ns(), step), math.inf
         received.sort(key=itemgetter(0))
         when = now()
         judges, act = self._dispatch.judges, self._dispatch.act

@@ -14,7 +14,7 @@ import pytest
 
 from port_knocking_doors.capture import udp
 from port_knocking_doors.capture.dispatch import Dispatch
-from port_knocking_doors.capture.recvmmsg import BATCH, SO_TIMESTAMPNS, ReceiveBatch
+from port_knocking_doors.capture.recvmmsg import BATCH, SO_TIMESTAMPNS, Datagram, ReceiveBatch
 from port_knocking_doors.capture.udp import UdpListeners
 from port_knocking_doors.errors import DoorsError, ListenError, PortInUseError
 from port_knocking_doors.knocks.authenticator import NOT_A_KNOCK, Capture, Judge, Outcome
@@ -390,3 +390,46 @@ def test_other_error_of_ipv6_is_not_taken_for_its_absence(monkeypatch: pytest.Mo
             seen.listeners.start(seen.capture())
 
     seen_in(story)
+
+
+# A wall clock that is set
+
+
+HOUR = 3600 * 10**9
+
+
+@pytest.mark.usefixtures("stamped_on_arrival")
+@pytest.mark.parametrize("step", [-HOUR, HOUR], ids=["back", "forward"])
+@pytest.mark.parametrize("before", [0, 1, 2, 3], ids=lambda count: f"{count} of 3 knocks before the step")
+def test_wall_clock_that_is_set_between_knocks_does_not_swap_them(
+    monkeypatch: pytest.MonkeyPatch, step: int, before: int
+) -> None:
+    ports = free_ports(3)
+    judged: list[int] = []
+    take = ReceiveBatch.take
+
+    def take_stepped(batch: ReceiveBatch, descriptor: int, code: int, received: list[Datagram], *rest: Any) -> bool:
+        """The stamps of knocks that came before the step are those of the clock as it was."""
+        had = len(received)
+        there_is_more = take(batch, descriptor, code, received, *rest)
+        if code in [listened_code(port) for port in ports[:before]]:
+            received[had:] = [(stamp - step, *others) for stamp, *others in received[had:]]  # type: ignore[misc]
+        return there_is_more
+
+    def judge(_: bytes, code: int, *__: object) -> Outcome:
+        judged.append(code & 0xFFFF)
+        return NOT_A_KNOCK
+
+    async def story() -> None:
+        with listening(tuple(ports), judge) as listeners:
+            monkeypatch.setattr(ReceiveBatch, "take", take_stepped)
+            steps = iter([step])
+            monkeypatch.setattr(listeners._wall_clock, "step", lambda: next(steps, 0))
+            for port in ports:  # all of them wait before the daemon reads the first
+                with sender(port) as sock:
+                    sock.send(PAYLOAD)
+            while len(judged) < len(ports):
+                await asyncio.sleep(0)
+
+    asyncio.run(asyncio.wait_for(story(), SOON))
+    assert judged == list(ports)
