@@ -89,6 +89,8 @@ class FirewalldState(str, Enum):
     ABSENT = "absent"
     HUNG = "hung"  # on the bus, and does not answer
     REFUSING = "refusing"  # it answers with errors: mostly polkit does not let this user change it
+    FAILED = "failed"  # it could not load its own configuration, which is not active
+    FLUSHED = "flushed"  # another program removed its rules from the kernel
     UNUSED = "unused"  # the daemon only runs commands, and never asks whether firewalld runs
 
 

@@ -24,6 +24,7 @@ class DoorState(str, Enum):
 
     OPEN = "open"  # firewalld confirmed it, or its start command has ended
     WAITING = "waiting"  # for firewalld's confirmation, or the end of the start command
+    CLOSING = "closing"  # its time is over, and firewalld has not confirmed that it is closed
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,8 @@ class Snapshot:
     knockers: tuple[KnockerStatus, ...]
     """The furthest ones, then ignored ones; in each group the latest knock first."""
     counts: Counts
+    doors_closing: int = 0
+    """Doors whose time is over, and that are not confirmed closed."""
 
 
 def to_data(snapshot: Snapshot) -> dict[str, Any]:

@@ -42,8 +42,10 @@ def _lines(now: Snapshot) -> Iterator[str]:
     )
     yield ""
     pending = f", {now.doors_waiting} pending" if now.doors_waiting else ""
-    yield f"Doors: {now.doors_open} of {now.doors_limit}{pending}"
-    yield from _table(_DOOR_HEAD, [_door_row(door) for door in now.doors], now.doors_open)
+    closing = f"; {now.doors_closing} more not confirmed closed" if now.doors_closing else ""
+    yield f"Doors: {now.doors_open} of {now.doors_limit}{pending}{closing}"
+    count = now.doors_open + now.doors_closing
+    yield from _table(_DOOR_HEAD, [_door_row(door) for door in now.doors], count)
     yield ""
     yield f"Knockers: {now.knockers_known} of {now.knockers_limit}, {now.knockers_ignored} ignored"
     yield from _table(_KNOCKER_HEAD, [_knocker_row(knocker) for knocker in now.knockers], now.knockers_known)
@@ -55,14 +57,20 @@ def _firewalld(now: Snapshot) -> str:
         return str(now.firewalld.value)
     if now.firewalld is FirewalldState.ABSENT:
         return f"{now.firewalld.value}; doors stay pending until it runs"
+    if now.firewalld in _NOT_ACTIVE:
+        return f"{now.firewalld.value}: {_NOT_ACTIVE[now.firewalld]}"
     pending = f", {now.rules_pending} pending" if now.rules_pending else ""
     refused = f", {now.rules_refused} refused: see the log" if now.rules_refused else ""
     return f"{now.firewalld.value}, {_counted(now.rules, 'rule')} of this daemon{pending}{refused}"
 
 
+_NOT_ACTIVE = {
+    FirewalldState.FAILED: "its configuration is not active; see the log",
+    FirewalldState.FLUSHED: "its rules are gone from the kernel and every port is open: firewall-cmd --reload",
+}
 _DOOR_HEAD = ("ADDRESS", "SEQUENCE", "OPENS", "ZONE", "STATE", "LEFT")
 _KNOCKER_HEAD = ("ADDRESS", "LAST KNOCK", "DONE", "IGNORED FOR")
-_STATES = {DoorState.OPEN: "open", DoorState.WAITING: "pending"}
+_STATES = {DoorState.OPEN: "open", DoorState.WAITING: "pending", DoorState.CLOSING: "not closed"}
 
 
 def _door_row(door: DoorStatus) -> tuple[str, ...]:

@@ -17,8 +17,10 @@ from port_knocking_doors.daemon.counters import Counters
 from port_knocking_doors.daemon.running_config import RunningConfig
 from port_knocking_doors.doors.manager import DoorManager
 from port_knocking_doors.firewall.rule_opener import RuleOpener
-from port_knocking_doors.model import Door
+from port_knocking_doors.model import Door, FirewalldState, PortOpening
 from port_knocking_doors.system.clock import now
+
+_RULES_NOT_ACTIVE = (FirewalldState.FAILED, FirewalldState.FLUSHED)
 
 
 class StatusCollector:
@@ -36,7 +38,7 @@ class StatusCollector:
         when = now()
         settings, active = self._config.settings, self._config.active
         known, received = active.counts(when), self._config.receiver.counters
-        doors = self._doors.doors()
+        doors, closing = self._doors.doors(), self._doors.closing()
         return Snapshot(
             version=__version__,
             pid=os.getpid(),
@@ -53,9 +55,10 @@ class StatusCollector:
             rules_pending=self._rules.reconciler.pending,
             rules_refused=self._rules.reconciler.refused_rules,
             doors_open=len(doors),
-            doors_waiting=sum(not self._doors.is_open(door) for door in doors),
+            doors_waiting=sum(self._standing(door) is DoorState.WAITING for door in doors),
+            doors_closing=len(closing),
             doors_limit=self._doors.limit,
-            doors=tuple(map(self.of_door, doors[:DOORS_SHOWN])),
+            doors=tuple(map(self.of_door, (*closing, *doors)[:DOORS_SHOWN])),
             knockers_known=known.known,
             knockers_ignored=known.ignored,
             knockers_limit=settings.max_knockers,
@@ -80,6 +83,12 @@ class StatusCollector:
             opens=tuple(map(str, door.opening.opened_ports())),
             interface=door.interface,
             zones=self._doors.zones(door),
-            standing=DoorState.OPEN if self._doors.is_open(door) else DoorState.WAITING,
+            standing=self._standing(door),
             seconds_left=None if deadline is None else round(max(0.0, deadline - now()), 3),
         )
+
+    def _standing(self, door: Door) -> DoorState:
+        if self._doors.is_closing(door):
+            return DoorState.CLOSING
+        is_void = isinstance(door.opening, PortOpening) and self._rules.state in _RULES_NOT_ACTIVE
+        return DoorState.OPEN if self._doors.is_open(door) and not is_void else DoorState.WAITING

@@ -20,7 +20,11 @@ from port_knocking_doors.doors.owed_stops import run_left_behind
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError, FirewallError
 from port_knocking_doors.firewall.error_codes import UNREACHABLE
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
+from port_knocking_doors.firewall.health import RELOAD, UNVERIFIED, left_line
+from port_knocking_doors.firewall.kernel_check import doors_in
+from port_knocking_doors.firewall.kernel_rules import read_kernel_rules
 from port_knocking_doors.firewall.reconciler import RuleReconciler
+from port_knocking_doors.model import FirewalldState
 from port_knocking_doors.system import log
 from port_knocking_doors.system.clock import now, run, wait_at_most
 from port_knocking_doors.system.crash_guard import Closer, Program
@@ -128,7 +132,7 @@ async def _run_commands(mark: _Mark, directory: Path) -> int:
 async def _remove_rules(mark: _Mark, priority: int, patience: float) -> int:
     removed = 0
     while True:
-        await _answering(patience)
+        await _answering(priority, patience)
         reconciler = RuleReconciler(priority, _NoOwner())
         # If firewalld stops answering, the mark is released: a new daemon must not wait for that.
         with suppress(asyncio.TimeoutError), mark.held():
@@ -145,26 +149,47 @@ async def _remove_all(reconciler: RuleReconciler) -> None:
     finally:
         worker.cancel()
         await asyncio.gather(worker, return_exceptions=True)
+    if not reconciler.present:
+        raise asyncio.TimeoutError  # it may have left its rules in the kernel
+    if reconciler.state is FirewalldState.FLUSHED:
+        raise FirewallError(f"firewalld {reconciler.unavailable_reason}: run `{RELOAD}`")
     if rules := reconciler.active_rules:
         raise FirewallError(f"firewalld refuses to remove {rules} rules of a daemon that was killed")
 
 
-async def _answering(patience: float) -> None:
+async def _answering(priority: int, patience: float) -> None:
     """Return once firewalld answers. The mark is not held meanwhile, so that a daemon can start at once."""
     came = asyncio.Event()
     client = Firewalld(lambda event: came.set() if event is FirewalldEvent.APPEARED else None)
     connection = asyncio.create_task(client.run())
     try:
         await wait_at_most(patience, client.connected.wait())
-        await wait_at_most(ABSENCE, came.wait())
+        await _appeared(priority, came, patience)
         await wait_at_most(patience, client.wait_for_answer())
     except asyncio.TimeoutError:
-        if client.connected.is_set() and not client.present:
-            raise FirewallError("firewalld is not running", UNREACHABLE) from None
         raise FirewallError(f"firewalld has not answered for {patience:g} s") from None
     finally:
         connection.cancel()
         await asyncio.gather(connection, return_exceptions=True)
+
+
+async def _appeared(priority: int, came: asyncio.Event, patience: float) -> None:
+    """Return once firewalld is on the bus. It gets more time if it left doors open in the kernel when it ended.
+
+    Raises `FirewallError`, with `UNREACHABLE` where no door is known to be open.
+    """
+    with suppress(asyncio.TimeoutError):
+        await wait_at_most(ABSENCE, came.wait())
+        return
+    kernel = read_kernel_rules()
+    doors = len(doors_in(kernel, priority)) if kernel is not None else 0
+    if not doors:
+        raise FirewallError("firewalld is not running", UNREACHABLE)
+    logger.error("%s", left_line(doors))
+    try:
+        await wait_at_most(patience, came.wait())
+    except asyncio.TimeoutError:
+        raise FirewallError(left_line(doors)) from None
 
 
 def close(priority: int, patience: float = PATIENCE, directory: Path | None = None) -> DoorsError | None:
@@ -173,7 +198,10 @@ def close(priority: int, patience: float = PATIENCE, directory: Path | None = No
         swept = _sweep_after_others(priority, patience, directory)
     except DoorsError as error:
         if isinstance(error, FirewallError) and error.code == UNREACHABLE:
-            logger.info("firewalld is not running: what was open went with it")
+            if read_kernel_rules() is None:
+                logger.warning("%s", UNVERIFIED)
+            else:
+                logger.info("firewalld is not running: what was open went with it")
             return None
         return error
     if swept is None:

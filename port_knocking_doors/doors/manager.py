@@ -122,13 +122,13 @@ class DoorManager:
             self._opener_of(door).close(door)
 
     async def close_all(self) -> int:
-        """Close every door; how many were open. Raises `DoorsError` if some are not confirmed closed in time."""
+        """Close every door; how many are closed. Raises `DoorsError` if some are not confirmed closed in time."""
         doors = len(self._open)
         closings = (opener.close_all() for opener in self._openers.values())
         for outcome in await asyncio.gather(*closings, return_exceptions=True):
             if isinstance(outcome, BaseException):
                 raise outcome
-        return doors
+        return doors - sum(not self._opener_of(door).is_available for door in self._open)
 
     async def unsettled(
         self, seconds: float, kinds: Collection[type[Opening]] | None = None
@@ -185,6 +185,14 @@ class DoorManager:
     def doors(self) -> list[Door]:
         """Every door, the nearest deadline first; last the doors whose time does not run yet."""
         return sorted(self._table, key=lambda door: (self._table.deadline(door) is None, self._table.deadline(door)))
+
+    def closing(self) -> list[Door]:
+        """The doors whose time is over, and that are not confirmed closed."""
+        return [door for door in self._open if self.is_closing(door)]
+
+    def is_closing(self, door: Door) -> bool:
+        """Whether the door's time is over, and it is not confirmed closed."""
+        return door in self._open and door not in self._table
 
     def doors_of(self, address: Address, access: str) -> list[Door]:
         """The doors that an access opened for an address: one for each of its openings."""

@@ -8,7 +8,7 @@ import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from enum import Enum, auto
-from typing import Any
+from typing import Any, NamedTuple
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import dbus_settings
@@ -20,6 +20,7 @@ from port_knocking_doors.firewall.error_codes import (
     NOT_ENABLED,
     UNREACHABLE,
 )
+from port_knocking_doors.firewall.runtime_settings import reload_sparing_others
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.zone_survey import IPSET, ZONE, ZoneSurvey
 from port_knocking_doors.firewall.zones import Zones
@@ -28,6 +29,7 @@ CONFIG_PATH = PATH + "/config"
 POLICY = NAME + ".policy"
 CONFIG = NAME + ".config"
 CONFIG_ZONE = NAME + ".config.zone"
+PROPERTIES = "org.freedesktop.DBus.Properties"
 
 NO_TIMEOUT = 0
 """The time-out that firewalld gets with a rule: always none. Its own timers outlive a reload (1.3) or break it
@@ -47,6 +49,7 @@ _RESULTS = {
     "getPolicySettings": "a{sv}",
     "getActivePolicies": "a{sa{sas}}",
     "queryPanicMode": "b",
+    "Get": "v",
 }
 _ZONE_SIGNALS = frozenset(
     {"InterfaceAdded", "InterfaceRemoved", "ZoneOfInterfaceChanged", "ZoneChanged"}
@@ -61,6 +64,9 @@ _MATCHES = (
         for member in sorted(_ZONE_SIGNALS - {"DefaultZoneChanged"})
     ),
 )
+_FAILED = "FAILED"
+_CLEAN_STARTS = {(1, 2): 7, (1, 3): 4, (2, 0): 1}
+"""The releases with firewalld's change "always flush main table on start", by branch; later branches have it."""
 # Symbolic zones of policies (firewalld.policy(5)).
 _ANY, _HOST = "ANY", "HOST"
 _SERVICE_IN_RULE = re.compile(r'\bservice name="([^"]+)"')
@@ -75,6 +81,25 @@ class FirewalldEvent(Enum):
     ZONES_CHANGED = auto()
     SETS_CHANGED = auto()  # entries of sets that are sources of zones: `Zones.sets` has changed
     PERMANENT_CHANGED = auto()  # another program wrote the permanent configuration
+
+
+class FirewalldFacts(NamedTuple):
+    """Properties of the running firewalld, with the values for one that does not say."""
+
+    version: str = ""
+    cleans_up: bool = True
+    """Whether it removes its rules from the kernel when it ends (CleanupOnExit in firewalld.conf(5))."""
+    uses_nftables: bool = False
+    """Whether its rules are in a table of nftables (FirewallBackend)."""
+
+    @property
+    def clears_at_start(self) -> bool:
+        """Whether it removes what an earlier one left in the kernel; an unknown version counts as a new one."""
+        found = re.match(r"(\d+)\.(\d+)\.?(\d*)", self.version)
+        if found is None:
+            return True
+        branch = int(found[1]), int(found[2])
+        return branch > max(_CLEAN_STARTS) or int(found[3] or 0) >= _CLEAN_STARTS.get(branch, 1 << 16)
 
 
 @contextlib.asynccontextmanager
@@ -145,6 +170,30 @@ class Firewalld:
     async def zones(self) -> Zones:
         """All zones, with their interfaces and sources."""
         return await self._survey.read()
+
+    async def facts(self) -> FirewalldFacts:
+        """Its version, and settings that a running firewalld has from its start or latest reload."""
+        version = await self._property(NAME, "version", PATH)
+        cleanup = await self._property(CONFIG, "CleanupOnExit", CONFIG_PATH)
+        backend = await self._property(CONFIG, "FirewallBackend", CONFIG_PATH)
+        return FirewalldFacts(version, cleanup.lower() not in ("no", "false"), backend.lower() == "nftables")
+
+    async def has_failed(self) -> bool:
+        """Whether it is in the state FAILED: it could not load its own configuration, which is not active."""
+        return await self._property(NAME, "state", PATH) == _FAILED
+
+    async def _property(self, interface: str, name: str, path: str) -> str:
+        try:
+            return str((await self._call(PROPERTIES, "Get", "ss", interface, name, path=path)).value)
+        except FirewallError as error:
+            if error.code in NO_ANSWER:
+                raise
+            return ""
+
+    async def reload(self, is_ours: Callable[[str], bool]) -> None:
+        """Reload it: every rule in the kernel is then one that it knows. Runtime settings of others stay; rich rules
+        that `is_ours` selects are dropped."""
+        await reload_sparing_others(self._call, is_ours)
 
     async def rules(self, zone: str) -> list[str]:
         """The rich rules of a zone, as firewalld writes them."""

@@ -1,5 +1,7 @@
 """The state of firewalld, as far as is known, and the log lines about it: one for each incident."""
 
+from typing import NamedTuple
+
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import polkit
 from port_knocking_doors.firewall.error_codes import INVALID_ZONE
@@ -18,6 +20,8 @@ class FirewalldHealth:
         self._is_silent = False
         self._failures = 0
         self._reported: set[tuple[str, str]] = set()
+        self.problem: FirewalldState | None = None
+        """`FAILED` or `FLUSHED`: firewalld answers, and what it says is not what is active."""
 
     def state(self, present: bool) -> FirewalldState:
         """`present`: whether firewalld is on the bus."""
@@ -25,12 +29,16 @@ class FirewalldHealth:
             return FirewalldState.ABSENT
         if self._is_silent:
             return FirewalldState.HUNG
+        if self.problem is not None:
+            return self.problem
         return FirewalldState.REFUSING if self._failures else FirewalldState.PRESENT
 
     def unavailable_reason(self, present: bool) -> str:
         """What firewalld does instead of answering; continues a sentence that begins with its name."""
         if not present:
             return "is not running"
+        if self.problem is not None:
+            return _PROBLEMS[self.problem].brief
         return "refuses" if self._failures else "does not answer"
 
     # What happened. --------------------------------------------------------------------------------------------------
@@ -77,9 +85,87 @@ class FirewalldHealth:
             text = f"zone {place}: {what} a rule failed: firewalld says: {error}{polkit.remedy(error)}"
             logger.error("%s", text, extra=_fields(error, zone=place))
 
+    def on_problem(self, problem: FirewalldState | None) -> None:
+        """firewalld's rules are not what is active (`FAILED`, `FLUSHED`), or are (None). One line for each change."""
+        if problem is not self.problem and problem is not None:
+            logger.error("firewalld %s: %s", *_PROBLEMS[problem][:2], extra=_fields(problem.value))
+        elif problem is not self.problem:
+            logger.info("firewalld's rules are active again", extra=_fields("active again"))
+        self.problem = problem
+
+    def on_leftovers(self, rules: int | None) -> None:
+        """firewalld started on top of so many rules of ours that it does not know; None: it may have."""
+        if rules is None:
+            text = (
+                "firewalld was restarted while doors were open, and this release may keep old rules in the kernel "
+                "(to verify that, this process needs CAP_NET_ADMIN)"
+            )
+        else:
+            text = f"firewalld has started and left {_rules(rules)} of its last run active in the kernel"
+        again = "reloading firewalld to remove them; runtime settings of other programs are put back"
+        logger.warning("%s: %s", text, again, extra=_fields("left", count=rules))
+
+    def on_reload_failed(self, error: FirewallError) -> None:
+        """firewalld could not be reloaded."""
+        remedy = polkit.remedy(error) or f": run `{RELOAD}`"
+        logger.error("firewalld: reload failed: %s%s", error, remedy, extra=_fields(error))
+
+    def on_left(self, rules: int) -> None:
+        """So many rules of ours are active that firewalld does not know."""
+        text = "%s of ours in the kernel are unknown to firewalld, so that doors are not closed: run `%s`"
+        logger.error(text, _rules(rules), RELOAD, extra=_fields("left", count=rules))
+
+    def on_doors_left(self, rules: int | None) -> None:
+        """firewalld ended, and so many rules of doors are active in the kernel; None: that is unknown."""
+        if rules:
+            logger.error("%s", left_line(rules), extra=_fields("left", count=rules))
+
     def on_added(self) -> None:
         """A rule was added: refusals are reported again from now on."""
         self._reported.clear()
+
+
+class _Problem(NamedTuple):
+    brief: str
+    """Continues a sentence that begins with firewalld's name."""
+    remedy: str
+
+
+RELOAD = "firewall-cmd --reload"
+_PROBLEMS = {
+    FirewalldState.FAILED: _Problem(
+        "is in the state FAILED, so its configuration is not active",
+        "ports may be open without a knock, and no door opens: run `firewall-cmd --check-config`, mend what it names, "
+        "then `systemctl restart firewalld`",
+    ),
+    FirewalldState.FLUSHED: _Problem(
+        "has lost its rules in the kernel (nft flush ruleset?)",
+        f"every port is open without a knock, and no door opens: run `{RELOAD}`",
+    ),
+}
+
+
+def remedy(state: FirewalldState) -> str:
+    """For a state in which firewalld answers and its rules are not active: what to do; empty for every other."""
+    return _PROBLEMS[state].remedy if state in _PROBLEMS else ""
+
+
+UNVERIFIED = (
+    "firewalld is not running: doors count as closed with it, which cannot be verified without CAP_NET_ADMIN: "
+    "`nft list table inet firewalld`, as root, shows what is still active"
+)
+
+
+def left_line(rules: int) -> str:
+    """The line for doors that are open while firewalld does not run."""
+    return (
+        f"doors are not closed: firewalld is not running and left {_rules(rules)} of doors active in the kernel "
+        f"(CleanupOnExit=no, or it was killed): {firewalld_service.remedy()}"
+    )
+
+
+def _rules(count: int) -> str:
+    return "1 rule" if count == 1 else f"{count} rules"
 
 
 def _fields(reason: object, **more: object) -> dict[str, object]:

@@ -13,7 +13,7 @@ The order of changes:
 
 import heapq
 import math
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from itertools import count
 from typing import NamedTuple, Protocol
 
@@ -172,8 +172,11 @@ class Plan:
         """firewalld is gone, and its rules with it."""
         self._active.clear()
 
-    def next_change(self) -> Change | None:
-        """What to ask of firewalld now, or None. `added`, `removed` or `refused` is due before the next call."""
+    def next_change(self, *, adds: bool = True) -> Change | None:
+        """What to ask of firewalld now, or None. `added`, `removed` or `refused` is due before the next call.
+
+        Without `adds` only what is due to be closed.
+        """
         while self._to_remove:
             item = next(iter(self._to_remove))
             del self._to_remove[item]
@@ -183,12 +186,12 @@ class Plan:
                 self._active.discard(item)
                 self._in_flight = item
                 return Change(False, item)
-        while self._to_add:
+        while adds and self._to_add:
             _, _, item = heapq.heappop(self._to_add)
             if item in self._owners and item not in self._active and item not in self._refused:
                 self._in_flight = item
                 return Change(True, item)
-        if not self._replaced:
+        if not adds or not self._replaced:
             return None
         for owner in list(self._replaced):  # by items that firewalld refused
             self._release(owner)
@@ -234,6 +237,16 @@ class Plan:
                 self._announce_active(owner)
 
     # Counts. ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def active(self) -> Collection[Item]:
+        """The items of ours that are active or may be, as far as is known."""
+        return self._active if self._in_flight is None else self._active | {self._in_flight}
+
+    @property
+    def waits_to_add(self) -> bool:
+        """Whether a desired item is not active, and was not refused."""
+        return any(item not in self._active and item not in self._refused for item in self._owners)
 
     @property
     def active_count(self) -> int:

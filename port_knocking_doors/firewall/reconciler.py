@@ -14,8 +14,9 @@ from collections.abc import Hashable
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall.error_codes import INVALID_ZONE, NO_ANSWER, UNANSWERED, UNREACHABLE
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
-from port_knocking_doors.firewall.health import FirewalldHealth
 from port_knocking_doors.firewall.kinds import FirewallItems
+from port_knocking_doors.firewall.known_rules import KnownRules
+from port_knocking_doors.firewall.permanent import PermanentConfiguration
 from port_knocking_doors.firewall.placements import Placement, Placements
 from port_knocking_doors.firewall.plan import FIRST, Change, Plan, RuleListener
 from port_knocking_doors.firewall.zones import Zones
@@ -25,25 +26,21 @@ from port_knocking_doors.system.log import logger
 _RULES_LOST = (FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED, FirewalldEvent.RELOADED)
 
 
-class RuleReconciler:
+class RuleReconciler(KnownRules):
     """The worker, and what owners desire. `priority` is our mark of ownership in firewalld."""
 
     def __init__(self, priority: int, listener: RuleListener) -> None:
-        self._plan = Plan(listener)
-        self._firewalld = Firewalld(self._on_event)
+        super().__init__(Firewalld(self._on_event), Plan(listener), priority)
         self._items = FirewallItems(self._firewalld, priority)
-        self._health = FirewalldHealth()
+        self._permanent = PermanentConfiguration(self._items)
         self._placements = Placements()
         # What has to be read again before the next change; of the rules, whether in every zone or in the used ones.
         self._zones_stale = True
         self._rules_stale = True
         self._all_rules_stale = True
-        self._permanent_stale = True
         self._wake = asyncio.Event()
         self._settled = asyncio.Event()
         self._ready = asyncio.Event()
-        self.removed = 0
-        """How many rules were removed so far."""
         self.zones: Zones | None = None
         """The zones as they were last read; None until firewalld answered for the first time."""
 
@@ -74,7 +71,7 @@ class RuleReconciler:
         """From now on no owner desires anything, and the permanent configuration is searched for our items."""
         for owner in list(self._placements):
             self.clear(owner)
-        self._permanent_stale = True
+        self._permanent.is_stale = True
         self._stir()
 
     def replace_all(self) -> None:
@@ -85,6 +82,7 @@ class RuleReconciler:
     def check(self) -> None:
         """Compare with what is really active in the zones that are used, and try again what was refused."""
         self._distrust(everywhere=False)
+        self.kernel.is_due = True
         self._stir()
 
     async def settled(self) -> None:
@@ -95,46 +93,10 @@ class RuleReconciler:
         """Return once firewalld has answered for the first time, and `zones` is known."""
         await self._ready.wait()
 
-    # What is known. --------------------------------------------------------------------------------------------------
-
-    @property
-    def present(self) -> bool:
-        """Whether firewalld is on the bus."""
-        return self._firewalld.present
-
-    @property
-    def state(self) -> FirewalldState:
-        """How firewalld does, as far as is known: that it hangs shows only when it is called."""
-        return self._health.state(self.present)
-
-    @property
-    def unavailable_reason(self) -> str:
-        """What firewalld does instead of answering; continues a sentence that begins with its name."""
-        return self._health.unavailable_reason(self.present)
-
-    @property
-    def active_rules(self) -> int:
-        """How many rules of ours are active, as far as is known."""
-        return self._plan.active_count
-
-    @property
-    def refused_rules(self) -> int:
-        """How many rules firewalld refused to add or to remove when that was tried last."""
-        return self._plan.refused_count
-
-    @property
-    def pending(self) -> int:
-        """How many rules wait to be added or to be removed."""
-        return self._plan.pending_count
-
-    @property
-    def firewalld(self) -> Firewalld:
-        """The connection, for reading."""
-        return self._firewalld
-
     # What firewalld reports. -----------------------------------------------------------------------------------------
 
     def _on_event(self, event: FirewalldEvent) -> None:
+        self.kernel.on_event(event, self._plan.active)
         appeared, reloaded = event is FirewalldEvent.APPEARED, event is FirewalldEvent.RELOADED
         if event is FirewalldEvent.DISAPPEARED:
             self._health.on_disappeared()
@@ -145,7 +107,7 @@ class RuleReconciler:
         self._zones_stale |= appeared or reloaded or event is FirewalldEvent.ZONES_CHANGED
         if event is FirewalldEvent.SETS_CHANGED:
             self._placements.ask_all()
-        self._permanent_stale |= appeared or event is FirewalldEvent.PERMANENT_CHANGED
+        self._permanent.is_stale |= appeared or event is FirewalldEvent.PERMANENT_CHANGED
         self._stir()
         if event is FirewalldEvent.DISAPPEARED and not self._placements:
             self._plan.forget_active()  # it took its rules along, and no owner waits for others
@@ -178,21 +140,33 @@ class RuleReconciler:
                     await self._recover(error)
         finally:
             connection.cancel()
+            self.kernel.close()
+            await self._permanent.close()
             await asyncio.gather(connection, return_exceptions=True)
 
     async def _work(self) -> None:
         """Go on until every desired item is active and no other is."""
         while True:
-            if self._zones_stale:
+            if self._zones_stale or self.zones is None:
                 await self._read_zones()
-            elif self.zones is not None and self._placements.is_due:
+            elif self._placements.is_due:
                 await self._placements.ask_due(self.zones, self._plan.set_desired)
+            elif self.kernel.is_due:
+                await self.kernel.examine(self.zones)
+            elif self._health.problem is FirewalldState.FLUSHED:
+                # What firewalld says is not so, and it can change nothing.
+                if not self._placements:
+                    self._settled.set()
+                return
             elif self._rules_stale:
                 await self._read_back()
-            elif change := self._plan.next_change():
+            elif change := self._plan.next_change(adds=self._health.problem is None):
                 await self._apply(change)
-            elif self._permanent_stale:
-                await self._clean_permanent()
+            elif self._health.problem is not None and self._plan.waits_to_add:
+                return
+            elif not self._permanent.is_clean:
+                await self._permanent.clean(self._wake)
+                self._wake.clear()
             else:
                 self._settled.set()
                 return
@@ -221,7 +195,7 @@ class RuleReconciler:
             self._distrust(everywhere=True)
             self._zones_stale = True  # a zone may have been removed meanwhile
             raise
-        if strangers := self._plan.read_back(found):
+        if strangers := self._plan.read_back(found | self.kernel.left):
             logger.warning("%d rules carry our mark and belong to no open door: removing them", len(strangers))
         self._health.on_readable()
         self._ready.set()
@@ -233,30 +207,22 @@ class RuleReconciler:
         except FirewallError as error:
             if error.code in NO_ANSWER:
                 raise
+            if self.kernel.is_flushed(error):
+                self._plan.refused(change)
+                return
             if change.adds or error.code != INVALID_ZONE:  # a zone that is gone took its rules along
                 self._plan.refused(change)
                 self._zones_stale |= error.code == INVALID_ZONE
                 self._health.on_refused(change.adds, change.item.place, error)
                 return
-        if change.adds:
+        if change.item in self.kernel.left and not change.adds:
+            self._plan.refused(change)  # firewalld has removed its own; the kernel holds another
+        elif change.adds:
             self._health.on_added()
             self._plan.added(change.item)
         else:
-            self.removed += 1
+            self._removed += 1
             self._plan.removed(change.item)
-
-    async def _clean_permanent(self) -> None:
-        """`firewall-cmd --runtime-to-permanent` while a door is open would leave it open for ever."""
-        self._permanent_stale = False
-        try:
-            async for item in self._items.remove_permanent():
-                text = "zone %s: removed a rule of ours from firewalld's permanent configuration"
-                logger.warning(text, item.place)
-        except FirewallError as error:
-            if error.code in NO_ANSWER:
-                self._permanent_stale = True
-                raise
-            logger.error("cannot check firewalld's permanent configuration: %s", error)
 
     async def _recover(self, error: FirewallError) -> None:
         """Wait until a new attempt makes sense; the log says once what is waited for."""

@@ -12,12 +12,12 @@ from port_knocking_doors.model import Address, Door, Port, PortOpening
 def door_rules(door: Door, priority: int) -> tuple[str, ...]:
     """One rule for each port of the door, for its address alone."""
     assert isinstance(door.opening, PortOpening)
-    return tuple(_accept(priority, _source(door.address), port) for port in door.opening.ports)
+    return tuple(accept_rule(priority, door.address, port) for port in door.opening.ports)
 
 
 def knock_port_rule(port: Port, priority: int) -> str:
     """Accepts knocks from every source on a port that a socket listens on."""
-    return _accept(priority, "", port)
+    return accept_rule(priority, None, port)
 
 
 def is_marked(rule: str, priority: int) -> bool:
@@ -26,9 +26,7 @@ def is_marked(rule: str, priority: int) -> bool:
     return found is not None and int(found[1]) == priority
 
 
-def _source(address: Address) -> str:
-    return f'family="ipv{address.version}" source address="{address}" '
-
-
-def _accept(priority: int, source: str, port: Port) -> str:
-    return f'rule priority="{priority}" {source}port port="{port.number}" protocol="{port.protocol}" accept'
+def accept_rule(priority: int, source: Address | None, port: Port) -> str:
+    """Accepts packets to a port, from one address or from every source."""
+    sender = f'family="ipv{source.version}" source address="{source}" ' if source is not None else ""
+    return f'rule priority="{priority}" {sender}port port="{port.number}" protocol="{port.protocol}" accept'

@@ -6,12 +6,14 @@ from collections.abc import Hashable
 from port_knocking_doors.doors.opener import DoorListener
 from port_knocking_doors.errors import ConfigError, FirewallError
 from port_knocking_doors.firewall import rich_rule
+from port_knocking_doors.firewall.health import RELOAD, UNVERIFIED, left_line
 from port_knocking_doors.firewall.plan import time_to_close
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.firewall.zone_rules import ZoneRule
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Access, Door, FirewalldState, Port, Protocol, Settings
 from port_knocking_doors.system.clock import now, wait_at_most
+from port_knocking_doors.system.log import logger
 from port_knocking_doors.system.sd_notify import extend_timeout
 
 _KNOCK_PORTS = "knock ports"
@@ -85,8 +87,8 @@ class RuleOpener:
 
     @property
     def is_available(self) -> bool:
-        """Whether firewalld is on the bus."""
-        return self.reconciler.present
+        """Whether firewalld is on the bus, and its rules are what is active."""
+        return self.reconciler.is_usable
 
     @property
     def state(self) -> FirewalldState:
@@ -124,9 +126,19 @@ class RuleOpener:
 
     async def close_all(self) -> None:
         """Remove every rule. Raises `FirewallError` if some are not confirmed removed in time."""
-        self.reconciler.clear_all()
-        if not self.reconciler.present:
+        if not self._uses_firewalld:
             return
+        self.reconciler.clear_all()
+        if self.reconciler.present:
+            await self._await_removal()
+        if self.state is FirewalldState.FLUSHED:
+            raise FirewallError(f"doors are not closed: firewalld {self.reconciler.unavailable_reason}: run `{RELOAD}`")
+        if not self.reconciler.present:
+            await self._verify_without_firewalld()
+        elif rules := self.reconciler.active_rules:
+            raise FirewallError(f"firewalld refused to remove {rules} rules; see above")
+
+    async def _await_removal(self) -> None:
         seconds = time_to_close(self.reconciler.active_rules)
         extend_timeout(seconds)
         try:
@@ -135,8 +147,14 @@ class RuleOpener:
             raise FirewallError(
                 "doors are not closed: firewalld does not answer; a helper process waits for it and closes them"
             ) from None
-        if rules := self.reconciler.active_rules:
-            raise FirewallError(f"firewalld refused to remove {rules} rules; see above")
+
+    async def _verify_without_firewalld(self) -> None:
+        """Raises `FirewallError` where firewalld does not run and left its rules in the kernel."""
+        doors = await self.reconciler.kernel.doors_left()
+        if doors:
+            raise FirewallError(left_line(doors))
+        if doors is None and self.reconciler.kernel.had_doors:
+            logger.warning("%s", UNVERIFIED)
 
     # What the reconciler reports. ------------------------------------------------------------------------------------
 

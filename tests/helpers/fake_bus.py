@@ -29,6 +29,7 @@ NAME = "org.fedoraproject.FirewallD1"
 PATH = "/org/fedoraproject/FirewallD1"
 DBUS = "org.freedesktop.DBus"
 DBUS_PATH = "/org/freedesktop/DBus"
+PROPERTIES = DBUS + ".Properties"
 FIREWALLD_ADDRESS = ":1.7"
 """The unique name of the firewalld here."""
 
@@ -67,8 +68,17 @@ class FakeBus:
         """Member → what it is answered with, right or wrong."""
         self.silent: set[str] = set()
         """Members that are never answered."""
+        self.properties = {
+            "state": "RUNNING",
+            "version": "2.1.1",
+            "CleanupOnExit": "yes",
+            "FirewallBackend": "iptables",
+        }
+        """firewalld's properties; without a back end no test depends on this machine's kernel."""
         self.calls: list[Message] = []
-        """Every call to firewalld, in order."""
+        """Every call to firewalld, in order, but for those that read properties."""
+        self.on_reload: Callable[[], None] = lambda: None
+        """What the method `reload` does."""
         self.connections = 0
         self._unanswered: list[tuple[Message, asyncio.StreamWriter]] = []
         self._writers: list[asyncio.StreamWriter] = []
@@ -186,7 +196,8 @@ class FakeBus:
         if message.destination == DBUS:
             answer = self._bus_answer(message)
         else:
-            self.calls.append(message)
+            if message.interface != PROPERTIES:
+                self.calls.append(message)
             answer = self._firewalld_answer(message)
             if answer is None:
                 self._unanswered.append((message, writer))
@@ -221,14 +232,19 @@ class FakeBus:
     def _firewalld_answer(self, call: Message) -> Message | None:
         if not self.owned:
             return Message.new_error(call, f"{DBUS}.Error.ServiceUnknown", "not provided by any .service files")
+        if call.interface == PROPERTIES:
+            return _returned(call, "v", [Variant("s", self.properties[call.body[1]])])
         if call.member in self.silent:
             return None
         if call.member in self.errors:
             return Message.new_error(call, *self.errors[call.member])
         if call.member in self.replies:
             return _returned(call, *self.replies[call.member])
+        method = self._methods.get(f"{call.interface.removeprefix(NAME)}:{call.member}")
+        if method is None:
+            return Message.new_error(call, f"{DBUS}.Error.UnknownMethod", call.member)
         try:
-            return _returned(call, *self._methods[f"{call.interface.removeprefix(NAME)}:{call.member}"](call))
+            return _returned(call, *method(call))
         except _FirewalldError as error:
             return Message.new_error(call, f"{NAME}.Exception", str(error))
 
@@ -240,6 +256,7 @@ class FakeBus:
     @property
     def _methods(self) -> dict[str, Callable[[Message], Answer]]:
         return {
+            ":reload": lambda _: self._reload(),
             ":getDefaultZone": lambda _: ("s", ["public"]),
             ".zone:getActiveZones": lambda _: ("a{sa{sas}}", [{"public": {"interfaces": ["eth0"]}}]),
             "org.freedesktop.DBus.Properties:Get": lambda _: ("v", [Variant("s", "2.3.1")]),
@@ -255,6 +272,10 @@ class FakeBus:
                 self.permanent, call.path.rpartition("/")[2], call.body[0]
             ),
         }
+
+    def _reload(self) -> Answer:
+        self.on_reload()
+        return "", []
 
     def _add(self, where: dict[str, list[str]], zone: str, rule: str) -> Answer:
         if zone not in where:

@@ -32,6 +32,8 @@ def test_prometheus_parses_every_sample() -> None:
         ("firewalld_state", "absent"): 0,
         ("firewalld_state", "hung"): 1,
         ("firewalld_state", "refusing"): 0,
+        ("firewalld_state", "failed"): 0,
+        ("firewalld_state", "flushed"): 0,
         ("firewalld_state", "unused"): 0,
         ("rules",): 7,
         ("rules_pending",): 2,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from port_knocking_doors.control import text
-from port_knocking_doors.control.status import Counts
+from port_knocking_doors.control.status import Counts, DoorState
 from port_knocking_doors.model import FirewalldState
 from tests.unit.control.test_status import SNAPSHOT
 
@@ -54,6 +54,27 @@ def test_idle_daemon_has_few_lines() -> None:
     assert lines[2] == "Listening: 5 UDP ports"
     assert "Doors: 0 of 1024" in lines
     assert lines[-2:] == ["", "Knockers: 0 of 65536, 1 ignored"]
+
+
+def test_door_that_is_not_confirmed_closed_is_shown() -> None:
+    door = replace(SNAPSHOT.doors[0], standing=DoorState.CLOSING, seconds_left=None)
+    lines = text.lines(replace(SNAPSHOT, doors_open=0, doors_waiting=0, doors_closing=1, doors=(door,)))
+    assert "Doors: 0 of 1024; 1 more not confirmed closed" in lines
+    assert "  10.0.0.2  main      22/tcp, 80/tcp  public  not closed  -" in lines
+
+
+@pytest.mark.parametrize(
+    ("state", "line"),
+    [
+        (FirewalldState.FAILED, "Firewalld: failed: its configuration is not active; see the log"),
+        (
+            FirewalldState.FLUSHED,
+            "Firewalld: flushed: its rules are gone from the kernel and every port is open: firewall-cmd --reload",
+        ),
+    ],
+)
+def test_firewalld_whose_rules_are_not_active_is_shown(state: FirewalldState, line: str) -> None:
+    assert text.lines(replace(SNAPSHOT, firewalld=state))[1] == line
 
 
 def test_lines_hold_printable_characters_only() -> None:

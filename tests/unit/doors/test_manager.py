@@ -462,3 +462,18 @@ def test_doors_of_an_address_are_those_of_one_access(house: House) -> None:
 def test_unknown_door_has_no_state(house: House) -> None:
     doors = house.doors
     assert (doors.is_open(DOOR), doors.zones(DOOR), doors.deadline(DOOR)) == (False, (), None)
+
+
+def test_door_whose_time_is_over_is_closing_until_it_is_confirmed_closed(house: House) -> None:
+    door = house.opened(port_access())
+    assert (house.doors.closing(), house.doors.is_closing(door)) == ([], False)
+    house.doors.close_due(START + 10)
+    assert (house.doors.doors(), house.doors.closing()) == ([], [door])
+    house.ports.listener.on_closed(door)
+    assert house.doors.closing() == []
+
+
+def test_end_counts_no_door_that_nothing_confirmed_closed(house: House) -> None:
+    house.opened(port_access())
+    house.ports.is_available = False
+    assert asyncio.run(house.doors.close_all()) == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import error_codes, reconciler
-from port_knocking_doors.firewall.firewalld import FirewalldEvent
+from port_knocking_doors.firewall.firewalld import FirewalldEvent, FirewalldFacts
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.firewall.zone_rules import ZoneRule
 from port_knocking_doors.firewall.zones import Zones
@@ -133,6 +133,12 @@ class FakeFirewalld:
 
     async def wait_for_answer(self) -> None:
         await self._call(lambda: None)
+
+    async def facts(self) -> FirewalldFacts:
+        return FirewalldFacts()
+
+    async def has_failed(self) -> bool:
+        return False
 
     async def permanent_rules(self) -> dict[str, list[str]]:
         return {}

@@ -1,0 +1,167 @@
+"""firewalld's account of its rules against what is active: its own state, and the kernel's tables.
+
+A reload of firewalld repairs what an earlier firewalld left in the kernel. Anything else needs an administrator.
+"""
+
+import asyncio
+import math
+from collections.abc import Collection
+
+from port_knocking_doors.errors import FirewallError
+from port_knocking_doors.firewall import rich_rule
+from port_knocking_doors.firewall.error_codes import NO_ANSWER
+from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent, FirewalldFacts
+from port_knocking_doors.firewall.health import FirewalldHealth
+from port_knocking_doors.firewall.kernel_rules import KernelRules, read_kernel_rules, rules_exist
+from port_knocking_doors.firewall.leftovers import in_kernel, is_door, unknown_to_firewalld
+from port_knocking_doors.firewall.plan import Item
+from port_knocking_doors.firewall.zone_rules import ZoneRule
+from port_knocking_doors.firewall.zones import Zones
+from port_knocking_doors.model import FirewalldState
+from port_knocking_doors.system.clock import now
+
+FLUSHING = 1.0
+"""Seconds that a firewalld that left the bus may take to remove its rules from the kernel."""
+_PAUSE = 0.1
+_NO_SUCH_CHAIN = "No such file or directory"
+"""In firewalld's text when its chain is not in the kernel: the kernel's ENOENT."""
+
+
+class KernelCheck:
+    """What is active although firewalld does not know it, and the reverse. `priority`: our mark."""
+
+    def __init__(self, firewalld: Firewalld, health: FirewalldHealth, priority: int) -> None:
+        self._firewalld = firewalld
+        self._health = health
+        self._priority = priority
+        self._facts = FirewalldFacts()
+        self._before: frozenset[ZoneRule] = frozenset()
+        """Rules of doors that were active when firewalld left the bus."""
+        self._knows_before = False
+        """Whether that is all: before the first comparison, another daemon may have had doors."""
+        self._flushed_at = -math.inf
+        self._look: asyncio.Task[None] | None = None
+        self._is_account_stale = True
+        self._may_reload = True
+        self.is_due = True
+        """Whether `examine` has to be awaited before the next change."""
+        self.removed = 0
+        """How many rules reloads of firewalld removed."""
+        self.left: frozenset[ZoneRule] = frozenset()
+        """Rules of ours that are in the kernel and that firewalld does not know: only a reload removes them."""
+
+    def on_event(self, event: FirewalldEvent, active: Collection[Item]) -> None:
+        """`active`: what was active of ours until now."""
+        if event is FirewalldEvent.DISAPPEARED:
+            self._flushed_at = now() + FLUSHING
+            self.close()
+            self._look = asyncio.get_running_loop().create_task(self._report_doors())
+            self._before |= {item for item in active if isinstance(item, ZoneRule) and is_door(item)}
+        elif event in (FirewalldEvent.APPEARED, FirewalldEvent.RELOADED):
+            self.is_due = self._is_account_stale = True
+            self._may_reload |= event is FirewalldEvent.APPEARED
+
+    def close(self) -> None:
+        """End what runs by itself."""
+        if self._look is not None:
+            self._look.cancel()
+
+    # While firewalld runs. -------------------------------------------------------------------------------------------
+
+    async def examine(self, zones: Zones) -> None:
+        """Look, log what is wrong, and have firewalld reloaded where that removes what was left. Raises `FirewallError`
+        where firewalld does not answer."""
+        self.is_due = False
+        try:
+            problem = await self._problem()
+            self._health.on_problem(problem)
+            if problem is None and self._is_account_stale:
+                await self._compare(zones)
+        except FirewallError:
+            self.is_due = True
+            raise
+
+    async def _problem(self) -> FirewalldState | None:
+        if await self._firewalld.has_failed():
+            return FirewalldState.FAILED
+        if self._is_account_stale:
+            self._facts = await self._firewalld.facts()
+        exist = rules_exist() if self._facts.uses_nftables else None
+        if exist is None and not self._is_account_stale:
+            return self._health.problem  # until firewalld is reloaded or started
+        return FirewalldState.FLUSHED if exist is False else None
+
+    def is_flushed(self, error: FirewallError) -> bool:
+        """Whether firewalld's rules are gone from the kernel, where firewalld refused a change with this error."""
+        if _NO_SUCH_CHAIN not in str(error) or (self._facts.uses_nftables and rules_exist()):
+            return False
+        self._health.on_problem(FirewalldState.FLUSHED)
+        return True
+
+    async def _compare(self, zones: Zones) -> None:
+        left = await self._left(zones)
+        if self._may_reload and (left or (left is None and self._is_suspect())):
+            self._may_reload = False
+            self._health.on_leftovers(None if left is None else len(left))
+            try:
+                await self._firewalld.reload(lambda rule: rich_rule.is_marked(rule, self._priority))
+            except FirewallError as error:
+                if error.code in NO_ANSWER:
+                    raise
+                self._health.on_reload_failed(error)
+            else:
+                self.removed += len(left or ())
+                left = await self._left(zones)
+        self.left = left or frozenset()
+        if self.left:
+            self._health.on_left(len(self.left))
+        self._before, self._knows_before = frozenset(), True
+        self._is_account_stale = False
+
+    async def _left(self, zones: Zones) -> frozenset[ZoneRule] | None:
+        """What the kernel holds of ours and firewalld does not know; None where the kernel does not say."""
+        kernel = self._kernel()
+        if kernel is None or not kernel.are_doubled:
+            return None if kernel is None else frozenset()
+        known = [ZoneRule(zone, rule) for zone in sorted(zones.known) for rule in await self._firewalld.rules(zone)]
+        return unknown_to_firewalld(kernel, known, self._priority)
+
+    def _is_suspect(self) -> bool:
+        """Whether the firewalld that started may have left doors open, as far as is known without the kernel."""
+        return bool(self._before) and not self._facts.clears_at_start
+
+    def _kernel(self) -> KernelRules | None:
+        return read_kernel_rules() if self._facts.uses_nftables else None
+
+    # While firewalld does not run. -----------------------------------------------------------------------------------
+
+    async def _report_doors(self) -> None:
+        doors = await self.doors_left()
+        if not self._firewalld.present:
+            self._health.on_doors_left(doors)
+
+    @property
+    def had_doors(self) -> bool:
+        """Whether doors were open when firewalld left the bus."""
+        return bool(self._before)
+
+    async def doors_left(self) -> int | None:
+        """While firewalld does not run: how many rules of doors are active in the kernel. None where that is unknown.
+
+        Waits for up to `FLUSHING` seconds, since firewalld leaves the bus before it removes its rules.
+        """
+        while True:
+            kernel = read_kernel_rules() if self._facts.uses_nftables or not self._facts.version else None
+            if kernel is None:
+                return None if self._facts.cleans_up else len(self._before)
+            left = doors_in(kernel, self._priority)
+            if self._knows_before:
+                left = self._before.intersection(left)
+            if not left or now() > self._flushed_at:
+                return len(left)
+            await asyncio.sleep(_PAUSE)
+
+
+def doors_in(kernel: KernelRules, priority: int) -> frozenset[ZoneRule]:
+    """The kernel's rules that have the form of doors, as of `leftovers.in_kernel`."""
+    return frozenset(item for item in in_kernel(kernel, priority) if is_door(item))
