@@ -157,7 +157,7 @@ class _OutputLog:
             self.read()
             self._log(self._output.last_line())
         self._output.close()
-        if self._withheld:
+        if self._withheld and self._limit.admits(now()):
             logger.info("%s printed %d more lines", self._name, self._withheld)
 
     def _log(self, lines: list[str]) -> None:

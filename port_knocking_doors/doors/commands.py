@@ -38,6 +38,9 @@ FAREWELL = 10.0
 MOMENT = 1.0
 """Seconds that the end of the daemon gives start commands that no stop command follows."""
 
+ENDED_MAX, ENDED_PERIOD = 200, 10.0
+"""Lines about commands that have ended in so many seconds: an attacker who knows a sequence can start them."""
+
 QUIET = 60.0
 """Seconds between two log lines about start commands that wait for others to end."""
 
@@ -72,6 +75,7 @@ class CommandRunner:
         self._stop_places = asyncio.Semaphore(PLACES)
         self._waiting = 0
         self._refused = RateLimit(burst=5, period=10.0)
+        self._ended = RateLimit(ENDED_MAX, ENDED_PERIOD)
         self._warned_at = -math.inf
         # One task for each door, from its start command to the end of its stop command, and the event that ends it.
         self._lives: dict[Door, asyncio.Task[None]] = {}
@@ -155,6 +159,7 @@ class CommandRunner:
         await asyncio.gather(*unfinished, return_exceptions=True)
         failed = await self._owed.end(max(0.0, deadline - now()))
         self._runs.end()
+        self._report_more_ends()
         if unstopped := len(unfinished & to_stop):
             raise DoorsError(f"{unstopped} stop commands have not ended; a helper process runs them again")
         if failed:
@@ -248,11 +253,21 @@ class CommandRunner:
         self._events.publish(CommandStarted(door, line))
         status = await run.ended()
         self._events.publish(CommandEnded(door, status))
-        again = ", it is tried again" if name.which == "stop" and status else ""
-        report = logger.info if status == 0 else logger.warning
-        extra = name.fields(LogEvent.COMMAND_ENDED, status=status)
-        report("%s ended with status %d%s", name, status, again, extra=extra)
+        self._report_end(name, status)
         return run.record, status
+
+    def _report_end(self, name: CommandName, status: int) -> None:
+        self._report_more_ends()
+        if self._ended.admits(now()):
+            again = ", it is tried again" if name.which == "stop" and status else ""
+            report = logger.info if status == 0 else logger.warning
+            extra = name.fields(LogEvent.COMMAND_ENDED, status=status)
+            report("%s ended with status %d%s", name, status, again, extra=extra)
+
+    def _report_more_ends(self) -> None:
+        if more := self._ended.summary(now()):
+            extra = event_fields(LogEvent.MORE, of=LogEvent.COMMAND_ENDED.value, count=more)
+            logger.info("%d more commands ended", more, extra=extra)
 
 
 def _about(event: LogEvent, door: Door, **more: object) -> dict[str, object]:

@@ -269,6 +269,27 @@ def test_exit_status_is_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     ]
 
 
+def test_lines_about_ended_commands_are_limited_and_then_summed_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(commands, "ENDED_MAX", 3)
+    monkeypatch.setattr(commands, "ENDED_PERIOD", 1000.0)
+
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        for number in range(10):
+            ran.open(door("true", "", f"10.0.0.{number}"))
+        await until(lambda: len(recorder.ended) == 10)
+        ran._ended.period = 0.0
+        await ran.close_all(SOON)
+
+    run(tmp_path, story)
+    assert [message.partition(" ")[2] for message in caplog.messages[:3]] == 3 * [
+        "ssh: start command ended with status 0"
+    ]
+    assert caplog.messages[3:] == ["7 more commands ended"]
+
+
 def test_close_stops_every_door_and_keeps_slow_ones_remembered(tmp_path: Path) -> None:
     async def story(ran: CommandRunner, _: Recorder) -> None:
         ran.open(door("true", f"touch {tmp_path}/quick", "10.0.0.2"))
