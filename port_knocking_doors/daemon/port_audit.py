@@ -5,9 +5,10 @@ from contextlib import suppress
 from port_knocking_doors.daemon.active import sequences_of
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.events import EventStream, PortExposed
-from port_knocking_doors.firewall import exposure
+from port_knocking_doors.firewall import advice, exposure
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.model import Settings
+from port_knocking_doors.system.listening_ports import served_ports
 
 
 async def audit(settings: Settings, reconciler: RuleReconciler, events: EventStream) -> None:
@@ -19,9 +20,10 @@ async def audit(settings: Settings, reconciler: RuleReconciler, events: EventStr
     examined = dict.fromkeys((*([settings.zone] if settings.zone else []), *zones.external()))
     with suppress(FirewallError):  # the reconciler reports firewalld's errors
         all_rules, services = await reconciler.firewalld.firewall(examined)
+        host = advice.host_of(settings, served_ports(), services, all_rules, zones.default)
         for rules in all_rules:
             for port in guarded:
                 for found in exposure.find(port, rules, services, settings.rule_priority).exposures:
                     if not found.limited:
-                        text = exposure.warning_line(port, rules, found)
+                        text = advice.warning_line(port, rules, found, host)
                         events.publish(PortExposed(port, rules.name, found.what, text))

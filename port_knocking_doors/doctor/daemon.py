@@ -41,7 +41,8 @@ def about_daemon(snapshot: Snapshot, loaded: Loaded) -> Iterator[Finding]:
         yield problem(f"daemon: firewalld refused {snapshot.rules_refused} of its rules: see its log")
     if snapshot.doors_open >= snapshot.doors_limit:
         yield problem(
-            f"daemon: max_open_doors reached ({snapshot.doors_limit}): raise it, or run `port-knocking-doors close`"
+            f"daemon: max_open_doors reached ({snapshot.doors_limit}): raise it, or close a door that is not needed: "
+            "port-knocking-doors close ADDRESS (`port-knocking-doors status` shows them)"
         )
     if snapshot.sniffer_dropped:
         yield warning(f"daemon: the kernel dropped {snapshot.sniffer_dropped} packets that may have been knocks")

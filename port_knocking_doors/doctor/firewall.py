@@ -1,5 +1,6 @@
 """firewalld: whether it runs and accepts changes, its zones, and the knock ports."""
 
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
@@ -9,11 +10,12 @@ from port_knocking_doors.doctor.finding import Finding, ok, problem, shortened, 
 from port_knocking_doors.doctor.guarded import about_guarded, examined
 from port_knocking_doors.doctor.host import used_interfaces
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall import error_codes, exposure, firewalld
+from port_knocking_doors.firewall import advice, error_codes, exposure, firewalld
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Port, Protocol, Settings
 from port_knocking_doors.system import firewalld_service
+from port_knocking_doors.system.listening_ports import served_ports
 
 
 class Answers(NamedTuple):
@@ -42,7 +44,8 @@ async def about_firewalld(settings: Settings, mark: int, snapshot: Snapshot | No
             own = [settings.zone] if settings.zone in zones.known else []
             rules, services = await client.firewall(dict.fromkeys((*own, *zones.active())))
             found = examined(settings, mark, rules, services)
-            findings += about_guarded(settings, zones, found)
+            host = advice.host_of(settings, served_ports(), services, rules, zones.default)
+            findings += about_guarded(settings, zones, found, host, has_daemon=snapshot is not None)
             shut = shut_knock_ports(settings, zones, rules, services)
             if settings.open_knock_ports and snapshot is None:
                 shut = {}  # the daemon opens them while it runs
@@ -63,7 +66,9 @@ def _failure(error: FirewallError) -> Finding:
     if error.code == error_codes.NOT_AUTHORIZED:
         return problem(f"firewalld: permission denied ({error}): run as root: sudo port-knocking-doors doctor")
     remedy = {
-        error_codes.UNREACHABLE: "systemctl enable --now firewalld",
+        error_codes.UNREACHABLE: (
+            "systemctl enable --now firewalld (first see what its zones let in: firewall-offline-cmd --list-all-zones)"
+        ),
         error_codes.UNANSWERED: "systemctl restart firewalld",
     }.get(error.code, "see its log: journalctl -u firewalld")
     text = str(error)
@@ -104,8 +109,9 @@ def about_zones(settings: Settings, zones: Zones, interfaces: Iterable[str]) -> 
         yield problem(f"zone {settings.zone}: not found in firewalld; set zone to one of: {known}")
     elif settings.zone not in zones.active():
         yield problem(
-            f"zone {settings.zone}: doors open in this zone, but no packet reaches it: give it an interface "
-            f"(firewall-cmd --zone={settings.zone} --change-interface=NAME), or remove zone from the configuration"
+            f"zone {settings.zone}: doors open in this zone, but no packet reaches it: remove zone from the "
+            "configuration, or give the zone an interface once it lets in what is needed there "
+            f"({_shown('--info-zone', settings.zone)} shows it)"
         )
 
 
@@ -148,5 +154,11 @@ def about_knock_ports_of_zones(settings: Settings, shut: Mapping[str, int]) -> I
             yield problem(f"{text}, though open_knock_ports is set: see the daemon's log and the zone's rich rules")
         else:
             yield problem(
-                f"{text}: set open_knock_ports = true, or open them: firewall-cmd --zone={zone} --add-port=PORT/udp"
+                f"{text}: set open_knock_ports = true, or open them: {_shown('--zone', zone)} --add-port=PORT/udp, and "
+                "the same with --permanent"
             )
+
+
+def _shown(option: str, value: str) -> str:
+    """A command for a shell."""
+    return f"firewall-cmd {shlex.quote(f'{option}={value}')}"

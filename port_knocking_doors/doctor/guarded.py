@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
-from port_knocking_doors.firewall import exposure
+from port_knocking_doors.firewall import advice, exposure
+from port_knocking_doors.firewall.advice import HostFacts
 from port_knocking_doors.firewall.exposure import PortExposure
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.zones import Zones
@@ -53,20 +54,25 @@ def examined(
     ]
 
 
-def about_guarded(settings: Settings, zones: Zones, found: Iterable[Examined]) -> Iterator[Finding]:
+def about_guarded(
+    settings: Settings, zones: Zones, found: Iterable[Examined], host: HostFacts, *, has_daemon: bool
+) -> Iterator[Finding]:
     """The settings that accept guarded ports without a knock, or deny them to every door."""
+    # Closed before a knock opens it, ssh itself would be out of reach.
+    first = "" if has_daemon else " (first start the daemon, and see that a knock lets you in)"
     loud = {*zones.external(), settings.zone}
     for place, port, seen in found:
         for one in seen.exposures:
             if one.limited:
                 yield warning(f"{place}: port {port} is open to some addresses without a knock: {one.what}")
             elif place.is_policy or place.name in loud:
-                yield problem(exposure.warning_line(port, place, one))
+                yield problem(advice.warning_line(port, place, one, host) + first)
             else:
-                yield warning(exposure.warning_line(port, place, one))
+                yield warning(advice.warning_line(port, place, one, host) + first)
         for denial in seen.denials:
             yield problem(
-                f"{place}: port {port} is denied before any door: {denial.what}; {exposure.remedy(place, denial)}"
+                f"{place}: port {port} is denied before any door: {denial.what}; "
+                f"{advice.denial_remedy(port, place, denial, host)}"
             )
 
 

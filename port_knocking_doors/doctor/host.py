@@ -26,8 +26,8 @@ def about_knock_ports(settings: Settings) -> Iterator[Finding]:
     taken = [place for place, port in enumerate(ports, 1) if Port(port, Protocol.UDP) in served]
     for place in taken:
         yield problem(
-            f"knock ports: port number {place} of the opening sequence is in use by another program: stop it "
-            "(`ss -ulpn` shows it), or choose another port"
+            f"knock ports: port number {place} of the opening sequence is in use by another program: choose "
+            "another port, or stop that program (`ss -ulpn` shows it)"
         )
     if not taken:
         yield ok("knock ports: not in use by another program")

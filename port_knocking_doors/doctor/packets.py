@@ -8,6 +8,7 @@ from typing import NamedTuple
 from port_knocking_doors.doctor.expected import Expected
 from port_knocking_doors.doctor.finding import Finding, ok, problem, shortened, warning
 from port_knocking_doors.doctor.guarded import opened_by
+from port_knocking_doors.doctor.host import used_interfaces
 from port_knocking_doors.doctor.observation import SOURCES, TIME, Observation, Passage, Way, observe
 from port_knocking_doors.doctor.report import waiting
 from port_knocking_doors.doctor.trace import FIREWALLD, Decision
@@ -32,7 +33,8 @@ def about_packets(settings: Settings, expected: Expected, *, has_daemon: bool) -
     if expected.panic:
         return Tested([warning("firewall: not verified with test packets, since panic mode drops them all")])
     knocks = [Port(port, Protocol.UDP) for port in dict.fromkeys(settings.opening_sequence)]
-    inner = [name for name, zone in expected.zones.interfaces.items() if zone in INNER] if expected.zones else []
+    zones = expected.zones
+    inner = [name for name in used_interfaces() if zones and zones.zone_of(SOURCES[0], name) in INNER]
     try:
         with waiting(f"sending test packets through a copy of the kernel's tables, for at most {TIME:g} s"):
             seen = observe(list(opened_by(settings)), knocks, settings.zone, inner)
@@ -55,7 +57,7 @@ class _Report:
         self._guarded = list(opened_by(settings))
         self._knocks = [Port(port, Protocol.UDP) for port in dict.fromkeys(settings.opening_sequence)]
         self._ways = list(dict.fromkeys(way for way, _ in seen.as_is))
-        self._secrets = {str(step.port) for sequence in settings.sequences for step in sequence.steps}
+        self._secrets = {str(step.port) for one in settings.sequences for step in (*one.steps, *one.close_steps)}
         self._secrets |= {str(port) for port in settings.opening_sequence}
 
     def lines(self, *, has_daemon: bool) -> Iterator[Finding]:
@@ -113,6 +115,8 @@ class _Report:
 
     def _knock_ports(self, *, has_daemon: bool) -> Iterator[Finding]:
         settings, seen = self._settings, self._seen
+        if not self._knocks:
+            return
         opened_later = settings.open_knock_ports and not has_daemon
         arriving: list[Way] = []
         blocked: dict[tuple[int, Decision | None], list[Way]] = {}

@@ -19,6 +19,8 @@ def settings(name: str, found: Mapping[str, Any], *, is_policy: bool = False) ->
         # Zones use the older name.
         rich_rules=texts(found, "rich_rules") + texts(found, "rules_str"),
         is_policy=is_policy,
+        interfaces=texts(found, "interfaces"),
+        sources=texts(found, "sources"),
     )
 
 

@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 
 from port_knocking_doors.firewall import rich_rule
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
@@ -22,27 +23,37 @@ _DENIALS, _ACCEPTS = 0.0, 0.5  # the ranks of rich rules of priority 0
 _TARGET = 32768  # behind the last rich rule (firewalld.richlanguage(5): priorities end at 32767)
 
 
+class SettingKind(Enum):
+    """A kind of setting; the value is its name in the options of `firewall-cmd`."""
+
+    SERVICE = "service"
+    PORT = "port"
+    PROTOCOL = "protocol"
+    SOURCE_PORT = "source-port"
+    RICH_RULE = "rich-rule"
+    TARGET = "target"
+
+
 @dataclass(frozen=True)
 class Exposure:
     """One setting that accepts packets for a port, or denies them."""
 
-    what: str
-    option: str
-    """The option of `firewall-cmd` that removes it."""
+    kind: SettingKind
+    value: str
+    """As `firewall-cmd` takes it."""
     limited: bool = False
     """Whether it is for some source or destination addresses only."""
+    exact: bool = False
+    """Whether it is about this port and no other."""
+    plain: bool = True
+    """Whether it is for both families, at any rate."""
 
-
-def warning_line(port: Port, settings: ZoneSettings, found: Exposure) -> str:
-    """The warning about a guarded port that is open to every source, with the remedy."""
-    return f"{settings}: port {port} is OPEN WITHOUT A KNOCK: {found.what} lets it through; {remedy(settings, found)}"
-
-
-def remedy(settings: ZoneSettings, found: Exposure) -> str:
-    """The command that removes it."""
-    command = f"firewall-cmd --{'policy' if settings.is_policy else 'zone'}={settings.name} {found.option}"
-    is_permanent = found.option.startswith("--permanent")
-    return command + (", then firewall-cmd --reload" if is_permanent else ", and the same with --permanent")
+    @property
+    def what(self) -> str:
+        """The setting in a few words."""
+        if self.kind is SettingKind.RICH_RULE:
+            return f"rich rule `{self.value}`"
+        return f"{'the ' if self.kind is SettingKind.TARGET else ''}{self.kind.value.replace('-', ' ')} {self.value}"
 
 
 @dataclass(frozen=True)
@@ -75,40 +86,42 @@ def find(port: Port, settings: ZoneSettings, services: Mapping[str, ServiceSetti
     denials = [(rank, rule) for rank, rule in denials if not rule.limited]
     # A denial of a single family leaves the other one open.
     denied_from = min((rank for rank, rule in denials if not rule.family), default=math.inf)
-    found = [(rule.priority or _ACCEPTS, _rich_exposure(rule)) for rule in fitting if rule.action == "accept"]
+    found = [(rule.priority or _ACCEPTS, _rich_exposure(rule, port)) for rule in fitting if rule.action == "accept"]
     found += [(_ACCEPTS, exposure) for exposure in _plain_exposures(port, settings, services)]
     if settings.target == ACCEPT:
-        target = "CONTINUE" if settings.is_policy else "default"
-        what = "target ACCEPT, which lets everything through"
-        found.append((_TARGET, Exposure(what, f"--permanent --set-target={target}")))
+        found.append((_TARGET, Exposure(SettingKind.TARGET, ACCEPT)))
     return PortExposure(
         tuple(exposure for rank, exposure in found if rank < denied_from),
-        tuple(_rich_exposure(rule) for rank, rule in denials if mark is None or rank < mark),
+        tuple(_rich_exposure(rule, port) for rank, rule in denials if mark is None or rank < mark),
     )
 
 
-def _rich_exposure(rule: _Rich) -> Exposure:
-    return Exposure(f"rich rule `{rule.text}`", f"--remove-rich-rule='{rule.text}'", rule.limited)
+def _rich_exposure(rule: _Rich, port: Port) -> Exposure:
+    exact = rule.elements == {"port": {"port": str(port.number), "protocol": port.protocol.value}}
+    return Exposure(
+        SettingKind.RICH_RULE, rule.text, rule.limited, exact, plain=not rule.family and " limit " not in rule.text
+    )
 
 
 def _plain_exposures(port: Port, settings: ZoneSettings, services: Mapping[str, ServiceSettings]) -> Iterator[Exposure]:
     for name in settings.services:
-        found = [_in_service(port, service) for service in _with_included(name, services)]
+        found = [_in_service(port, service) for service in with_included(name, services)]
         if limits := [limited for opened, limited in found if opened]:
-            yield Exposure(f"service {name}", f"--remove-service={name}", all(limits))
+            yield Exposure(SettingKind.SERVICE, name, all(limits))
     for ports, protocol in settings.ports:
         if _holds(ports, protocol, port):
-            yield Exposure(f"port {ports}/{protocol}", f"--remove-port={ports}/{protocol}")
+            yield Exposure(SettingKind.PORT, f"{ports}/{protocol}", exact=ports == str(port.number))
     for protocol in settings.protocols:
         if protocol == port.protocol.value:
-            yield Exposure(f"protocol {protocol}", f"--remove-protocol={protocol}")
+            yield Exposure(SettingKind.PROTOCOL, protocol)
     for ports, protocol in settings.source_ports:
         # Every sender can choose its source port.
         if protocol == port.protocol.value:
-            yield Exposure(f"source port {ports}/{protocol}", f"--remove-source-port={ports}/{protocol}")
+            yield Exposure(SettingKind.SOURCE_PORT, f"{ports}/{protocol}")
 
 
-def _with_included(name: str, services: Mapping[str, ServiceSettings]) -> Iterator[ServiceSettings]:
+def with_included(name: str, services: Mapping[str, ServiceSettings]) -> Iterator[ServiceSettings]:
+    """The service and those that it includes, each once."""
     seen, waiting = set(), [name]
     while waiting:
         one = waiting.pop()
@@ -184,7 +197,7 @@ def _fits(rule: _Rich, port: Port, services: Mapping[str, ServiceSettings]) -> b
         return True
     for name, values in rule.elements.items():
         if name == "service":
-            found = (_in_service(port, service) for service in _with_included(values.get("name", ""), services))
+            found = (_in_service(port, service) for service in with_included(values.get("name", ""), services))
             return any(opened for opened, _ in found)
         if name in _ELEMENTS:
             return _ELEMENTS[name](values, port)

@@ -1,6 +1,6 @@
 """Settings of firewalld's zones, policies and services, as far as they matter for incoming packets."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,13 @@ class ZoneSettings:
     protocols: tuple[str, ...] = ()
     rich_rules: tuple[str, ...] = ()
     is_policy: bool = False
+    interfaces: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    """Of a zone: the interfaces and sources whose packets belong to it."""
+
+    def without_rule(self, rule: str) -> "ZoneSettings":
+        """The same settings, but for a rich rule."""
+        return replace(self, rich_rules=tuple(one for one in self.rich_rules if one != rule))
 
     def __str__(self) -> str:
         return f"{'policy' if self.is_policy else 'zone'} {self.name}"

@@ -49,6 +49,16 @@ def listening_ports(folder: Path = PROC_NET, *, from_outside: bool = False) -> f
     return frozenset(ports)
 
 
+def served_ports() -> frozenset[Port]:
+    """The ports that services of this host listen on beyond loopback: without UDP sockets of outgoing traffic."""
+    outgoing = ephemeral_ports()
+    return frozenset(
+        port
+        for port in listening_ports(from_outside=True)
+        if port.protocol is Protocol.TCP or port.number not in outgoing
+    )
+
+
 def _is_loopback(address: str) -> bool:
     is_ipv4 = len(address) == 8 or address[:-8] == _MAPPED
     return address == _LOOPBACK6 or (is_ipv4 and _LOOPBACK4.fullmatch(address[-8:]) is not None)

@@ -80,6 +80,7 @@ PURE_MODULES = (
     "firewall/zone_settings",
     "firewall/zones",
     "firewall/exposure",
+    "firewall/advice",
     "control/protocol",
     "control/status",
     "control/text",

@@ -67,7 +67,10 @@ OTHERWISE: dict[str, tuple[dict[str, Any], Finding]] = {
     ),
     "as many doors as may be open": (
         {"doors_open": 8, "doors_limit": 8},
-        problem("daemon: max_open_doors reached (8): raise it, or run `port-knocking-doors close`"),
+        problem(
+            "daemon: max_open_doors reached (8): raise it, or close a door that is not needed: "
+            "port-knocking-doors close ADDRESS (`port-knocking-doors status` shows them)"
+        ),
     ),
     "dropped packets": (
         {"sniffer_dropped": 9},

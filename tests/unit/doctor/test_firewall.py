@@ -15,6 +15,7 @@ from port_knocking_doors.model import Settings
 from port_knocking_doors.system import firewalld_service
 
 UNREACHABLE, UNANSWERED = error_codes.UNREACHABLE, error_codes.UNANSWERED
+START = "systemctl enable --now firewalld (first see what its zones let in: firewall-offline-cmd --list-all-zones)"
 FAILURES = {
     "not installed, no bus": (
         FirewallError("there is no D-Bus system bus", UNREACHABLE),
@@ -24,12 +25,12 @@ FAILURES = {
     "no bus": (
         FirewallError("there is no D-Bus system bus", UNREACHABLE),
         True,
-        "firewalld: there is no D-Bus system bus: systemctl enable --now firewalld",
+        f"firewalld: there is no D-Bus system bus: {START}",
     ),
     "not running": (
         FirewallError("firewalld is not running", UNREACHABLE),
         True,
-        "firewalld is not running: systemctl enable --now firewalld",
+        f"firewalld is not running: {START}",
     ),
     "hung": (
         FirewallError("firewalld has not answered for 5 s", UNANSWERED),

@@ -267,6 +267,7 @@ def test_links_of_containers_and_virtual_machines_are_not_tested(monkeypatch: py
         return seen()
 
     monkeypatch.setattr(packets, "observe", observe)
+    monkeypatch.setattr(packets, "used_interfaces", lambda: ["eth0", "docker0", "virbr0"])
     zones = replace(ZONES, interfaces={"docker0": "docker", "virbr0": "libvirt", "eth0": "public"})
     assert about_packets(SETTINGS, Expected(zones), has_daemon=True).findings[0] == GUARDED_OK
     assert asked == [([SSH, WEB], KNOCKS, "", ["docker0", "virbr0"])]
