@@ -66,7 +66,7 @@ def _firewalld(now: Snapshot) -> str:
 
 _NOT_ACTIVE = {
     FirewalldState.FAILED: "its configuration is not active; see the log",
-    FirewalldState.FLUSHED: "its rules are gone from the kernel and every port is open: firewall-cmd --reload",
+    FirewalldState.FLUSHED: "every port is open, its rules are gone from the kernel: systemctl restart firewalld",
 }
 _DOOR_HEAD = ("ADDRESS", "SEQUENCE", "OPENS", "ZONE", "STATE", "LEFT")
 _KNOCKER_HEAD = ("ADDRESS", "LAST KNOCK", "DONE", "IGNORED FOR")

@@ -20,7 +20,7 @@ from port_knocking_doors.doors.owed_stops import run_left_behind
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError, FirewallError
 from port_knocking_doors.firewall.error_codes import UNREACHABLE
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
-from port_knocking_doors.firewall.health import RELOAD, UNVERIFIED, left_line
+from port_knocking_doors.firewall.health import RESTART, UNVERIFIED, left_line
 from port_knocking_doors.firewall.kernel_check import doors_in
 from port_knocking_doors.firewall.kernel_rules import read_kernel_rules
 from port_knocking_doors.firewall.reconciler import RuleReconciler
@@ -152,7 +152,7 @@ async def _remove_all(reconciler: RuleReconciler) -> None:
     if not reconciler.present:
         raise asyncio.TimeoutError  # it may have left its rules in the kernel
     if reconciler.state is FirewalldState.FLUSHED:
-        raise FirewallError(f"firewalld {reconciler.unavailable_reason}: run `{RELOAD}`")
+        raise FirewallError(f"firewalld {reconciler.unavailable_reason}: run `{RESTART}`")
     if rules := reconciler.active_rules:
         raise FirewallError(f"firewalld refuses to remove {rules} rules of a daemon that was killed")
 

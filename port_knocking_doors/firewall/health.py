@@ -132,6 +132,8 @@ class _Problem(NamedTuple):
 
 
 RELOAD = "firewall-cmd --reload"
+RESTART = "systemctl restart firewalld"
+"""Brings back tables that were flushed. A reload of firewalld 1.3 fails then, and leaves every packet dropped."""
 _PROBLEMS = {
     FirewalldState.FAILED: _Problem(
         "is in the state FAILED, so its configuration is not active",
@@ -140,7 +142,7 @@ _PROBLEMS = {
     ),
     FirewalldState.FLUSHED: _Problem(
         "has lost its rules in the kernel (nft flush ruleset?)",
-        f"every port is open without a knock, and no door opens: run `{RELOAD}`",
+        f"every port is open without a knock, and no door opens: run `{RESTART}`",
     ),
 }
 

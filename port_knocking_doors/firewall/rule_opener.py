@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from port_knocking_doors.doors.opener import DoorListener
 from port_knocking_doors.errors import ConfigError, FirewallError
 from port_knocking_doors.firewall import rich_rule
-from port_knocking_doors.firewall.health import RELOAD, UNVERIFIED, left_line
+from port_knocking_doors.firewall.health import RESTART, UNVERIFIED, left_line
 from port_knocking_doors.firewall.plan import time_to_close
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.firewall.zone_rules import ZoneRule
@@ -132,7 +132,9 @@ class RuleOpener:
         if self.reconciler.present:
             await self._await_removal()
         if self.state is FirewalldState.FLUSHED:
-            raise FirewallError(f"doors are not closed: firewalld {self.reconciler.unavailable_reason}: run `{RELOAD}`")
+            raise FirewallError(
+                f"doors are not closed: firewalld {self.reconciler.unavailable_reason}: run `{RESTART}`"
+            )
         if not self.reconciler.present:
             await self._verify_without_firewalld()
         elif rules := self.reconciler.active_rules:

@@ -69,7 +69,7 @@ def test_door_that_is_not_confirmed_closed_is_shown() -> None:
         (FirewalldState.FAILED, "Firewalld: failed: its configuration is not active; see the log"),
         (
             FirewalldState.FLUSHED,
-            "Firewalld: flushed: its rules are gone from the kernel and every port is open: firewall-cmd --reload",
+            "Firewalld: flushed: every port is open, its rules are gone from the kernel: systemctl restart firewalld",
         ),
     ],
 )
