@@ -4,13 +4,15 @@ import asyncio
 import select
 import socket
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-now = time.monotonic
-"""Seconds of CLOCK_MONOTONIC: a wall clock that jumps moves no deadline."""
+now: Callable[[], float] = partial(time.clock_gettime, time.CLOCK_BOOTTIME)
+"""Seconds of CLOCK_BOOTTIME: a wall clock that jumps moves no deadline, and the time of a suspend counts, so that no
+door outlives a night in the bag. The event loop's own time does not count it: see `deadline_timer`."""
 
 
 def run(work: Coroutine[Any, Any, T]) -> T:

@@ -19,6 +19,7 @@ from port_knocking_doors.knocks.authenticator import NOT_A_KNOCK, Authenticator,
 from port_knocking_doors.knocks.code import code_of, listened_code
 from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.model import PAYLOAD, Access, Protocol, Sequence, Step
+from port_knocking_doors.system.clock import now
 from tests.helpers.ports import free_ports
 
 SOON = 10.0
@@ -87,7 +88,7 @@ class Received:
         for step in steps:
             code = code_of(Step(Protocol.UDP, step))
             if code in self.sniffer.codes and (judge := self.sniffer.dispatch.judges.get(code)):
-                verdict = judge(CLIENT, code, 1, asyncio.get_running_loop().time()).verdict
+                verdict = judge(CLIENT, code, 1, now()).verdict
         return verdict
 
     def knock(self, *ports: int) -> None:

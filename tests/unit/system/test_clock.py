@@ -3,6 +3,7 @@
 import asyncio
 import inspect
 import os
+import time
 
 import pytest
 
@@ -13,6 +14,11 @@ from port_knocking_doors.system.clock import readable, wait_at_most
 async def result() -> str:
     await asyncio.sleep(0)
     return "result"
+
+
+def test_clock_counts_the_time_of_a_suspend() -> None:
+    before = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert before <= clock.now() <= time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 @pytest.mark.parametrize("seconds", [None, 10.0])
