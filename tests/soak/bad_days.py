@@ -111,24 +111,24 @@ def spam_bus(faults: Faults) -> None:
     _answers(faults)
 
 
-@fault(weight=0)
+@fault(weight=2)
 def kill_crash_guard(faults: Faults) -> None:
     """The crash guard alone: the daemon starts another one."""
     stage = faults.stage
     faults.allow("crash guard")
-    (before,) = stage.children()
+    (before,) = stage.guards()
     stage.box.server.run(["kill", "-KILL", str(before)])
     wait_until(
-        lambda: len(now := stage.children()) == 1 and now != [before],
+        lambda: len(now := stage.guards()) == 1 and now != [before],
         PROMPT * faults.patience,
-        lambda: f"another crash guard than {before}: {stage.children()}",
+        lambda: f"another crash guard than {before}: {stage.guards()}",
     )
 
 
 # The daemon's end. ---------------------------------------------------------------------------------------------------
 
 
-@fault(weight=0, ends=True)
+@fault(ends=True)
 def kill_after_its_crash_guard(faults: Faults) -> None:
     """The crash guard, and then the daemon: the second crash guard closes the doors."""
     kill_crash_guard(faults)
@@ -147,7 +147,7 @@ def kill_with_a_stalled_log(faults: Faults) -> None:
         reader.send_signal(signal.SIGCONT)
 
 
-@fault(weight=0, ends=True)
+@fault(ends=True)
 def kill_with_a_replaced_interpreter(faults: Faults) -> None:
     """An upgrade of Python under the running daemon: what closes its doors cannot count on a Python that starts."""
     with faults.stage.broken_interpreter():

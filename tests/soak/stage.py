@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
+from port_knocking_doors.system.crash_guard import NAME
 from tests.helpers.doorstep import MARK, children
 from tests.helpers.waiting import wait_until
 from tests.soak.model import Hit, Orders, Plan
@@ -267,6 +268,12 @@ class Stage:
 
     def children(self) -> list[int]:
         return children(self.box, self.daemon)
+
+    def guards(self) -> list[int]:
+        """The daemon's crash guards: one, but for the moment after it was killed."""
+        argv = ["ps", "-o", "pid=,comm=", "--ppid", str(self.daemon.inner_pid)]
+        rows = [line.split() for line in self.box.server.run(argv, check=False).stdout.splitlines()]
+        return [int(row[0]) for row in rows if row[1:] == [NAME]]
 
     def ours(self) -> list[str]:
         """Processes of the daemon's on the server, crash guards and sweeps too."""
