@@ -325,10 +325,10 @@ class Stage:
         self.box.server.run(["firewall-cmd", "--reload"], check=False)
 
     def repair_firewalld(self) -> None:
-        """Remove that set."""
+        """Remove that set, and restart firewalld."""
         self._zone_drop(f"ipset:{SET}")
         self.box.server.run(["rm", f"/etc/firewalld/ipsets/{FAULTY}.xml"])
-        self.box.server.run(["firewall-cmd", "--reload"])
+        self.box.firewalld.restart()
         assert self.box.firewall_cmd("--state") == "running"
 
     def _zone_drop(self, *sources: str) -> None:
