@@ -17,6 +17,8 @@ class Expected(NamedTuple):
     shut: frozenset[str] = frozenset()
     """Zones of which closed knock ports are reported."""
     panic: bool = False
+    failed: bool = False
+    """Whether firewalld is in the state FAILED."""
 
     def explains_open(self, zone: str, port: Port) -> bool:
         return bool(self.exposed & {(zone, port), ("", port)})

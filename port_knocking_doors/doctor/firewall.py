@@ -32,8 +32,17 @@ async def about_firewalld(settings: Settings, mark: int, snapshot: Snapshot | No
     try:
         async with firewalld.connected() as client:
             zones = await client.zones()
-            expected = Expected(zones)
-            findings.append(ok("firewalld: running"))
+            expected = Expected(zones, failed=await client.has_failed())
+            if expected.failed:
+                findings.append(
+                    problem(
+                        "firewalld: in the state FAILED: its configuration is not active, and every port may be open "
+                        "without a knock: firewall-cmd --check-config or its log (journalctl -u firewalld) names the "
+                        "fault; mend it, then systemctl restart firewalld"
+                    )
+                )
+            else:
+                findings.append(ok("firewalld: running"))
             findings += await _about_rights(client, snapshot)
             if await client.panic_mode():
                 expected = expected._replace(panic=True)

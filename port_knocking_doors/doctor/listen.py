@@ -9,8 +9,8 @@ from port_knocking_doors.system.clock import now
 
 _NOTHING = (
     "No knock arrived. If one was sent: was it sent to an address of this host, from another host? Does a firewall on "
-    "the way (a provider's, a router's) block it? A datagram of the opening sequence must carry exactly "
-    '"knock\\n"; a datagram to a wrong port is not seen.'
+    "the way (a provider's, a router's) block it? A datagram with another payload would be shown; one to a wrong port "
+    "is not seen."
 )
 
 

@@ -105,6 +105,8 @@ class _Report:
             yield ok(f"guarded ports: closed without a knock ({_texts(closed)}): test packets are denied on {where}")
 
     def _why_open(self, decision: Decision | None) -> str:
+        if self._expected.failed:
+            return "firewalld is in the state FAILED"
         if decision is not None:
             return f"the rule that accepts it: {self._hidden(decision)}"
         if not self._seen.has_firewalld:
@@ -127,7 +129,7 @@ class _Report:
             lost = [port for port in self._knocks if seen.as_is[way, port] is Passage.CLOSED]
             if opened_later and seen.with_doors:
                 lost = [port for port in lost if seen.with_doors[way, port] is Passage.CLOSED]
-            elif opened_later:
+            elif opened_later and lost:
                 continue
             if not lost:
                 arriving.append(way)
@@ -140,7 +142,7 @@ class _Report:
                 f"{self._why_denied(decision, secret=True)}"
             )
         if arriving:
-            later = ", once the daemon has opened them (open_knock_ports)" if opened_later else ""
+            later = ", once the daemon has opened them (open_knock_ports)" if opened_later and seen.with_doors else ""
             yield ok(f"knock ports: test datagrams to all {len(self._knocks)} arrive on {_ways(arriving)}{later}")
 
     # Doors. ----------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from port_knocking_doors.sandbox import ClientHost, Sandbox
 from tests.helpers.running import GUARDED, SEQUENCE, door_rule, write_configuration
+from tests.helpers.waiting import wait_until
 from tests.system.test_doctor import about, doctor
 
 BASE_CHAIN = """table inet mine {{
@@ -29,6 +30,20 @@ LISTS = """table inet lists {
     iifname "nosuch0" drop
   }
 }
+"""
+SHELL = """
+import socket, sys, time
+listener = socket.create_server(("0.0.0.0", {port}))
+print("up", file=sys.stderr, flush=True)
+connection, _ = listener.accept()
+while connection.send(b"x"):
+    time.sleep(0.05)
+"""
+SESSION = """
+import socket, sys
+connection = socket.create_connection(("{address}", {port}))
+while connection.recv(1):
+    print("received", file=sys.stderr, flush=True)
 """
 CLOSED = rf"guarded ports: closed without a knock .{GUARDED}/tcp.: test packets are denied on to-client .IPv4, IPv6."
 WAYS = r"to-client .IPv4, IPv6., to-stranger .IPv4, IPv6."
@@ -143,9 +158,44 @@ def test_flushed_tables_are_found_and_the_advice_restores_them(
         assert not about(lines, "guarded ports: closed|doors: ", "ok"), lines
         assert client.connect(client.server4, GUARDED) == "open"
 
-        box.firewalld.restart()  # the advice
+        # The advice. Who has logged in meanwhile stays so, as soon as his server sends something.
+        box.server.popen([sys.executable, "-c", SHELL.format(port=2223)]).wait_for("up", 10)
+        session = client.popen([sys.executable, "-c", SESSION.format(address=client.server4, port=2223)])
+        session.wait_for("received", 10)
+        box.firewalld.restart()
+        before = session.stderr.text.count("received")
+        wait_until(lambda: session.stderr.text.count("received") > before, 10, "the session goes on")
+        session.kill()
         assert about(doctor(box, conf), rf"guarded ports: closed without a knock .{GUARDED}/tcp, 2223/tcp.", "ok")
         assert client.connect(client.server4, GUARDED) == "prohibited"
+
+
+FAULTY_SET = '<ipset type="hash:ip"><entry>1.2.3.0/24</entry><entry>1.2.3.0/25</entry></ipset>'
+
+
+def test_failed_firewalld_is_never_called_closed(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    """A reload that fails leaves everything open; a start that fails leaves firewalld's stock configuration."""
+    conf = write_configuration(tmp_path)
+    box.server.run(["tee", "/etc/firewalld/ipsets/bad.xml"], text=FAULTY_SET)
+    failed = "firewalld: in the state FAILED: its configuration is not active, and every port may be open"
+    with box.server.listen(GUARDED):
+        box.server.run(["firewall-cmd", "--reload"], check=False)
+        lines = doctor(box, conf, status=1)
+        assert about(lines, f"{failed} without a knock: .*systemctl restart firewalld$", "PROBLEM"), lines
+        (line,) = about(lines, f"port {GUARDED}/tcp: OPEN WITHOUT A KNOCK", "PROBLEM")
+        assert line.endswith("; firewalld is in the state FAILED")
+        assert not about(lines, "guarded ports: closed|firewalld: running", "ok"), lines
+        assert client.connect(client.server4, GUARDED) == "open"
+
+        box.firewalld.restart()
+        lines = doctor(box, conf, status=1)
+        assert about(lines, failed, "PROBLEM"), lines
+        assert about(lines, "guarded ports: closed", "ok"), lines
+        assert client.connect(client.server4, GUARDED) == "prohibited"
+
+        box.server.run(["rm", "/etc/firewalld/ipsets/bad.xml"])
+        box.firewalld.restart()  # the advice
+        assert about(doctor(box, conf), "firewalld: running", "ok")
 
 
 def test_each_interface_is_tested(box: Sandbox, tmp_path: Path) -> None:

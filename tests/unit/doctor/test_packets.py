@@ -82,6 +82,19 @@ REPORTS: dict[str, tuple[Expected, Observation, list[Finding]]] = {
             DOORS_OK,
         ],
     ),
+    "failed": (
+        EXPECTED._replace(failed=True),
+        seen({(way, SSH): OPEN for way in (ETH4, ETH6, VPN)}, decisions={(ETH4, SSH): ALLOW}),
+        [
+            problem(
+                f"port 22/tcp: OPEN WITHOUT A KNOCK: a test packet from outside arrives on {SHOWN_WAYS}; firewalld is "
+                "in the state FAILED"
+            ),
+            replace(GUARDED_OK, text=GUARDED_OK.text.replace("22/tcp, ", "")),
+            KNOCKS_OK,
+            DOORS_OK,
+        ],
+    ),
     "open without a rule": (
         EXPECTED,
         seen({(VPN, WEB): OPEN}),
@@ -222,6 +235,7 @@ def test_knock_ports_count_as_open_before_the_daemon_has_opened_them() -> None:
     assert found == [GUARDED_OK, replace(KNOCKS_OK, text=KNOCKS_OK.text + later), DOORS_OK]
     unknown = seen(shut, with_doors={})
     assert list(findings(SETTINGS, EXPECTED, unknown, has_daemon=False)) == [GUARDED_OK]
+    assert list(findings(SETTINGS, EXPECTED, seen(with_doors={}), has_daemon=False)) == [GUARDED_OK, KNOCKS_OK]
 
 
 def test_doors_and_knocks_count_in_the_configured_zone_alone() -> None:
