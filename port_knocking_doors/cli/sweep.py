@@ -25,14 +25,18 @@ def sweep(
 ) -> None:
     """Close doors that a killed daemon left open, and run its pending stop commands. ExecStopPost of the unit.
 
-    Reads the notes in the daemon's runtime directory, not the configuration, which may have changed: run it as the
-    daemon's user. A running daemon and its doors are not touched. A stop command that fails is kept, and run again by
-    each start and each sweep. Exit status 0 if there is nothing to close, 1 if something could not be closed.
+    Reads the notes in the runtime directories of daemons, not the configuration, which may have changed. Run it as
+    root, or as the daemon's user; root runs another user's stop commands as that user. A running daemon and its doors
+    are not touched. A stop command that fails is kept, and run again by each start and each sweep. Exit status 0 if
+    there is nothing to close, 1 if something could not be closed.
     """
     reject_options_before(context, "sweep")
     seconds = 30.0 if patience is None else usage.seconds("--patience", patience, 1, 3600)
     log.set_up(verbose=False, as_json=log_json)
-    if not any(instance.unreleased_marks(directory) for directory in instance.usable_directories()):
+    directories = (*instance.usable_directories(), *instance.foreign_directories())
+    if not directories:
+        instance.runtime_directory()  # its error says what to do
+    if not any(instance.unreleased_marks(directory) for directory in directories):
         return
     from port_knocking_doors.daemon import sweep as closer  # D-Bus takes most of the time
 

@@ -100,6 +100,7 @@ class Daemon:
             stack.enter_context(_signals(handlers))
             control = stack.enter_context(ControlServer(self._priority, self.handler))
             worker = asyncio.create_task(self._rules.run())
+            self._taking_over = asyncio.create_task(sweep.take_over(self._priority))
             others = [
                 asyncio.create_task(work) for work in (self._start(), self._check(), control.run(), guard.watch())
             ]
@@ -109,9 +110,10 @@ class Daemon:
             finally:
                 for task in (ending, *others):
                     task.cancel()
+                self._taking_over.cancel()
                 await self._end(guard)
                 worker.cancel()
-                await asyncio.gather(ending, worker, *others, return_exceptions=True)
+                await asyncio.gather(ending, worker, self._taking_over, *others, return_exceptions=True)
 
     # Start. ----------------------------------------------------------------------------------------------------------
 
@@ -120,7 +122,9 @@ class Daemon:
         await self._audit()
 
     async def _recover(self) -> None:
-        await self._doors.unsettled(PATIENCE, [CommandOpening])  # stop commands that an earlier daemon left on record
+        """Finish what dead daemons of any mark left behind. What takes longer goes on beside this."""
+        await asyncio.wait({self._taking_over}, timeout=PATIENCE)
+        await self._doors.unsettled(PATIENCE, [CommandOpening])
 
     async def _audit(self) -> None:
         from port_knocking_doors.daemon import (

@@ -6,11 +6,14 @@ nothing: the daemon removes the rules.
 """
 
 import asyncio
+import math
+import os
 import shutil
 import sys
 import time
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,11 +28,12 @@ from port_knocking_doors.firewall.kernel_check import doors_in
 from port_knocking_doors.firewall.kernel_rules import read_kernel_rules
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.model import FirewalldState
-from port_knocking_doors.system import log
+from port_knocking_doors.system import as_user, log
 from port_knocking_doors.system.clock import now, run, wait_at_most
 from port_knocking_doors.system.crash_guard import Closer, Program
 from port_knocking_doors.system.instance import (
     CLOSER,
+    foreign_directories,
     has_rules,
     instance_lock,
     pending_directory,
@@ -98,19 +102,21 @@ class _Mark:
             pass
 
 
-async def sweep(priority: int, patience: float = PATIENCE, directory: Path | None = None) -> Swept:
+async def sweep(
+    priority: int, patience: float = PATIENCE, directory: Path | None = None, absence: float | None = None
+) -> Swept:
     """Remove the rules with the mark once firewalld answers, and run recorded stop commands at the same time.
 
-    Neither waits for the other. `directory`: another runtime directory. Raises `AlreadyRunningError` if a daemon has
-    the mark, `FirewallError` if firewalld has not answered for `patience` seconds, with the code `UNREACHABLE` if it is
-    not running.
+    Neither waits for the other. `directory`: another runtime directory; `absence`: in place of `ABSENCE`. Raises
+    `AlreadyRunningError` if a daemon has the mark, `FirewallError` if firewalld has not answered for `patience`
+    seconds, with the code `UNREACHABLE` if it is not running.
     """
     mark = _Mark(priority, directory)
     with mark.held():
         commands = asyncio.create_task(_run_commands(mark, pending_directory(priority, directory)))
         await asyncio.sleep(0)  # from now on it holds the mark itself
     try:
-        removed = await _remove_rules(mark, priority, patience) if has_rules(priority) else 0
+        removed = await _remove_rules(mark, priority, patience, absence) if has_rules(priority) else 0
     except asyncio.CancelledError:
         commands.cancel()
         raise
@@ -129,10 +135,10 @@ async def _run_commands(mark: _Mark, directory: Path) -> int:
             runs.end()
 
 
-async def _remove_rules(mark: _Mark, priority: int, patience: float) -> int:
+async def _remove_rules(mark: _Mark, priority: int, patience: float, absence: float | None) -> int:
     removed = 0
     while True:
-        await _answering(priority, patience)
+        await _answering(priority, patience, ABSENCE if absence is None else absence)
         reconciler = RuleReconciler(priority, _NoOwner())
         # If firewalld stops answering, the mark is released: a new daemon must not wait for that.
         with suppress(asyncio.TimeoutError), mark.held():
@@ -157,14 +163,14 @@ async def _remove_all(reconciler: RuleReconciler) -> None:
         raise FirewallError(f"firewalld refuses to remove {rules} rules of a daemon that was killed")
 
 
-async def _answering(priority: int, patience: float) -> None:
+async def _answering(priority: int, patience: float, absence: float) -> None:
     """Return once firewalld answers. The mark is not held meanwhile, so that a daemon can start at once."""
     came = asyncio.Event()
     client = Firewalld(lambda event: came.set() if event is FirewalldEvent.APPEARED else None)
     connection = asyncio.create_task(client.run())
     try:
         await wait_at_most(patience, client.connected.wait())
-        await _appeared(priority, came, patience)
+        await _appeared(priority, came, patience, absence)
         await wait_at_most(patience, client.wait_for_answer())
     except asyncio.TimeoutError:
         raise FirewallError(f"firewalld has not answered for {patience:g} s") from None
@@ -173,13 +179,13 @@ async def _answering(priority: int, patience: float) -> None:
         await asyncio.gather(connection, return_exceptions=True)
 
 
-async def _appeared(priority: int, came: asyncio.Event, patience: float) -> None:
+async def _appeared(priority: int, came: asyncio.Event, patience: float, absence: float) -> None:
     """Return once firewalld is on the bus. It gets more time if it left doors open in the kernel when it ended.
 
     Raises `FirewallError`, with `UNREACHABLE` where no door is known to be open.
     """
     with suppress(asyncio.TimeoutError):
-        await wait_at_most(ABSENCE, came.wait())
+        await wait_at_most(absence, came.wait())
         return
     kernel = read_kernel_rules()
     doors = len(doors_in(kernel, priority)) if kernel is not None else 0
@@ -232,24 +238,83 @@ def _sweep_after_others(priority: int, patience: float, directory: Path | None) 
 
 
 def close_all(patience: float) -> None:
-    """`close` for every mark that a daemon left behind. Raises `DoorsError` where rules may be left."""
-    marks = [(mark, directory) for directory in usable_directories() for mark in unreleased_marks(directory)]
-    failures = [failure for mark, directory in marks if (failure := close(mark, patience, directory))]
+    """`close` for every mark that a daemon left behind, in every runtime directory. Raises `DoorsError` where rules may
+    be left.
+
+    For root that is also the directory of the unit's user: its stop commands run as that user.
+    """
+    _in_every_directory(lambda directory: _close_all_in(directory, patience))
+
+
+def _close_all_in(directory: Path, patience: float) -> DoorsError | None:
+    failures = [error for mark in unreleased_marks(directory) if (error := close(mark, patience, directory))]
+    return failures[0] if failures else None
+
+
+def _in_every_directory(work: Callable[[Path], DoorsError | None]) -> None:
+    failures = [error for directory in usable_directories() if (error := work(directory))]
+    for directory in foreign_directories():
+        if unreleased_marks(directory):
+            _prepare()  # that user may be unable to read the files of this program
+            status = as_user.run(directory.stat().st_uid, partial(_report, work, directory))
+            if status:
+                failures.append(DoorsError(f"{directory}: not everything is closed; the log has the reason"))
     if failures:
         raise failures[0]
 
 
-def forget_failed() -> int:
-    """Drop every stop command that failed, and log it; their number."""
-    number = 0
-    for directory in usable_directories():
-        for mark in unreleased_marks(directory):
-            for record in pending.failed_on_record(pending_directory(mark, directory)):
-                record.remove()
-                text = "%s: %s: stop command dropped, which failed %d times, at last with status %s"
-                logger.warning(text, record.address, record.sequence, record.tries, record.status)
-                number += 1
-    return number
+def _report(work: Callable[[Path], DoorsError | None], directory: Path) -> int:
+    os.environ["RUNTIME_DIRECTORY"] = str(directory)
+    error = work(directory)
+    if error is None:
+        return 0
+    logger.error("%s", error)
+    return error.exit_status
+
+
+async def take_over(own: int) -> None:
+    """Remove the rules that dead daemons of other marks than `own` left; those of live ones stay.
+
+    Waits for firewalld without end.
+    """
+    left = (
+        (mark, directory)
+        for directory in usable_directories()
+        for mark in unreleased_marks(directory)
+        if mark != own and has_rules(mark)
+    )
+    await asyncio.gather(*(_take_over(mark, directory) for mark, directory in left))
+
+
+async def _take_over(mark: int, directory: Path) -> None:
+    absence = ABSENCE
+    while True:
+        try:
+            swept = await sweep(mark, math.inf, directory, absence)
+            break
+        except AlreadyRunningError:
+            return
+        except DoorsError as error:
+            if isinstance(error, FirewallError) and error.code == UNREACHABLE:
+                absence = math.inf
+                continue
+            logger.error("closing the doors of a daemon that ended, with rule_priority = %d: %s", mark, error)
+            return
+    text = "closed the doors of a daemon that ended without doing so, with rule_priority = %d: %d rules removed"
+    logger.warning(text, mark, swept.removed)
+
+
+def forget_failed() -> None:
+    """Drop every stop command that failed, and log it."""
+    _in_every_directory(_forget_in)
+
+
+def _forget_in(directory: Path) -> None:
+    for mark in unreleased_marks(directory):
+        for record in pending.failed_on_record(pending_directory(mark, directory)):
+            record.remove()
+            text = "%s: %s: stop command dropped, which failed %d times, at last with status %s"
+            logger.warning(text, record.address, record.sequence, record.tries, record.status)
 
 
 # For the crash guard. -------------------------------------------------------------------------------------------------

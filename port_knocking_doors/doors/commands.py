@@ -86,8 +86,9 @@ class CommandRunner:
         """The doors of `_closing` whose start command has ended."""
 
     def start(self) -> None:
-        """Begin to run the stop commands that an earlier daemon left on record. Raises `DoorsError`."""
+        """Begin to run the stop commands that dead daemons left on record, of any mark. Raises `DoorsError`."""
         self._directory = pending_directory(self._priority)
+        pending.adopt(self._directory, self._priority)
         self._owed.add_left_behind(self._directory)
 
     def stays_open(self, door: Door) -> bool:

@@ -7,12 +7,16 @@ that failed stays on record, with the number of tries, until it worked or `sweep
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from port_knocking_doors.errors import AlreadyRunningError
 from port_knocking_doors.model import Door
+from port_knocking_doors.system import instance
+from port_knocking_doors.system.instance import CLOSER
 from port_knocking_doors.system.log import logger
 from port_knocking_doors.system.shell_command import ProcessIdentity
 
@@ -97,6 +101,29 @@ def on_record(directory: Path) -> list[StopRecord]:
     for path in directory.glob(f"*{_DRAFT}"):
         path.unlink(missing_ok=True)  # its door was not opened, or the record is there beside it
     return list(_records(directory))
+
+
+def adopt(directory: Path, priority: int) -> None:
+    """Move into `directory` what dead daemons of any mark left on record, wherever this user may.
+
+    What a live daemon has on record stays. The caller holds the mark `priority`. Raises `DoorsError`.
+    """
+    for elsewhere in instance.usable_directories():
+        for mark in instance.unreleased_marks(elsewhere):
+            origin = instance.pending_directory(mark, elsewhere)
+            if origin == directory or not any(origin.glob(f"*{_RECORD}")):
+                continue
+            with suppress(AlreadyRunningError), _lock_of_dead(mark, priority, elsewhere):
+                directory.mkdir(mode=0o700, exist_ok=True)
+                for path in origin.glob(f"*{_RECORD}"):
+                    with suppress(OSError):
+                        shutil.move(path, directory / path.name)
+
+
+def _lock_of_dead(mark: int, own: int, directory: Path) -> AbstractContextManager[None]:
+    if mark == own and instance.shares_lock(directory):
+        return nullcontext()
+    return instance.instance_lock(mark, CLOSER, leaves_rules=instance.has_rules(mark), directory=directory)
 
 
 def failed_on_record(directory: Path) -> list[StopRecord]:

@@ -84,6 +84,19 @@ def usable_directories(environ: Mapping[str, str] = os.environ) -> list[Path]:
     return [path for path in known_directories(environ) if _is_usable(path)]
 
 
+def foreign_directories() -> list[Path]:
+    """The runtime directories of the units that belong to another user, for root; what is in them, that user chose."""
+    if os.geteuid() != 0:
+        return []
+    there = (path for path in _system_directories() if path.is_dir() and not path.is_symlink())
+    return [path for path in there if path.stat().st_uid != 0]
+
+
+def shares_lock(directory: Path) -> bool:
+    """Whether who holds a mark in this process's runtime directory holds it in that one, too."""
+    return directory in (runtime_directory(), *_system_directories())
+
+
 def _is_usable(path: Path) -> bool:
     try:
         # The directory's owner could put links in place of the files that are written there.

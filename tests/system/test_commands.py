@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
+from tests.helpers.doorstep import kill_with_crash_guard
+from tests.helpers.raw_knock import send_tcp
 from tests.helpers.running import GUARDED, wait_open, wait_shut
 from tests.helpers.sniffed import sniffing, whole_sequence, write_sniffing
 from tests.helpers.waiting import wait_until
@@ -175,3 +177,66 @@ def test_start_command_alone_is_waited_for_after_a_kill(
     wait_until(lambda: box.server.run(["pgrep", "-c", "sleep"], check=False).stdout.strip() == "2", 5, "its sleeps")
     daemon.kill()
     await_lines(log, "start", f"stop {client.address4}", within=2.5)
+
+
+# --- what a killed daemon with another mark left
+
+
+@pytest.fixture
+def knockd_conf(tmp_path: Path, log: Path) -> Path:
+    path = tmp_path / "knockd.conf"
+    path.write_text(
+        f"[options]\n[door]\n sequence = 20511:tcp\n tcpflags = syn\n start_command = echo start >>{log}\n"
+        f" stop_command = echo stop >>{log}\n cmd_timeout = 300\n"
+    )
+    return path
+
+
+def begin_knockd(box: Sandbox, conf: Path, interface: str) -> Process:
+    argv = [sys.executable, "-m", "port_knocking_doors", "knockd", "-c", str(conf), "-i", interface]
+    daemon = box.server.popen(argv)
+    daemon.wait_for(r"\bready\b", 20)
+    return daemon
+
+
+def test_start_with_another_interface_runs_a_dead_daemons_stop_command(
+    box: Sandbox, client: ClientHost, log: Path, knockd_conf: Path
+) -> None:
+    interface = box.server.run(["sh", "-c", "ip -o link | grep -o 'to-[a-z]*' | head -1"]).stdout.strip()
+    daemon = begin_knockd(box, knockd_conf, "to-*")
+    send_tcp(client, client.server4, [(20511, "s")])
+    await_lines(log, "start")
+    kill_with_crash_guard(box, daemon)
+    await_lines(log, "start")
+    again = begin_knockd(box, knockd_conf, interface)
+    await_lines(log, "start", "stop", within=0.5)
+    again.wait_for("stop command, left behind by an earlier run, ended with status 0", 2)
+
+
+def test_start_leaves_a_live_daemons_stop_command_alone(
+    box: Sandbox, client: ClientHost, tmp_path: Path, log: Path, knockd_conf: Path
+) -> None:
+    begin_knockd(box, knockd_conf, "to-*")
+    send_tcp(client, client.server4, [(20511, "s")])
+    await_lines(log, "start")
+    other = with_commands(box, tmp_path, log)
+    other.terminate()
+    assert other.wait(5) == 0
+    await_lines(log, "start")
+
+
+def test_start_closes_what_a_dead_daemon_with_another_priority_opened(
+    box: Sandbox, client: ClientHost, tmp_path: Path, log: Path
+) -> None:
+    ports = {"open": [GUARDED], "duration": 300}
+    daemon = sniffing(box, tmp_path, {**the_table(log), **ports})
+    with box.server.listen(GUARDED):
+        whole_sequence(client, client.server4)
+        wait_open(client, client.server4)
+        await_lines(log, f"start {client.address4}")
+        kill_with_crash_guard(box, daemon)
+        assert client.connect(client.server4, GUARDED) == "open"
+        again = sniffing(box, tmp_path, {**the_table(log), **ports}, rule_priority=31000)
+        assert client.connect(client.server4, GUARDED) == "prohibited"
+        await_lines(log, f"start {client.address4}", f"stop {client.address4}", within=0.5)
+        again.wait_for("closed the doors of a daemon that ended without doing so, with rule_priority = ", 2)

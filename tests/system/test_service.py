@@ -168,17 +168,22 @@ def test_service_user_with_one_capability_serves_reloads_and_ends(users: Sandbox
         assert post.stderr.text == "", "there was nothing to do"
         log_of_no_trouble(daemon)
 
-        killed = installed.begin("ExecStart", "--conf", CONF)
-        killed.wait_for(r"\bready\b", 20)
-        knock(client, client.server4)
-        await_open(client)
-        kill_with_crash_guard(users, killed)
-        assert marked(users.rules())
-        post = installed.begin("ExecStopPost", "sweep")
-        assert post.wait(2 * NOTICE) == 0
-        assert state(client) == "prohibited"
-        assert nothing_marked(users)
-        assert said(post, "closed the doors of a daemon that ended without doing so: 6 rules removed")
+        for sweeper in ("ExecStopPost", "root"):
+            killed = installed.begin("ExecStart", "--conf", CONF)
+            killed.wait_for(r"\bready\b", 20)
+            knock(client, client.server4)
+            await_open(client)
+            kill_with_crash_guard(users, killed)
+            assert marked(users.rules())
+            if sweeper == "root":
+                swept = asked(users, "sweep")
+                assert (swept.returncode, "6 rules removed" in swept.stderr) == (0, True)
+            else:
+                post = installed.begin("ExecStopPost", "sweep")
+                assert post.wait(2 * NOTICE) == 0
+                assert said(post, "closed the doors of a daemon that ended without doing so: 6 rules removed")
+            assert state(client) == "prohibited"
+            assert nothing_marked(users)
 
 
 def test_other_user_may_not_change_firewall_and_log_says_why(users: Sandbox, tmp_path: Path) -> None:

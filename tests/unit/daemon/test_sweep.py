@@ -11,7 +11,7 @@ import pytest
 
 from port_knocking_doors.daemon import sweep
 from port_knocking_doors.doors import owed_stops
-from port_knocking_doors.errors import FirewallError
+from port_knocking_doors.errors import DoorsError, FirewallError
 from port_knocking_doors.firewall.error_codes import UNREACHABLE
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.system import instance
@@ -216,9 +216,178 @@ def test_other_way_closes_doors(bus: FakeBus, way: int) -> None:
     assert bus.zones["public"] == []
 
 
-def the_command(**env: str) -> subprocess.CompletedProcess[str]:
+# --- marks of other daemons
+
+OTHER = 31314
+OTHER_RULE = RULE.replace(str(MARK), str(OTHER))
+
+
+def take_over(bus: FakeBus, own: int = MARK) -> None:
+    async def story() -> None:
+        async with bus:
+            await asyncio.wait_for(sweep.take_over(own), 10)
+
+    asyncio.run(story())
+
+
+def test_start_takes_over_rules_of_a_dead_daemon_with_another_mark(
+    bus: FakeBus, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / f"{OTHER}.lock").write_text(f"{DAEMON} 99999999\n")
+    (folder / f"{1 << 17}.lock").write_text(f"{DAEMON} 99999999\n")
+    bus.zones["public"].append(OTHER_RULE)
+    take_over(bus)
+    assert bus.zones["public"] == [RULE], "its own rules are the daemon's business"
+    assert unreleased_marks() == [MARK, 1 << 17]
+    text = "closed the doors of a daemon that ended without doing so, with rule_priority = 31314: 1 rules removed"
+    assert text in caplog.messages
+
+
+def test_start_leaves_rules_of_a_live_daemon_alone(bus: FakeBus) -> None:
+    bus.zones["public"].append(OTHER_RULE)
+    with instance_lock(OTHER):
+        take_over(bus)
+    assert bus.zones["public"] == [RULE, OTHER_RULE]
+
+
+def test_start_waits_for_a_firewalld_that_comes_late(
+    bus: FakeBus, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep, "ABSENCE", 0.1)
+    (folder / f"{OTHER}.lock").write_text(f"{DAEMON} 99999999\n")
+    bus.zones["public"].append(OTHER_RULE)
+    bus.owned = False
+
+    async def story() -> None:
+        async with bus:
+            work = asyncio.create_task(sweep.take_over(MARK))
+            await asyncio.sleep(0.4)
+            assert not work.done()
+            bus.own(True)
+            await asyncio.wait_for(work, 10)
+
+    asyncio.run(story())
+    assert bus.zones["public"] == [RULE]
+
+
+def test_rules_that_stay_are_an_error_of_the_log(
+    bus: FakeBus, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (folder / f"{OTHER}.lock").write_text(f"{DAEMON} 99999999\n")
+
+    async def refuse(*_: object) -> None:
+        raise FirewallError("firewalld refuses")
+
+    monkeypatch.setattr(sweep, "_remove_all", refuse)
+    take_over(bus)
+    assert "closing the doors of a daemon that ended, with rule_priority = 31314: firewalld refuses" in caplog.messages
+    assert unreleased_marks() == [MARK, OTHER]
+
+
+# --- stop commands
+
+
+def test_rules_and_stop_commands_wait_for_nothing_of_each_other(bus: FakeBus, folder: Path, tmp_path: Path) -> None:
+    record = put_on_record(folder, f"touch {tmp_path}/begun; until [ -e {tmp_path}/go ]; do sleep 0.02; done")
+
+    async def story() -> None:
+        async with bus:
+            work = asyncio.create_task(sweep.sweep(MARK))
+            while bus.zones["public"] or not (tmp_path / "begun").exists():
+                await asyncio.sleep(0.01)
+            assert not work.done()
+            (tmp_path / "go").touch()
+            assert await asyncio.wait_for(work, 10) == (1, 0)
+
+    asyncio.run(story())
+    assert not record.exists()
+    assert unreleased_marks() == []
+
+
+def test_stop_commands_run_while_firewalld_hangs(bus: FakeBus, folder: Path, tmp_path: Path) -> None:
+    put_on_record(folder, f"touch {tmp_path}/ran")
+    bus.silent.add("getDefaultZone")
+
+    async def story() -> None:
+        async with bus:
+            with pytest.raises(FirewallError):
+                await sweep.sweep(MARK, patience=0.3)
+
+    asyncio.run(story())
+    assert (tmp_path / "ran").exists()
+
+
+def test_failed_stop_command_is_the_closers_error_and_stays(bus: FakeBus, folder: Path) -> None:
+    record = put_on_record(folder, "exit 3")
+
+    async def story() -> None:
+        async with bus:
+            error = await asyncio.to_thread(sweep.close, MARK)
+        assert error is not None
+        assert str(error) == (
+            f"1 stop commands of a daemon that ended failed: kept in {record.parent}, and run at each start until they "
+            "work (`port-knocking-doors sweep --forget` drops them)"
+        )
+
+    asyncio.run(story())
+    assert unreleased_marks() == [MARK], "for its stop command alone"
+    assert (folder / f"{MARK}.lock").read_text() == ""
+
+
+def test_closer_in_the_guard_tries_stop_commands_again(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = 1 << 17
+    monkeypatch.setattr(owed_stops, "PAUSES", (0.01, 0.01, 0.01))
+    record = put_on_record(folder, f"echo x >>{tmp_path}/ran; [ $(wc -l <{tmp_path}/ran) = 3 ]", mark)
+    sweep.closer(mark).run()
+    assert (tmp_path / "ran").read_text().split() == ["x"] * 3
+    assert not record.exists()
+
+
+def test_forget_drops_what_failed_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    mark = 1 << 17
+    failed = put_on_record(folder, f"touch {tmp_path}/ran", mark, tries=8, status=3)
+    kept = put_on_record(folder, f"touch {tmp_path}/ran", OTHER)
+    with instance_lock(mark):
+        done = the_command("--forget", RUNTIME_DIRECTORY=str(folder))
+    assert done.returncode == 0
+    said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert len(said) == 1
+    assert "10.0.0.2: ssh: stop command dropped, which failed 8 times, at last with status 3" in said[0]
+    assert (failed.exists(), kept.exists(), (tmp_path / "ran").exists()) == (False, True, False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("fails", [False, True])
+def test_root_sweeps_another_users_directory_as_that_user(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(folder.stat().st_mode | 0o001)
+    units, mark, user = tmp_path / "run", 1 << 17, 12345
+    monkeypatch.setattr(instance, "SYSTEM_DIRECTORY", units / "port-knocking-doors")
+    monkeypatch.delenv("RUNTIME_DIRECTORY")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    own, foreign = units / "port-knocking-doors-commands", units / "port-knocking-doors"
+    records = []
+    for folder, owner in ((own, 0), (foreign, user)):
+        folder.mkdir(parents=True)
+        records.append(put_on_record(folder, f"id -u >{folder}/seen; exit {int(fails)}", mark))
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, owner, owner)
+    if fails:
+        with pytest.raises(DoorsError):
+            sweep.close_all(1)
+    else:
+        sweep.close_all(1)
+    assert [(folder / "seen").read_text() for folder in (own, foreign)] == ["0\n", "12345\n"]
+    assert [record.exists() for record in records] == [fails] * 2
+
+
+def the_command(*options: str, **env: str) -> subprocess.CompletedProcess[str]:
     """`sweep` as people run it, with a list of the modules that it needed."""
-    argv = [sys.executable, "-X", "importtime", "-m", "port_knocking_doors", "sweep", "--patience", "1"]
+    argv = [sys.executable, "-X", "importtime", "-m", "port_knocking_doors", "sweep", "--patience", "1", *options]
     environ = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), **env}
     return subprocess.run(argv, env=environ, capture_output=True, text=True, check=False)
 

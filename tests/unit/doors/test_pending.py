@@ -11,6 +11,7 @@ import pytest
 from port_knocking_doors.doors import pending
 from port_knocking_doors.doors.pending import StopRecord
 from port_knocking_doors.model import CommandOpening, Door
+from port_knocking_doors.system import instance
 from port_knocking_doors.system.shell_command import ProcessIdentity
 
 DOOR = Door(ip_address("10.0.0.2"), "", "ssh", CommandOpening("start", "stop %IP%"))
@@ -86,3 +87,63 @@ def test_record_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
         record._replace(tries=1).save()
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert pending.load(record.path) == record
+
+
+# --- what dead daemons of other marks left
+
+
+@pytest.fixture
+def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The runtime directory of this process; those of the units are beside it."""
+    monkeypatch.setattr(instance, "SYSTEM_DIRECTORY", tmp_path / "run" / "port-knocking-doors")
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    path = tmp_path / "runtime"
+    path.mkdir()
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(path))
+    return path
+
+
+def left(folder: Path, mark: int) -> Path:
+    """A stop command on record, of a daemon with this mark."""
+    directory = folder / f"pending-{mark}"
+    directory.mkdir(parents=True, exist_ok=True)
+    return StopRecord(directory / f"{mark}.json", "10.0.0.2", "ssh", f"stop {mark}").save().path
+
+
+def adopted(folder: Path) -> list[str]:
+    pending.adopt(folder / "pending-1", 1)
+    return sorted(record.stop for record in pending.on_record(folder / "pending-1"))
+
+
+def test_records_of_dead_daemons_are_adopted_whatever_their_mark(runtime: Path, tmp_path: Path) -> None:
+    units = tmp_path / "run"
+    for folder, mark in (
+        (runtime, 1),
+        (runtime, 2),
+        (runtime, 1 << 17),
+        (units / "port-knocking-doors", 1),
+        (units / "port-knocking-doors-commands", 3),
+    ):
+        left(folder, mark)
+    with instance.instance_lock(1):
+        assert adopted(runtime) == ["stop 1", "stop 131072", "stop 2", "stop 3"]
+        assert adopted(runtime) == ["stop 1", "stop 131072", "stop 2", "stop 3"]
+        assert instance.unreleased_marks() == [1, 2], "of mark 2 rules may be left"
+
+
+def test_records_of_live_daemons_are_left_alone(runtime: Path) -> None:
+    path = left(runtime, 2)
+    with instance.instance_lock(1), instance.instance_lock(2):
+        assert adopted(runtime) == []
+    assert path.exists()
+
+
+def test_records_of_another_user_are_left_alone(runtime: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give files away")
+    folder = tmp_path / "run" / "port-knocking-doors"
+    path = left(folder, 2)
+    os.chown(folder, 12345, 12345)
+    with instance.instance_lock(1):
+        assert adopted(runtime) == []
+    assert path.exists()

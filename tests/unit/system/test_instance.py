@@ -196,6 +196,60 @@ def test_other_files_are_not_marks(folder: Path) -> None:
     assert unreleased_marks() == []
 
 
+@pytest.mark.parametrize(
+    ("name", "marks"),
+    [
+        ("pending-31313/a.json", [MARK]),
+        ("pending--5/a.json", [-5]),
+        ("pending-31313/a.draft", []),
+        ("pending-x/a.json", []),
+        ("pending-12345678901/a.json", []),
+        ("31313/a.json", []),
+    ],
+)
+def test_mark_is_unreleased_while_a_stop_command_is_on_record(folder: Path, name: str, marks: list[int]) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert unreleased_marks() == marks
+
+
+def test_marks_and_lock_of_another_directory_are_its_own(folder: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    with instance_lock(MARK, CLOSER, leaves_rules=True, directory=other):
+        assert (unreleased_marks(other), unreleased_marks()) == ([MARK], [])
+    assert (other / f"{MARK}.lock").read_text() == f"{CLOSER} {os.getpid()}\n"
+    assert instance.pending_directory(MARK, other) == other / "pending-31313"
+    assert instance.pending_directory(MARK) == folder / "pending-31313"
+
+
+def test_usable_directories_are_those_of_root_and_this_user(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = folder.with_name(f"{folder.name}-commands")
+    assert instance.usable_directories({}) == []
+    folder.mkdir()
+    commands.mkdir()
+    own = tmp_path / "own" / folder.name
+    own.mkdir(parents=True)
+    environ = {"XDG_RUNTIME_DIR": str(own.parent)}
+    assert instance.usable_directories(environ) == [folder, own, commands]
+    assert instance.usable_directories({**environ, "RUNTIME_DIRECTORY": str(commands)}) == [commands, folder, own]
+    assert instance.foreign_directories() == []
+    if os.geteuid() == 0:
+        os.chown(folder, 12345, 12345)
+        assert instance.usable_directories(environ) == [own, commands]
+        assert instance.foreign_directories() == [folder]
+        monkeypatch.setattr(os, "geteuid", lambda: 12346)
+        assert instance.foreign_directories() == [], "only root may take over from other users"
+
+
+def test_lock_is_shared_with_the_units_directories_alone(folder: Path, tmp_path: Path) -> None:
+    shared = [folder, folder.with_name(f"{folder.name}-commands"), tmp_path]
+    assert [instance.shares_lock(path) for path in shared] == [True, True, False]
+
+
 def test_closer_never_waits_for_another_holder(folder: Path) -> None:
     for role in (DAEMON, CLOSER):
         with holder(folder, role):
