@@ -377,6 +377,31 @@ def test_kernel_without_ipv6_is_listened_on_by_ipv4(monkeypatch: pytest.MonkeyPa
     seen_in(story)
 
 
+def test_kernel_that_has_ipv6_switched_off_is_listened_on_by_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Socket(socket.socket):
+        def bind(self, address: Any) -> None:
+            if self.family == socket.AF_INET6:
+                raise OSError(errno.EADDRNOTAVAIL, "Cannot assign requested address")
+            super().bind(address)
+
+    async def story(seen: Seen) -> None:
+        monkeypatch.setattr("port_knocking_doors.capture.udp.socket.socket", Socket)
+        seen.listeners.start(seen.capture())
+        assert await seen.judges() == 1
+
+    seen_in(story)
+
+
+def test_datagram_held_back_for_a_port_that_a_reload_dropped_is_not_judged() -> None:
+    async def story(seen: Seen) -> None:
+        seen.listeners.start(seen.capture())
+        (dropped,) = free_ports(1)
+        seen.listeners._held = [(1, b"\x0a\x00\x00\x02", listened_code(dropped), 40000, 1)]
+        assert await seen.judges() == 1
+
+    seen_in(story)
+
+
 def test_other_error_of_ipv6_is_not_taken_for_its_absence(monkeypatch: pytest.MonkeyPatch) -> None:
     class Socket(socket.socket):
         def __init__(self, family: int = -1, *rest: Any, **named: Any) -> None:

@@ -2,15 +2,18 @@
 
 import errno
 import itertools
+import os
 import socket
 import time
 from collections.abc import Callable, Iterable
+from typing import Any
 
 import pytest
 
 from port_knocking_doors.client import knock
 from port_knocking_doors.client.knock import KnockPlan, Target
-from port_knocking_doors.errors import DoorClosedError
+from port_knocking_doors.errors import DoorClosedError, DoorsError, NotPermittedError
+from port_knocking_doors.model import Flags, Protocol, Step
 
 TARGET = Target(socket.AF_INET, ("127.0.0.1", 9), ("127.0.0.1", 0))
 OTHER = Target(socket.AF_INET, ("127.0.0.2", 9), ("127.0.0.1", 0))
@@ -72,3 +75,44 @@ def test_tries_use_addresses_of_host_in_turn(answers: Answers, monkeypatch: pyte
     with pytest.raises(DoorClosedError, match=r"^host \(127.0.0.1, 127.0.0.2\): "):
         plan.connect(try_first=False, report=knock.no_report, detail=knock.no_report)
     assert knocked == [TARGET, OTHER, TARGET]
+
+
+FAILURES = {
+    "forbidden by a firewall": (errno.EPERM, NotPermittedError, "this machine does not permit the knock (not allowed)"),
+    "forbidden, a broadcast address": (
+        errno.EACCES,
+        NotPermittedError,
+        "this machine does not permit the knock (not allowed)",
+    ),
+    "no route": (errno.ENETUNREACH, DoorsError, "no route to host"),
+    "an unreachable host": (errno.EHOSTUNREACH, DoorsError, "no route to host"),
+    "no address": (errno.EADDRNOTAVAIL, DoorsError, "no route to host"),
+    "anything else": (errno.ENOBUFS, DoorsError, "sending a knock failed (not allowed)"),
+}
+UDP, SYN = Step(Protocol.UDP, 7117), Step(Protocol.TCP, 7117, Flags.SYN)
+
+
+@pytest.mark.parametrize("step", [UDP, SYN], ids=["datagram", "SYN"])
+@pytest.mark.parametrize(("number", "kind", "said"), FAILURES.values(), ids=FAILURES)
+def test_knock_that_cannot_be_sent_is_one_line_without_its_port(
+    monkeypatch: pytest.MonkeyPatch, step: Step, number: int, kind: type[DoorsError], said: str
+) -> None:
+    class Socket(socket.socket):
+        def sendto(self, *_: Any) -> int:
+            raise OSError(number, "not allowed")
+
+        def connect_ex(self, _: Any) -> int:
+            return number
+
+    monkeypatch.setattr("port_knocking_doors.client.knock.socket.socket", Socket)
+    monkeypatch.setattr(os, "strerror", lambda _: "not allowed")
+    with pytest.raises(DoorsError) as caught:
+        knock.knock(TARGET, (step,), 0)
+    assert type(caught.value) is kind
+    assert str(caught.value) == f"127.0.0.1: {said}"
+
+
+def test_host_that_refuses_a_knock_got_it() -> None:
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        knock.knock(TARGET, (Step(Protocol.TCP, bound.getsockname()[1], Flags.SYN),), 0)
