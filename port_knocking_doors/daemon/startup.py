@@ -58,6 +58,7 @@ class Startup:
         self._is_up = False
         self._status = ""
         events.add({Reloaded: self._on_reloaded})
+        rules.reconciler.on_state_change(self._on_changed)
 
     def receive(self) -> None:
         """Receive knocks. Raises `DoorsError`.
@@ -124,6 +125,9 @@ class Startup:
 
     def _on_reloaded(self, _: Reloaded) -> None:
         self._try_again.set()
+        self._on_changed()
+
+    def _on_changed(self) -> None:
         if self._is_up:
             self.report()
 

@@ -1,5 +1,6 @@
 """The state of firewalld, as far as is known, and the log lines about it: one for each incident."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from port_knocking_doors.errors import FirewallError
@@ -22,6 +23,8 @@ class FirewalldHealth:
         self._reported: set[tuple[str, str]] = set()
         self.problem: FirewalldState | None = None
         """`FAILED` or `FLUSHED`: firewalld answers, and what it says is not what is active."""
+        self.on_change: Callable[[], None] = lambda: None
+        """Called whenever the state may have changed."""
 
     def state(self, present: bool) -> FirewalldState:
         """`present`: whether firewalld is on the bus."""
@@ -48,6 +51,7 @@ class FirewalldHealth:
         if not self._is_silent:
             logger.warning("firewalld has stopped: doors stay pending until it is back", extra=_fields("gone"))
         self._is_silent = True
+        self.on_change()
 
     def on_reloaded(self, rules: int) -> None:
         """firewalld was reloaded, which took so many rules."""
@@ -58,16 +62,19 @@ class FirewalldHealth:
         if self._is_silent:
             logger.info("firewalld answers", extra=_fields("answers"))
         self._is_silent = False
+        self.on_change()
 
     def on_silence(self) -> None:
         """firewalld has not answered a call in time."""
         if not self._is_silent:
             logger.warning("firewalld does not answer: doors stay pending until it does", extra=_fields("hung"))
         self._is_silent = True
+        self.on_change()
 
     def on_readable(self) -> None:
         """The rules could be read."""
         self._failures = 0
+        self.on_change()
 
     def on_error(self, error: FirewallError) -> float:
         """firewalld answered a question with an error. The result is how many seconds to wait before the next try."""
@@ -75,6 +82,7 @@ class FirewalldHealth:
         if not self._failures and error.code != INVALID_ZONE:
             logger.error("firewalld: %s%s", error, polkit.remedy(error), extra=_fields(error))
         self._failures += 1
+        self.on_change()
         return float(min(_FIRST_RETRY * 2**self._failures, _LAST_RETRY))
 
     def on_refused(self, adds: bool, place: str, error: FirewallError) -> None:
@@ -92,6 +100,7 @@ class FirewalldHealth:
         elif problem is not self.problem:
             logger.info("firewalld's rules are active again", extra=_fields("active again"))
         self.problem = problem
+        self.on_change()
 
     def on_leftovers(self, rules: int | None) -> None:
         """firewalld started on top of so many rules of ours that it does not know; None: it may have."""

@@ -1,5 +1,7 @@
 """What is known of firewalld and of the rules of ours in it: for reading."""
 
+from collections.abc import Callable
+
 from port_knocking_doors.firewall.firewalld import Firewalld
 from port_knocking_doors.firewall.health import FirewalldHealth
 from port_knocking_doors.firewall.kernel_check import KernelCheck
@@ -32,6 +34,10 @@ class KnownRules:
     def state(self) -> FirewalldState:
         """How firewalld does, as far as is known: that it hangs shows only when it is called."""
         return self._health.state(self.present)
+
+    def on_state_change(self, call: Callable[[], None]) -> None:
+        """Call this whenever `state` may have changed."""
+        self._health.on_change = call
 
     @property
     def unavailable_reason(self) -> str:

@@ -116,6 +116,11 @@ def test_unit_is_up_when_it_listens_whatever_firewalld_does(
             manager.await_status("^ready: listening on 5 UDP ports")
             knock(client, client.server4)
             wait_open(client, client.server4)
+            if case is CASES["firewalld hung"]:  # the status follows at once, not with the next check of the rules
+                box.firewalld.stop()
+                manager.await_status("^waiting for firewalld, which is not running", UP)
+                box.firewalld.start()
+                manager.await_status("^ready: ", UP)
             _end(daemon, manager)
 
 
