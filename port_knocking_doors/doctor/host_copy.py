@@ -10,6 +10,7 @@ import re
 import resource
 import select
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -24,6 +25,7 @@ from port_knocking_doors.doctor.ruleset import copy_of
 from port_knocking_doors.doctor.trace import Decision, decision
 from port_knocking_doors.model import PAYLOAD, Address, Port, Protocol
 from port_knocking_doors.system.clock import now
+from port_knocking_doors.system.sockets import enlarge_receive_buffer
 
 PROC_SYS = Path("/proc/sys/net")
 _OUTER_END = "pkd-out{}"
@@ -36,6 +38,10 @@ _ETH_P_ALL = 3  # linux/if_ether.h
 _PROCESSED_WITHIN = 5.0
 """Seconds within which the kernel has handled everything that was sent; it takes some microseconds a packet."""
 _BACKLOG = 4096
+_CHUNK = 64
+"""Packets that are sent before answers are read: less than the smallest receive buffer holds."""
+_RECEIVE_BUFFER = 1 << 20
+_SOL_PACKET, _PACKET_STATISTICS = 263, 6  # linux/socket.h, linux/if_packet.h
 _MOMENT = 0.05  # seconds
 _TABLE = "port_knocking_doors_test"
 # `redirected_…` record ports whose packets were given another destination, past the zones (ct status dnat).
@@ -70,6 +76,7 @@ _SYSCTLS = {
     "ipv6/conf/all/disable_ipv6": "0",
     "ipv6/conf/default/disable_ipv6": "0",
     "ipv6/conf/default/accept_dad": "0",
+    "ipv4/tcp_synack_retries": "0",
     "ipv4/conf/all/arp_ignore": "0",
     "ipv4/conf/default/arp_ignore": "0",
 }
@@ -107,7 +114,7 @@ class HostCopy:
         self._ip, self._nft = needed("ip", "iproute2"), needed("nft", "nftables")
         self._resources = contextlib.ExitStack()
         self._outside: dict[str, socket.socket] = {}
-        self._udp: dict[int, tuple[socket.socket, Port]] = {}
+        self._udp: list[tuple[socket.socket, Port]] = []
         self._source_port = _FIRST_SOURCE_PORT
 
     def __enter__(self) -> "HostCopy":
@@ -135,6 +142,7 @@ class HostCopy:
         for number, name in enumerate(self._links):
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL))
             self._resources.callback(sock.close)
+            enlarge_receive_buffer(sock, _RECEIVE_BUFFER)
             sock.bind((_OUTER_END.format(number), _ETH_P_ALL))
             self._outside[name] = sock
 
@@ -169,7 +177,7 @@ class HostCopy:
                 if port.protocol is Protocol.TCP:
                     sock.listen(_BACKLOG)
                 else:
-                    self._udp[sock.fileno()] = sock, port
+                    self._udp.append((sock, port))
 
     # Rules. ----------------------------------------------------------------------------------------------------------
 
@@ -240,32 +248,38 @@ class HostCopy:
                 )
             )
         )
-        sent: dict[tuple[bytes, int, Port], Probe] = {}
-        for packet in packets:
-            source_port = base + destinations.index(packet.destination)
-            addresses = packet.source, source_port, packet.destination, packet.port.number
-            is_tcp = packet.port.protocol is Protocol.TCP
-            sent[packet.source.packed, source_port, packet.port] = packet
-            self._outside[link].send(frames.syn(*addresses) if is_tcp else frames.datagram(*addresses, PAYLOAD))
-        return {sent[key] for key in self._received(link) if key in sent}
-
-    def _received(self, link: str) -> Iterator[tuple[bytes, int, Port]]:
-        """Source, its port and the guarded port of everything that has arrived; the kernel has handled all that was
-        sent before its answer to a last question."""
         sock = self._outside[link]
+        sent: dict[tuple[bytes, int, Port], Probe] = {}
+        received: set[tuple[bytes, int, Port]] = set()
+        for first in range(0, len(packets), _CHUNK):
+            for packet in packets[first : first + _CHUNK]:
+                source_port = base + destinations.index(packet.destination)
+                addresses = packet.source, source_port, packet.destination, packet.port.number
+                is_tcp = packet.port.protocol is Protocol.TCP
+                sent[packet.source.packed, source_port, packet.port] = packet
+                sock.send(frames.syn(*addresses) if is_tcp else frames.datagram(*addresses, PAYLOAD))
+            received.update(_answers(sock)[1])
+            self._limit.check()
+        received.update(self._rest(sock))
+        return {packet for key, packet in sent.items() if key in received}
+
+    def _rest(self, sock: socket.socket) -> Iterator[tuple[bytes, int, Port]]:
+        """Source, its port and the guarded port of what else has arrived; the kernel has handled all that was sent
+        before it answers a last question."""
         sock.send(frames.arp_request(bytes(4), MARKER.packed))
         end = now() + _PROCESSED_WITHIN
-        answered = False
-        while not answered:
+        is_done = False
+        while not is_done:
             if not select.select([sock], [], [], max(0.0, end - now()))[0]:
                 raise NotProvenError("the copy of this host's network does not answer")
-            while (frame := _read(sock)) is not None:
-                answered |= frames.is_arp_reply(frame)
-                if (answer := frames.syn_ack(frame)) is not None:
-                    yield answer.to, answer.to_port, Port(answer.from_port)
-        for udp, port in self._udp.values():
-            while (found := _read_datagram(udp)) is not None:
-                yield *found, port
+            is_done, found = _answers(sock)
+            yield from found
+        _, dropped = struct.unpack("@II", sock.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8))
+        if dropped:
+            raise NotProvenError("the kernel dropped answers to test packets")
+        for udp, port in self._udp:
+            while (datagram := _read_datagram(udp)) is not None:
+                yield *datagram, port
 
     def _batch(self, *lines: str) -> None:
         run([self._ip, "-batch", "-"], self._limit, "\n".join(lines))
@@ -276,6 +290,16 @@ def _text(mac: bytes) -> str:
 
 
 _OUTSIDE_MAC = _text(frames.OUTSIDE_MAC)
+
+
+def _answers(sock: socket.socket) -> tuple[bool, list[tuple[bytes, int, Port]]]:
+    """What waits: whether the last question is answered, and by which ports a SYN was."""
+    is_done, found = False, []
+    while (frame := _read(sock)) is not None:
+        is_done |= frames.is_arp_reply(frame)
+        if (answer := frames.syn_ack(frame)) is not None:
+            found.append((answer.to, answer.to_port, Port(answer.from_port)))
+    return is_done, found
 
 
 def _read(sock: socket.socket) -> bytes | None:

@@ -32,6 +32,10 @@ class TimeLimit:
         self.seconds = seconds
         self._end = now() + seconds
 
+    def check(self) -> None:
+        """Raise `NotProvenError` where the moment is past."""
+        _ = self.left
+
     @property
     def left(self) -> float:
         """Seconds until then. Raises `NotProvenError` if there are none."""
