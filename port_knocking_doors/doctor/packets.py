@@ -21,17 +21,17 @@ _RESTART = "systemctl restart firewalld"
 # Not a reload: firewalld 1.3.3 fails to delete the table that is gone, and drops all new connections from then on.
 
 
-class Tested(NamedTuple):
+class PacketFindings(NamedTuple):
     """The findings of test packets, and ports that a rule redirects past the zones."""
 
     findings: list[Finding]
     redirected: frozenset[Port] = frozenset()
 
 
-def about_packets(settings: Settings, expected: Expected, *, has_daemon: bool) -> Tested:
+def about_packets(settings: Settings, expected: Expected, *, has_daemon: bool) -> PacketFindings:
     """Send test packets through a copy of this host, and report what became of them."""
     if expected.panic:
-        return Tested([warning("firewall: not verified with test packets, since panic mode drops them all")])
+        return PacketFindings([warning("firewall: not verified with test packets, since panic mode drops them all")])
     knocks = [Port(port, Protocol.UDP) for port in dict.fromkeys(settings.opening_sequence)]
     zones = expected.zones
     inner = [name for name in used_interfaces() if zones and zones.zone_of(SOURCES[0], name) in INNER]
@@ -40,8 +40,8 @@ def about_packets(settings: Settings, expected: Expected, *, has_daemon: bool) -
             seen = observe(list(opened_by(settings)), knocks, settings.zone, inner)
     except DoorsError as error:
         text = "firewall: not verified with test packets that guarded ports are closed and knocks arrive"
-        return Tested([warning(f"{text}: {error}")])
-    return Tested(list(findings(settings, expected, seen, has_daemon=has_daemon)), seen.redirected)
+        return PacketFindings([warning(f"{text}: {error}")])
+    return PacketFindings(list(findings(settings, expected, seen, has_daemon=has_daemon)), seen.redirected)
 
 
 def findings(settings: Settings, expected: Expected, seen: Observation, *, has_daemon: bool) -> Iterator[Finding]:

@@ -145,10 +145,17 @@ def test_denial_ahead_of_the_zone_is_proven(box: Sandbox, client: ClientHost, tm
                 assert stranger.connect(address, GUARDED, timeout=0.5) != "open", (name, address)
 
 
+def give_up_table(box: Sandbox) -> None:
+    """From 2.2 on, firewalld owns its table, so that no other program changes it; here another one does."""
+    box.server.run(["sh", "-c", "echo NftablesTableOwner=no >>/etc/firewalld/firewalld.conf"])
+    box.firewalld.restart()
+
+
 def test_flushed_tables_are_found_and_the_advice_restores_them(
     box: Sandbox, client: ClientHost, tmp_path: Path
 ) -> None:
     conf = write_configuration(tmp_path, ports_to_controls=[GUARDED, 2223])
+    give_up_table(box)
     with box.server.listen(GUARDED):
         box.server.run(["nft", "flush", "ruleset"])
         lines = doctor(box, conf, status=1)
@@ -201,10 +208,9 @@ def test_failed_firewalld_is_never_called_closed(box: Sandbox, client: ClientHos
 def test_each_interface_is_tested(box: Sandbox, tmp_path: Path) -> None:
     """A rule that no setting of firewalld shows opens the port by one interface."""
     conf = write_configuration(tmp_path)
-    handle = "filter_IN_public_pre"
-    box.server.run(
-        ["nft", "insert", "rule", "inet", "firewalld", handle, "iif", "to-stranger", "tcp", "dport", "2222", "accept"]
-    )
+    give_up_table(box)
+    rule = f"insert rule inet firewalld filter_IN_public_pre iif to-stranger tcp dport {GUARDED} accept\n"
+    box.server.run(["nft", "-f", "-"], text=rule)
     lines = doctor(box, conf, status=1)
     (line,) = about(lines, "OPEN WITHOUT A KNOCK", "PROBLEM")
     assert "on to-stranger (IPv4, IPv6); the rule that accepts it: table inet firewalld, chain " in line
