@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import NoReturn, TextIO
 
 from port_knocking_doors.errors import DoorsError, in_words
+from port_knocking_doors.system.terminal import show
 
 PROGRAM = "port-knocking-doors"
 INTERRUPTED = 130
@@ -99,4 +100,4 @@ def _report_error(text: str) -> None:
     if sys.stderr is None:  # print() would take standard output instead
         return
     with suppress(OSError):
-        print(f"{PROGRAM}: {' '.join(text.split())}", file=sys.stderr)
+        show(f"{PROGRAM}: {' '.join(text.split())}", stream=sys.stderr)

@@ -23,6 +23,7 @@ from port_knocking_doors.config.describe import in_words
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Sequence
 from port_knocking_doors.system.listening_ports import listening_ports, outgoing_ports
+from port_knocking_doors.system.terminal import show
 
 _KNOCKD = typer.Option(None, "--knockd", metavar="FILE", readable=False, help="Check this file of knockd instead.")
 _TPORTKNOCKD = typer.Option(
@@ -65,10 +66,10 @@ def check(
 
 def _check_own(source: Source) -> None:
     loaded = source.load()
-    print(f"Configuration: {loaded.path or 'none found, built-in defaults'}")
-    print(render.summary(loaded.settings))
+    show(f"Configuration: {loaded.path or 'none found, built-in defaults'}")
+    show(*render.summary(loaded.settings).split("\n"))
     if loaded.settings.sequences:
-        print(f"Sniffed on: {', '.join(loaded.settings.interfaces) or 'every interface'}")
+        show(f"Sniffed on: {', '.join(loaded.settings.interfaces) or 'every interface'}")
     place = loaded.places.get("zone", "zone")
     unknown = zone_files.unknown_zone_warning(loaded.settings.zone, place, zone_files.FOLDERS)
     _conclude((*loaded.warnings, *unknown), _reserving(loaded.settings.opening_sequence))
@@ -90,22 +91,22 @@ def _check_knockd(path: Path, as_toml: bool) -> None:
     options = loaded.options
     source = service.source if service.interface == options.interface else ""
     if as_toml:
-        print(knockd_to_toml.as_toml(loaded.settings.sequences, service_files.of_system(), source), end="")
+        made = knockd_to_toml.as_toml(loaded.settings.sequences, service_files.of_system(), source)
+        show(*made.rstrip("\n").split("\n"))
         return
-    print(f"Configuration: {path} (of knockd)")
+    show(f"Configuration: {path} (of knockd)")
     named_by = f" ({source})" if source else ""
-    print(f"Interface: {f'{options.interface}{named_by}' if options.interface else knockd_service.UNNAMED}")
-    print(
-        f"Log: {' and '.join([*filter(None, [options.log_file]), *(['syslog'] if options.use_syslog else [])]) or '-'}"
-    )
-    print(f"Pid file: {options.pid_file or '-'}")
+    show(f"Interface: {f'{options.interface}{named_by}' if options.interface else knockd_service.UNNAMED}")
+    logs = [*filter(None, [options.log_file]), *(["syslog"] if options.use_syslog else [])]
+    show(f"Log: {' and '.join(logs) or '-'}")
+    show(f"Pid file: {options.pid_file or '-'}")
     _show(loaded.settings.sequences)
     _conclude(loaded.warnings)
 
 
 def _check_tportknockd(path: Path) -> None:
     found = loader.read_tportknockd(path)
-    print(f"Configuration: {path} (of tportknockd)")
+    show(f"Configuration: {path} (of tportknockd)")
     _show(found.sequences)
     warnings = (*found.warnings, *lint.foreign_warnings(found.sequences, listening_ports()))
     if not found.errors:
@@ -113,25 +114,25 @@ def _check_tportknockd(path: Path) -> None:
         return
     _warn(warnings)
     for error in found.errors[:-1]:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        show(f"{PROGRAM}: {error}", stream=sys.stderr)
     for error in found.errors[-1:]:
         raise error
 
 
 def _show(sequences: tuple[Sequence, ...]) -> None:
     for sequence in sequences:
-        print(in_words(sequence))
+        show(*in_words(sequence).split("\n"))
 
 
 def _conclude(warnings: tuple[str, ...], remedies: Iterable[str] = ()) -> None:
     """The warnings of a valid configuration, what to do about them, and the verdict."""
     _warn(warnings)
     for line in remedies:
-        print(line)
+        show(line)
     count = f", {len(warnings)} warning{'s' if len(warnings) > 1 else ''}" if warnings else ""
-    print(f"Configuration is valid{count}")
+    show(f"Configuration is valid{count}")
 
 
 def _warn(warnings: tuple[str, ...]) -> None:
     for warning in warnings:
-        print(f"Warning: {warning}")
+        show(f"Warning: {warning}")

@@ -8,6 +8,7 @@ import typer
 from port_knocking_doors.cli.command import declare
 from port_knocking_doors.cli.knock_parser import guarded_port, sequence_steps, settings_of
 from port_knocking_doors.cli.options import CONF, SEQUENCE, Source, reject_options_before
+from port_knocking_doors.system.terminal import show
 
 
 @declare("client-config")
@@ -34,4 +35,5 @@ def client_config(
     settings = settings_of(Source(conf, magic_seq, None, None, None).over(context.obj).load(served=tuple))
     known = snippets.HOST if host is None else step_syntax.host(host)
     closing = next((one.close_steps for one in settings.sequences if one.name == name), ())
-    print(snippets.Snippets(sequence_steps(settings, name), known, guarded_port(settings, name), closing).text())
+    made = snippets.Snippets(sequence_steps(settings, name), known, guarded_port(settings, name), closing)
+    show(*made.text().split("\n"))

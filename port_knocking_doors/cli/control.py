@@ -11,6 +11,7 @@ from port_knocking_doors.control.protocol import Request, Verb, read_address
 from port_knocking_doors.control.status import DoorState, doors_from_data
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.system import clock
+from port_knocking_doors.system.terminal import show
 
 ADDRESS = typer.Argument(..., metavar="ADDRESS", help="An IPv4 or IPv6 address.")
 
@@ -37,16 +38,16 @@ def open_(
     request = Request(Verb.OPEN, _read_address(address), sequence or "")
     doors = doors_from_data(_ask(context, conf, priority, request))
     if not doors:
-        print(f"{request.address}: command started")
+        show(f"{request.address}: command started")
     for door in doors:
         what = f"{', '.join(door.opens) or 'a command'} by {door.sequence}"
         left = f" for {clock.rounded(door.seconds_left)} s" if door.seconds_left is not None else ""
         if door.standing is DoorState.OPEN:
             where = f" in zone {', '.join(door.zones)}" if door.zones else ""
-            print(f"{door.address}: open: {what}{where}{left}")
+            show(f"{door.address}: open: {what}{where}{left}")
         else:
             why = "firewalld has not confirmed it" if door.opens else "its start command has not ended"
-            print(f"{door.address}: not open yet, {why}: {what}{left}; see `status` and the log")
+            show(f"{door.address}: not open yet, {why}: {what}{left}; see `status` and the log")
 
 
 @declare("close")
@@ -61,9 +62,9 @@ def close(
     if (address is None) is not every:
         raise ConfigError("close: expected either an ADDRESS or --all")
     answer = _ask(context, conf, priority, Request(Verb.CLOSE, None if address is None else _read_address(address)))
-    print(f"{answer['closed']} doors closed" if answer["closed"] != 1 else "1 door closed")
+    show(f"{answer['closed']} doors closed" if answer["closed"] != 1 else "1 door closed")
     if answer["waiting"]:
-        print(f"Of these, {answer['waiting']} are still open: firewalld has not answered yet; see `status` and the log")
+        show(f"Of these, {answer['waiting']} are still open: firewalld has not answered yet; see `status` and the log")
 
 
 @declare("forget")
@@ -76,7 +77,7 @@ def forget(
     """Forget a knocker: it is no longer ignored, and starts each sequence from the first step."""
     request = Request(Verb.FORGET, _read_address(address))
     was_known = _ask(context, conf, priority, request)
-    print(f"{request.address}: forgotten" if was_known else f"{request.address}: not found among the knockers")
+    show(f"{request.address}: forgotten" if was_known else f"{request.address}: not found among the knockers")
 
 
 @declare("reload")
@@ -86,7 +87,7 @@ def reload(context: typer.Context, conf: Optional[Path] = CONF, priority: Option
     If the configuration has an error, the daemon keeps the running one, and the exit status is 2.
     """
     _ask(context, conf, priority, Request(Verb.RELOAD))
-    print("Configuration reloaded")
+    show("Configuration reloaded")
 
 
 def _ask(context: typer.Context, conf: Path | None, priority: str | None, request: Request) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from port_knocking_doors.cli import PROGRAM, usage
 from port_knocking_doors.errors import ConfigError, DoorsError
 from port_knocking_doors.model import Protocol, Step
+from port_knocking_doors.system.terminal import show
 
 if TYPE_CHECKING:
     from port_knocking_doors.client.knock import KnockPlan, Report
@@ -82,7 +83,7 @@ class _Parser(argparse.ArgumentParser):
 
     def print_help(self, file: Any = None) -> None:
         # The library's own ignores an output that cannot be written.
-        print(self.format_help(), end="", file=file)
+        show(*self.format_help().rstrip("\n").split("\n"), stream=file)
 
 
 def _parser() -> _Parser:
@@ -178,13 +179,13 @@ def run(arguments: Sequence[str], load: "Load" = _load, *, configured: bool = Fa
             hint = f"use --wait {guarded or 'PORT'} to see whether the port opens"
             if options.close:
                 hint = "the server closes this machine's door; established connections continue"
-            print(f"{count} sent to {host}; {hint}")
+            show(f"{count} sent to {host}; {hint}")
         return
     plan = knock.KnockPlan(host, targets, steps, delay, port, tries, pause)
     if options.connect is None:
         connection, target = plan.connect(try_first=False, report=_report, detail=detail)
         connection.close()
-        print(f"{knock.with_addresses(host, target)}: port {port} is open")
+        show(f"{knock.with_addresses(host, target)}: port {port} is open")
     else:
         _connect(plan, detail)
 
@@ -283,4 +284,4 @@ def _connect(plan: "KnockPlan", detail: "Report") -> None:
 
 def _report(text: str) -> None:
     if sys.stderr is not None:  # else it would get among the payload
-        print(f"{PROGRAM}: {text}", file=sys.stderr, flush=True)
+        show(f"{PROGRAM}: {text}", stream=sys.stderr, flush=True)

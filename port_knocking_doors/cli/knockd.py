@@ -14,6 +14,7 @@ from port_knocking_doors.config import knockd, loader
 from port_knocking_doors.config.knockd_service import CONFIG
 from port_knocking_doors.daemon.knockd_log import KnockdLog
 from port_knocking_doors.system import clock, daemonize, instance, log
+from port_knocking_doors.system.terminal import show
 
 COMMAND = "knockd"
 PID_FILE = Path("/var/run/knockd.pid")
@@ -74,7 +75,7 @@ def run(
     """
     reject_options_before(context, COMMAND)
     if version:
-        print(f"{PROGRAM} {__version__}, in place of knockd 0.8")
+        show(f"{PROGRAM} {__version__}, in place of knockd 0.8")
         return
     log.set_up(debug)
     here = _folder()

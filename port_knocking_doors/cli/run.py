@@ -12,6 +12,7 @@ from port_knocking_doors.errors import ConfigError, DoorsError, in_words
 from port_knocking_doors.model import Settings
 from port_knocking_doors.system import log
 from port_knocking_doors.system.listening_ports import outgoing_ports
+from port_knocking_doors.system.terminal import show
 
 
 def run(
@@ -59,11 +60,11 @@ def run(
                 raise ConfigError(f"has no effect with a command, expected it without `{command}`", option)
         context.obj = source  # `--conf FILE check` is `check --conf FILE`
     elif version:
-        print(f"{PROGRAM} {__version__}")
+        show(f"{PROGRAM} {__version__}")
     elif show_help:
         from port_knocking_doors.config import render
 
-        print(render.help_text())
+        show(*render.help_text().split("\n"))
     elif write_home:
         if source != Source(None, None, None, None, None):
             raise ConfigError("excludes other options, expected it alone", "--set-configuration-file-in-home")
@@ -97,9 +98,9 @@ def _write_home_file() -> None:
     from port_knocking_doors.client import snippets
 
     written = files.write_home_file(files.find_home())
-    print(f"Wrote {written.path}: a random sequence, and port 22 to guard.")
+    show(f"Wrote {written.path}: a random sequence, and port 22 to guard.")
     outgoing = outgoing_ports()
     for warning in lint.ephemeral_warnings(Settings(opening_sequence=written.sequence), str(written.path), outgoing):
-        print(f"Warning: {warning}")
-    print(f"To knock from another machine, with HOST for this one, {snippets.shell_time(len(written.sequence))}:")
-    print(f"  {snippets.shell_line(written.sequence)}")
+        show(f"Warning: {warning}")
+    show(f"To knock from another machine, with HOST for this one, {snippets.shell_time(len(written.sequence))}:")
+    show(f"  {snippets.shell_line(written.sequence)}")

@@ -18,6 +18,8 @@ from port_knocking_doors.cli.options import CONF, PRIORITY, mark_of
 from port_knocking_doors.control import metrics, text
 from port_knocking_doors.control.status import Snapshot, to_data
 from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError
+from port_knocking_doors.system.printable import escaped
+from port_knocking_doors.system.terminal import show
 
 _HIDE, _SHOW = "\x1b[?1049h\x1b[?25l", "\x1b[?25h\x1b[?1049l"  # another screen without a cursor, and back (xterm)
 _HOME, _REST_OF_LINE, _REST_OF_SCREEN = "\x1b[H", "\x1b[K", "\x1b[J"
@@ -57,7 +59,7 @@ def status(
     elif watch:
         _watch(ask, period, as_json)
     else:
-        print("\n".join(_lines(ask(), as_json)))
+        show(*_lines(ask(), as_json))
 
 
 def _lines(snapshot: Snapshot, as_json: bool) -> list[str]:
@@ -68,9 +70,9 @@ def _print_metrics(ask: Callable[[], Snapshot]) -> None:
     try:
         exposed = metrics.prometheus(ask())
     except DoorsError:
-        print(metrics.prometheus(None), end="")
+        show(*metrics.prometheus(None).splitlines())
         raise
-    print(exposed, end="")
+    show(*exposed.splitlines())
 
 
 def _watch(ask: Callable[[], Snapshot], every: float, as_json: bool) -> None:
@@ -78,7 +80,7 @@ def _watch(ask: Callable[[], Snapshot], every: float, as_json: bool) -> None:
     on_screen = sys.stdout.isatty() and not as_json
     ask()  # no daemon at the start is an error, as without --watch
     try:
-        with _screen() if on_screen else _plain() as show:
+        with _screen() if on_screen else _plain() as draw:
             while True:
                 try:
                     lines = _lines(ask(), as_json)
@@ -88,7 +90,7 @@ def _watch(ask: Callable[[], Snapshot], every: float, as_json: bool) -> None:
                     if as_json:
                         raise
                     lines = [str(error)]
-                show(lines)
+                draw(lines)
                 time.sleep(every)
     except KeyboardInterrupt:
         return
@@ -96,20 +98,16 @@ def _watch(ask: Callable[[], Snapshot], every: float, as_json: bool) -> None:
 
 @contextmanager
 def _plain() -> Iterator[Callable[[list[str]], None]]:
-    def show(lines: list[str]) -> None:
-        if lines:
-            print("\n".join(lines), flush=True)
-
-    yield show
+    yield lambda lines: show(*lines, flush=True)
 
 
 @contextmanager
 def _screen() -> Iterator[Callable[[list[str]], None]]:
     """Overwrites the last frame in one write, so that nothing flickers; restores the terminal at the end."""
 
-    def show(lines: list[str]) -> None:
+    def draw(lines: list[str]) -> None:
         width, height = _size()
-        lines = text.wrapped(lines, width)
+        lines = text.wrapped(map(escaped, lines), width)
         fitting = max(height - 2, 0)
         shown = lines if len(lines) < height else [*lines[:fitting], f"… and {len(lines) - fitting} more lines"]
         drawn = "\r\n".join(line[:width] + _REST_OF_LINE for line in shown)
@@ -118,7 +116,7 @@ def _screen() -> Iterator[Callable[[list[str]], None]]:
     before = signal.signal(signal.SIGTERM, _end)
     try:
         _write(_HIDE)
-        yield show
+        yield draw
     finally:
         _write(_SHOW)
         signal.signal(signal.SIGTERM, before)

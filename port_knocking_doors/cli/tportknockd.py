@@ -18,6 +18,7 @@ from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Scope, Settings
 from port_knocking_doors.system import clock, daemonize, instance, interfaces, log
 from port_knocking_doors.system.listening_ports import listening_ports
+from port_knocking_doors.system.terminal import show
 
 COMMAND = "tportknockd"
 _PERIOD = Whole(1, 10**6, "number of seconds")
@@ -80,7 +81,7 @@ def run(
     if device is not None:
         _read_option("-i", lambda: readers.interface_name(device))
     if listed:
-        print(_table())
+        show(*_table().split("\n"))
     elif checked is not None:
         _check(checked)
     elif conf is None:
@@ -115,12 +116,12 @@ def _warnings(found: loader.Foreign) -> tuple[str, ...]:
 def _check(path: Path) -> None:
     found = loader.read_tportknockd(path)
     for sequence in found.sequences:
-        print(in_words(sequence))
+        show(*in_words(sequence).split("\n"))
     for warning in _warnings(found):
-        print(f"Warning: {warning}")
+        show(f"Warning: {warning}")
     sys.stdout.flush()
     for error in found.errors:
-        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        show(f"{PROGRAM}: {error}", stream=sys.stderr)
     if found.errors:
         raise typer.Exit(ConfigError.exit_status)
 

@@ -42,6 +42,8 @@ _BLANKS = " \t\n\v\f\r"
 """White space of C's isspace, which is less than Python's."""
 _UNPRINTABLE = frozenset({"Cc", "Cs", "Zl", "Zp"})
 """Control characters, bytes that are not UTF-8, and line ends, by their category in Unicode."""
+_DIRECTION_MARKS = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+"""Characters that turn text round on a screen (UAX 9): a command would not be the one that is read."""
 
 _seconds = Whole(1, SECONDS_MAX, "number of seconds")
 _delay = Whole(0, SECONDS_MAX, "number of seconds")
@@ -313,6 +315,8 @@ def _statements(text: str) -> Iterator[tuple[int, str]]:
             unicodedata.category(char) in _UNPRINTABLE and char != "\t" for char in statement
         ):
             raise _LineError(line, "the line has a control character or is not UTF-8, expected plain text")
+        if not _DIRECTION_MARKS.isdisjoint(statement):
+            raise _LineError(line, "the line has a control character that turns text round, expected plain text")
         yield line, statement
 
 

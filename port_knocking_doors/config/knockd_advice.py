@@ -25,6 +25,7 @@ _FORKS = {
 """Directives of other programs called knockd."""
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
 _QUOTES = re.compile("[\u2018-\u201f]")
+_BLANKS = re.compile("[\u00a0\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]")
 _IPTABLES = frozenset({"iptables", "ip6tables"})
 _DPORT = re.compile(r"--d(?:estination-)?ports?(?:=.*)?")
 _PROTOCOL = re.compile(r"-p.*|--proto(?:col)?(?:=.*)?")
@@ -100,6 +101,8 @@ def _on_command(line: str) -> Iterator[str]:
         yield f"the command has a dash ({dash[0]}) that is no hyphen, so it begins no option; write -"
     if quote := _QUOTES.search(line):
         yield f"the command has a typographic quote ({quote[0]}), which quotes nothing; write ' or \""
+    if _BLANKS.search(line):
+        yield "the command has a blank that is no space, and that separates no words; write a space"
     cut = split(line)
     for command in cut.commands if cut is not None else ():
         if _names_port_alone(command.words):

@@ -3,6 +3,7 @@
 A wrong word is quoted only where it cannot hide a port, as everywhere in this package; messages give its position.
 """
 
+import contextlib
 import re
 from collections.abc import Iterable
 from ipaddress import IPv6Address
@@ -12,6 +13,8 @@ from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import Protocol, Step
 
 EXPECTS = "PORT, PORT:udp, PORT:tcp, udp:PORT, tcp:PORT or tcp:PORT:FLAGS in small letters"
+_SCOPE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,14}")
+"""The scope of a link-local address: an interface's name or number (RFC 4007, 11)."""
 STEPS_MAX = 32
 """Steps of a sequence, as in the configuration."""
 
@@ -53,12 +56,11 @@ def host(word: str) -> str:
     """
     bare = word[1:-1] if word.startswith("[") and word.endswith("]") else word
     if ":" in bare:
-        try:
-            IPv6Address(bare)
-        except ValueError:
-            pass
-        else:
-            return bare
+        address, percent, scope = bare.partition("%")
+        with contextlib.suppress(ValueError):
+            IPv6Address(address)  # which takes anything for a scope
+            if not percent or _SCOPE.fullmatch(scope):
+                return bare
     elif not bare.isdigit() and re.fullmatch(r"[^\W_][\w.-]{0,253}", bare):
         return bare
     raise ConfigError("the first argument is not a host, expected a host name or address, then the steps")

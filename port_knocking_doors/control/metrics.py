@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from port_knocking_doors.control.status import Snapshot
 from port_knocking_doors.model import FirewalldState
+from port_knocking_doors.system.printable import escaped
 
 _PREFIX = "port_knocking_doors"
 
@@ -89,7 +90,7 @@ def _exposed(name: str, kind: str, text: str, samples: Iterable[tuple[Mapping[st
     yield f"# HELP {_PREFIX}_{name} {text}"
     yield f"# TYPE {_PREFIX}_{name} {kind}"
     for labels, value in samples:
-        inside = ",".join(f'{label}="{_escaped(content)}"' for label, content in labels.items())
+        inside = ",".join(f'{label}="{_quoted(escaped(content))}"' for label, content in labels.items())
         yield f"{_PREFIX}_{name}{{{inside}}} {_number(value)}" if inside else f"{_PREFIX}_{name} {_number(value)}"
 
 
@@ -97,5 +98,5 @@ def _number(value: float) -> str:
     return str(int(value)) if value == int(value) else f"{value:.3f}"
 
 
-def _escaped(text: str) -> str:
+def _quoted(text: str) -> str:
     return text.replace("\\", r"\\").replace('"', r"\"").replace("\n", r"\n")

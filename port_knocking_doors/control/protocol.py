@@ -13,6 +13,7 @@ from typing import Any
 
 from port_knocking_doors.errors import ConfigError, DoorsError, NotDoneError
 from port_knocking_doors.model import Address
+from port_knocking_doors.system.printable import escaped
 
 REQUEST_MAX = 4096
 """Bytes of a request, its newline included."""
@@ -157,7 +158,7 @@ def read_reply(line: bytes) -> Any:
     except (ConfigError, KeyError):
         raise DoorsError("the daemon's answer is invalid; it may be of another version: restart it") from None
     status = status if isinstance(status, int) and 1 <= status <= 125 else 1
-    raise NotDoneError("".join(letter if letter.isprintable() else "?" for letter in str(problem)), status)
+    raise NotDoneError(escaped(str(problem)), status)
 
 
 def read_event(line: bytes) -> dict[str, Any] | None:

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator
 
 from port_knocking_doors.control.status import DoorState, DoorStatus, KnockerStatus, Snapshot
 from port_knocking_doors.model import FirewalldState
+from port_knocking_doors.system.printable import escaped
 
 
 def lines(snapshot: Snapshot) -> list[str]:
     """The lines of `status`, of printable characters only."""
-    return [_printable(line) for line in _lines(snapshot)]
+    return [escaped(line) for line in _lines(snapshot)]
 
 
 def wrapped(lines: Iterable[str], width: int) -> list[str]:
@@ -115,7 +116,3 @@ def _time(seconds: float) -> str:
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _printable(line: str) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in line)

@@ -22,6 +22,7 @@ from port_knocking_doors.model import Address
 from port_knocking_doors.system.background_writer import BackgroundWriter, write_all
 from port_knocking_doors.system.clock import now
 from port_knocking_doors.system.log import LOG_NOTICE, LOG_USER, Syslog, logger
+from port_knocking_doors.system.printable import escaped
 from port_knocking_doors.system.rate_limit import RateLimit
 
 _ODD = "backslashreplace"
@@ -198,7 +199,7 @@ class KnockdLog:
             self._write(when, f"{address}: {text}" if address is not None else text, shown)
 
     def _write(self, when: time.struct_time, text: str, shown: str | None) -> None:
-        text = " ".join(text.splitlines())
+        text = escaped(text)
         self._writer.put(partial(self._put_out, when, text, shown))
         if self._uses_syslog:
             self._syslog.send(LOG_NOTICE, text)

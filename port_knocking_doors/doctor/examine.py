@@ -19,6 +19,7 @@ from port_knocking_doors.doctor.packets import about_packets
 from port_knocking_doors.doctor.report import print_report
 from port_knocking_doors.errors import DoorsError, NoDaemonError
 from port_knocking_doors.system.clock import run
+from port_knocking_doors.system.terminal import show
 
 
 def examine(load: Callable[[], Loaded], priority: int | None, listen: float | None) -> int:
@@ -27,7 +28,7 @@ def examine(load: Callable[[], Loaded], priority: int | None, listen: float | No
     if listen is not None:
         mark = priority if priority is not None else load().settings.rule_priority
         for line in listened(mark, listen):
-            print(line, flush=True)
+            show(line, flush=True)
     return 1 if problems else 0
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from port_knocking_doors.control import client
 from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.system.clock import now
+from port_knocking_doors.system.printable import escaped
 
 _NOTHING = (
     "No knock arrived. If one was sent: was it sent to an address of this host, from another host? Does a firewall on "
@@ -34,4 +35,4 @@ def _sequence(event: dict[str, Any]) -> str:
 
 
 def _clean(value: object) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in str(value))
+    return escaped(str(value))

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from port_knocking_doors.doctor.finding import Finding, Grade
+from port_knocking_doors.system.printable import escaped
 from port_knocking_doors.system.terminal import RED, YELLOW, has_colour, painted
 
 _COLOURS = {Grade.PROBLEM: RED, Grade.WARNING: YELLOW}
@@ -41,7 +42,7 @@ def _line(finding: Finding, colour: bool) -> str:
     grade = f"{finding.grade.value:{_WIDTH}}"
     if colour and finding.grade in _COLOURS:
         grade = painted(grade, _COLOURS[finding.grade])
-    return f"{grade}  {finding.text}"
+    return f"{grade}  {escaped(finding.text)}"
 
 
 def _sum(counts: Counter[Grade]) -> str:

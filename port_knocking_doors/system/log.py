@@ -21,6 +21,7 @@ from typing import Any
 
 from port_knocking_doors.system import background_writer
 from port_knocking_doors.system.background_writer import BackgroundWriter
+from port_knocking_doors.system.printable import escaped
 
 logger = logging.getLogger("port_knocking_doors")
 
@@ -100,12 +101,12 @@ class _JournalFormatter(logging.Formatter):
     """`<N>text`: the journal adds the time itself."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return f"{_priority(record)}{_one_line(super().format(record))}"
+        return f"{_priority(record)}{escaped(super().format(record))}"
 
 
 class _TerminalFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return _one_line(super().format(record))
+        return escaped(super().format(record))
 
 
 class _JsonFormatter(logging.Formatter):
@@ -259,8 +260,3 @@ class _SyslogHandler(logging.Handler):
     def close(self) -> None:
         self._syslog.close()
         super().close()
-
-
-def _one_line(text: str) -> str:
-    """The text with a space for each character that could break the line or control a terminal."""
-    return text if text.isprintable() else "".join(letter if letter.isprintable() else " " for letter in text)

@@ -181,7 +181,7 @@ def test_help_says_that_period_has_no_effect() -> None:
 
 
 def test_interfaces_are_listed_with_state_and_addresses(box: Sandbox, client: ClientHost) -> None:
-    box.server.run(["ip", "link", "add", "idle", "type", "veth", "peer", "name", "idle2"])
+    box.server.run(["ip", "link", "add", "idle", "type", "veth", "peer", "name", "e\x1b[2J\u202ex"])
     box.server.run(["ip", "address", "add", "10.9.8.7/24", "dev", client.server_interface])
 
     def rows() -> list[list[str]]:
@@ -191,6 +191,7 @@ def test_interfaces_are_listed_with_state_and_addresses(box: Sandbox, client: Cl
     found = rows()
     assert found[0] == ["INTERFACE", "STATE", "ADDRESSES"]
     assert ["idle", "down", "none"] in found
+    assert [r"e\x1b[2J\u202ex", "down", "none"] in found, "a terminal obeys nothing of a name"
     at = found.index([client.server_interface, "up", str(client.server4)])
     assert found[at + 1] == ["10.9.8.7"]
     assert [str(client.server6)] in found[at + 2 : at + 4]

@@ -39,6 +39,7 @@ FLOORS = (
 PURE = ("__init__", "errors", "model", "events", "knocks")
 """Folders of which every module is pure; `PURE_MODULES` are pure though others of their folder are not."""
 PURE_MODULES = (
+    "system/printable",
     "system/rate_limit",
     "system/resource",
     "system/rtnetlink",
@@ -187,6 +188,21 @@ def test_class_is_not_longer_than_the_limit() -> None:
 
 def test_limits_have_few_exceptions() -> None:
     assert max(len(LONG_MODULES), len(LONG_CLASSES)) <= EXCEPTIONS_MAX
+
+
+PRINTERS = ("system/terminal", "doctor/report")
+"""The modules that call `print`. The sandbox shows nothing of others but its own hosts."""
+
+
+def test_everything_is_printed_by_way_of_the_terminal() -> None:
+    """Text of others, such as names and errors, may have characters that a terminal obeys."""
+    printing = {
+        module
+        for module, path in modules().items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print"
+    }
+    assert {module for module in printing if not module.startswith("sandbox/")} == set(PRINTERS)
 
 
 def test_class_name_is_unique_in_the_package() -> None:

@@ -246,6 +246,11 @@ def test_blanks_and_line_ends_are_ignored(end: str) -> None:
             f"[d]\n{STEPS}\nCommand = a\0b", "F:3: the line has a control character or is not UTF-8, e", id="zero byte"
         ),
         pytest.param("[d\u2028]\n", "F:1: the line has a control character", id="a line end in a name"),
+        *(
+            pytest.param(text, "F:1: the line has a control character that turns", id=f"{ord(mark):x} {where}")
+            for mark in "\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+            for where, text in (("in a name", f"[d{mark}]"), ("in a value", f"Command = {mark}a"))
+        ),
         pytest.param("[d]\n#" + "x" * 4095, "F:2: the line has 4096 bytes, expected at most 4095", id="a long line"),
         pytest.param(f"[{'ä' * 128}]", "F:1: a door's name has 256 bytes, expected at most 254", id="a long name"),
         pytest.param("\ufeff[d]", "F:1: the file begins with a byte order mark", id="a byte order mark"),

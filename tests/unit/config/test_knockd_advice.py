@@ -132,6 +132,10 @@ WARNED = {
         [STEPS, "Start_Command = logger \u201copened\u201d"],
         ["F:3: Start_Command: the command has a typographic quote (\u201c), which quotes nothing; write ' or \""],
     ),
+    "a no-break space": (
+        [STEPS, "Start_Command = logger\u00a0opened"],
+        ["F:3: Start_Command: the command has a blank that is no space, and that separates no words; write a space"],
+    ),
     "a port without a protocol": (
         [STEPS, "Command = /sbin/iptables -A INPUT -s %IP% --dport 22 -j ACCEPT"],
         ["F:3: Command: iptables refuses --dport without -p tcp or -p udp ahead of it, so the command does nothing"],

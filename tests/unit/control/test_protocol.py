@@ -113,7 +113,7 @@ def test_failure_is_read_back_with_exit_status() -> None:
 def test_control_characters_of_answer_are_replaced() -> None:
     with pytest.raises(NotDoneError) as caught:
         protocol.read_reply(b'{"ok":false,"problem":"\\u001b[2Jgone","status":"x"}')
-    assert str(caught.value) == "?[2Jgone"
+    assert str(caught.value) == r"\x1b[2Jgone"
     assert caught.value.exit_status == 1
 
 

@@ -65,7 +65,7 @@ def test_control_characters_stay_out_of_the_log(lines: Lines) -> None:
         log.set_up(False, environ)
         log.logger.error("%s", evil)
         (line,) = lines()
-        assert line.endswith("a b c [2Jd e f g h")
+        assert line.endswith(r"a b c\x1b[2Jd\x85e\u2028f\udcffg\x00h")
         log.set_up(False, environ, as_json=True)
         log.logger.error("%s", evil, extra=event_fields(LogEvent.FAILED, reason=evil))
         (line,) = lines()
