@@ -41,7 +41,8 @@ class KernelCheck:
         """Whether that is all: before the first comparison, another daemon may have had doors."""
         self._flushed_at = -math.inf
         self._look: asyncio.Task[None] | None = None
-        self._is_account_stale = True
+        self.is_account_stale = True
+        """Whether firewalld's rules may be others than those in the kernel: it was started or reloaded."""
         self._may_reload = True
         self.is_due = True
         """Whether `examine` has to be awaited before the next change."""
@@ -58,7 +59,7 @@ class KernelCheck:
             self._look = asyncio.get_running_loop().create_task(self._report_doors())
             self._before |= {item for item in active if isinstance(item, ZoneRule) and is_door(item)}
         elif event in (FirewalldEvent.APPEARED, FirewalldEvent.RELOADED):
-            self.is_due = self._is_account_stale = True
+            self.is_due = self.is_account_stale = True
             self._may_reload |= event is FirewalldEvent.APPEARED
 
     def close(self) -> None:
@@ -75,7 +76,7 @@ class KernelCheck:
         try:
             problem = await self._problem()
             self._health.on_problem(problem)
-            if problem is None and self._is_account_stale:
+            if problem is None and self.is_account_stale:
                 await self._compare(zones)
         except FirewallError:
             self.is_due = True
@@ -84,10 +85,10 @@ class KernelCheck:
     async def _problem(self) -> FirewalldState | None:
         if await self._firewalld.has_failed():
             return FirewalldState.FAILED
-        if self._is_account_stale:
+        if self.is_account_stale:
             self._facts = await self._firewalld.facts()
         exist = rules_exist() if self._facts.uses_nftables else None
-        if exist is None and not self._is_account_stale:
+        if exist is None and not self.is_account_stale:
             return self._health.problem  # until firewalld is reloaded or started
         return FirewalldState.FLUSHED if exist is False else None
 
@@ -116,7 +117,7 @@ class KernelCheck:
         if self.left:
             self._health.on_left(len(self.left))
         self._before, self._knows_before = frozenset(), True
-        self._is_account_stale = False
+        self.is_account_stale = False
 
     async def _left(self, zones: Zones) -> frozenset[ZoneRule] | None:
         """What the kernel holds of ours and firewalld does not know; None where the kernel does not say."""

@@ -244,6 +244,16 @@ class Plan:
         return self._active if self._in_flight is None else self._active | {self._in_flight}
 
     @property
+    def is_certain(self) -> bool:
+        """Whether firewalld answered all that it was asked for."""
+        return self._in_flight is None
+
+    @property
+    def waits_to_remove(self) -> bool:
+        """Whether an item is due to be closed."""
+        return any(map(self._is_excess, self._to_remove))
+
+    @property
     def waits_to_add(self) -> bool:
         """Whether a desired item is not active, and was not refused."""
         return any(item not in self._active and item not in self._refused for item in self._owners)

@@ -23,6 +23,8 @@ from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import FirewalldState
 from port_knocking_doors.system.log import logger
 
+_CLOSING_RETRY = 0.25
+"""Seconds between attempts while firewalld answers with errors, and something is due to be closed."""
 _RULES_LOST = (FirewalldEvent.APPEARED, FirewalldEvent.DISAPPEARED, FirewalldEvent.RELOADED)
 
 
@@ -39,6 +41,7 @@ class RuleReconciler(KnownRules):
         self._rules_stale = True
         self._all_rules_stale = True
         self._wake = asyncio.Event()
+        self._closing_due = asyncio.Event()
         self._settled = asyncio.Event()
         self._ready = asyncio.Event()
         self.zones: Zones | None = None
@@ -65,6 +68,7 @@ class RuleReconciler(KnownRules):
         """From now on the owner desires nothing."""
         if self._placements.remove(owner):
             self._plan.clear(owner)
+            self._closing_due.set()
             self._stir()
 
     def clear_all(self) -> None:
@@ -147,7 +151,9 @@ class RuleReconciler(KnownRules):
     async def _work(self) -> None:
         """Go on until every desired item is active and no other is."""
         while True:
-            if self._zones_stale or self.zones is None:
+            if self._may_close_first and (closing := self._plan.next_change(adds=False)):
+                await self._apply(closing)
+            elif self._zones_stale or self.zones is None:
                 await self._read_zones()
             elif self._placements.is_due:
                 await self._placements.ask_due(self.zones, self._plan.set_desired)
@@ -170,6 +176,16 @@ class RuleReconciler(KnownRules):
             else:
                 self._settled.set()
                 return
+
+    @property
+    def _may_close_first(self) -> bool:
+        """Whether what is due to be closed can be removed now, ahead of whatever is to be read.
+
+        Not after a start or a reload of firewalld, when its rules are others and the kernel may hold more than it says;
+        nor while an answer is missing.
+        """
+        is_flushed = self._health.problem is FirewalldState.FLUSHED
+        return self._plan.is_certain and not self.kernel.is_account_stale and not is_flushed
 
     async def _read_zones(self) -> None:
         self._zones_stale = False
@@ -237,5 +253,18 @@ class RuleReconciler(KnownRules):
             except FirewallError:
                 return
         else:
-            await asyncio.sleep(self._health.on_error(error))
+            await self._pause(self._health.on_error(error))
         self._wake.set()
+
+    async def _pause(self, seconds: float) -> None:
+        """Wait so long, or less where something is due to be closed."""
+        self._closing_due.clear()
+        if self._plan.waits_to_remove:
+            await asyncio.sleep(min(seconds, _CLOSING_RETRY))
+        else:
+            waits = [asyncio.create_task(wait) for wait in (asyncio.sleep(seconds), self._closing_due.wait())]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()

@@ -89,14 +89,25 @@ class Watcher:
         self._sock.bind((0, 1 << (NFNLGRP_NFTABLES - 1)))
         self._came: dict[str, float] = {}
         self._went: dict[str, float] = {}
+        self._last_went: dict[str, float] = {}
         self._address_of: dict[tuple[bytes, bytes, bytes], str] = {}
-        self.operations: dict[str, Callable[..., Answer]] = {"came": self._wait_came, "went": self._wait_went}
+        self.operations: dict[str, Callable[..., Answer]] = {
+            "came": self._wait_came,
+            "went": self._wait_went,
+            "ends": self._ends,
+        }
 
     def _wait_came(self, address: str, timeout: float) -> Answer:
         return self._wait(self._came, address, timeout)
 
     def _wait_went(self, address: str, timeout: float) -> Answer:
         return self._wait(self._went, address, timeout)
+
+    def _ends(self) -> Answer:
+        """When the last rule with each address went, and the addresses that a rule has now."""
+        while self.hear(0.001):
+            pass
+        return {"went": self._last_went, "left": sorted(set(self._address_of.values()))}
 
     def _wait(self, seen: dict[str, float], address: str, timeout: float) -> Answer:
         deadline = time.monotonic() + min(timeout, LONGEST)
@@ -126,6 +137,7 @@ class Watcher:
             elif kind == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_DELRULE:
                 address = self._address_of.pop(_identity(body), "")
                 self._went.setdefault(address, when)
+                self._last_went[address] = when
             place += max(_aligned(length), _NETLINK_HEADER.size)
 
     def _note_new(self, body: bytes, when: float) -> None:

@@ -18,6 +18,8 @@ from tests.helpers.fake_bus import DBUS, NAME, FakeBus, shorten_calls
 
 PRIORITY = 31313
 SOON = 3.0
+CALL_TIMEOUT = 0.5
+"""As `shorten_calls` sets it."""
 
 
 def rule(number: int) -> str:
@@ -223,6 +225,57 @@ def test_door_that_is_due_while_others_open_closes_next(bus: FakeBus) -> None:
         opened = len(recorder.calls)
         await settled(reconciler)
         assert recorder.calls.index(("removed", "closing")) <= opened + 1, "at most the addition that is sent already"
+
+    play(bus, story)
+
+
+def test_due_door_closes_while_the_permanent_configuration_is_searched(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("closing", public(1))
+        await settled(reconciler)
+        bus.silent.add("getZoneByName")
+        bus.calls.clear()
+        bus.signal(f"{NAME}.config.zone", "Updated", "s", "public")
+        await until(lambda: bus.called("getZoneByName"))
+        reconciler.clear("closing")
+        began = time.monotonic()
+        await until(lambda: recorder.calls[-1] == ("removed", "closing"))
+        assert time.monotonic() - began < CALL_TIMEOUT / 2, "it waits for no answer but its own"
+        assert bus.zones["public"] == []
+
+    play(bus, story)
+
+
+def test_due_door_closes_ahead_of_what_a_check_reads(bus: FakeBus) -> None:
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("closing", public(1))
+        reconciler.set_desired("open", public(2))
+        await settled(reconciler)
+        bus.calls.clear()
+        reconciler.check()
+        reconciler.clear("closing")
+        await settled(reconciler)
+        assert [call.member for call in bus.calls] == ["removeRichRule", "getRichRules"]
+        assert recorder.calls[-1] == ("removed", "closing")
+
+    play(bus, story)
+
+
+def test_due_door_does_not_wait_for_the_end_of_a_pause(bus: FakeBus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_FIRST_RETRY", 30.0)
+    monkeypatch.setattr(health, "_LAST_RETRY", 30.0)
+
+    async def story(reconciler: RuleReconciler, recorder: Recorder) -> None:
+        reconciler.set_desired("closing", public(1))
+        await settled(reconciler)
+        bus.errors["getRichRules"] = REFUSALS["by firewalld"]
+        bus.calls.clear()
+        reconciler.check()
+        await until(lambda: bus.called("getRichRules"))
+        await asyncio.sleep(0.05)
+        reconciler.clear("closing")
+        await until(lambda: recorder.calls[-1] == ("removed", "closing"))
+        assert bus.zones["public"] == []
 
     play(bus, story)
 
