@@ -44,11 +44,11 @@ class OtherPayload(NamedTuple):
 
 
 class WrongKnock(NamedTuple):
-    """A knock was wrong, and its source is ignored from now on."""
+    """A knock was wrong, and its source is ignored from now on if it was wrong again and again."""
 
     source: bytes
     ignored_for: float
-    """Seconds."""
+    """Seconds; 0 for not."""
     when: float
 
 

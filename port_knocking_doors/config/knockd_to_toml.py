@@ -19,8 +19,9 @@ from port_knocking_doors.model import ALL_FLAGS, Access, CommandOpening, Flags, 
 
 _HEAD = """\
 # Sequences for the project's own file, made from knockd's. They show the steps: keep them at mode 0600.
-# Native sequences treat wrong knocks differently: after a wrong knock the knocker starts again from the first step, and
-# is ignored for a while. A packet to a trap is a wrong knock, too; knockd has no traps.
+# Native sequences treat wrong knocks differently: a wrong knock that is the first step begins the sequence again, and a
+# knocker that is wrong again and again is ignored for a while. A packet to a trap is a wrong knock, too; knockd has no
+# traps.
 """
 _TRAPS = 512
 """The default of a `[[sequence]]`."""

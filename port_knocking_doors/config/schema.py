@@ -218,8 +218,9 @@ KEYS = (
         "ignoring_period_after_knock_error",
         "ignoring_period",
         readers.seconds_or_zero,
-        "The time for which an address is ignored after a wrong knock. Knocks within it have no effect; after it the "
-        "knocker starts again from the first step. With 0 no address is ignored, and guessing costs no time.",
+        "The time for which an address is ignored that is wrong again and again. Knocks within it have no effect; "
+        "after it the knocker starts again from the first step. Wrong knocks that a lost packet explains are forgiven. "
+        "With 0 no address is ignored, and guessing costs no time.",
     ),
     Key(
         "max_knocker_live_time",

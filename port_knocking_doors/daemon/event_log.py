@@ -141,12 +141,13 @@ class EventLog:
 
     def _on_wrong_knock(self, event: events.WrongKnock) -> None:
         if self._wrong.admits(event.when):
-            extra = event_fields(LogEvent.WRONG_KNOCK, address=_text(event.source), seconds=event.ignored_for)
+            address = _text(event.source)
+            extra = event_fields(LogEvent.WRONG_KNOCK, address=address, seconds=event.ignored_for)
             if event.ignored_for:
                 text = "%s: wrong knock, address ignored for %.10g s"
-                self._wrong.write(text, _text(event.source), event.ignored_for, extra=extra)
-            else:
-                self._wrong.write("%s: wrong knock", _text(event.source), extra=extra)
+                self._wrong.write(text, address, event.ignored_for, extra=extra)
+            else:  # packets get lost: no warning
+                logger.info("%s: wrong knock, address not ignored", address, extra=extra)
 
     def _on_other_payload(self, event: events.OtherPayload) -> None:
         if self._other.admits(event.when):

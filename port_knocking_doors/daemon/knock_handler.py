@@ -50,7 +50,7 @@ class KnockHandler:
             outcome = judge(source, code, packet_id, when)
             # A wrong knock has an event of its own; a completed sequence has a door's.
             is_reported = outcome.verdict is Verdict.COMPLETE and not self._watched
-            if outcome.verdict is not Verdict.WRONG and not is_reported:
+            if outcome.verdict not in (Verdict.WRONG, Verdict.FORGIVEN) and not is_reported:
                 names = tuple(sequence.name for sequence in outcome.sequences)
                 verdict = outcome.verdict.name.lower()
                 self._events.publish(Knocked(source, verdict, outcome.stage, names, when))
@@ -69,7 +69,10 @@ class KnockHandler:
 
     def handle(self, source: bytes, interface: int, outcome: Outcome, when: float) -> None:
         """Publish the events of an outcome, and grant the access of completed sequences."""
-        if outcome.verdict is Verdict.WRONG:  # first: a flood of them is what costs
+        if outcome.verdict is Verdict.FORGIVEN:  # first: a flood of them is what costs
+            self._events.publish(WrongKnock(source, 0.0, when))
+            return
+        if outcome.verdict is Verdict.WRONG:
             self._events.publish(WrongKnock(source, self._config.settings.ignoring_period, when))
             return
         if outcome.stages:
@@ -78,6 +81,11 @@ class KnockHandler:
             self._grant(source, interface, outcome, when)
 
     def _report_stages(self, source: bytes, outcome: Outcome, when: float) -> None:
+        # A flood of first steps of a thousand doors at once is counted and not gone through.
+        if outcome.verdict is Verdict.ADVANCED and self._steps.withholds(outcome.logged, when):
+            if self._steps.withheld == outcome.logged:
+                self._timer.update()
+            return
         for sequence, stage in outcome.stages:
             is_complete = stage == len(sequence.steps)
             if sequence.dialect is Dialect.KNOCKD and (is_complete or self._admits_step(when)):

@@ -23,8 +23,9 @@ class Verdict(Enum):
 
     NOT_A_KNOCK = auto()  # a step of no sequence
     IGNORED = auto()  # its source made a wrong knock a moment ago
-    REPEATED = auto()  # the packet that was just accepted, once more
-    WRONG = auto()  # the next step of no sequence: the source is ignored from now on
+    REPEATED = auto()  # a packet that was accepted, once more
+    FORGIVEN = auto()  # the next step of no sequence, which was not too often so far
+    WRONG = auto()  # the next step of no sequence, too often: the source is ignored from now on
     ADVANCED = auto()
     COMPLETE = auto()
 
@@ -51,6 +52,8 @@ class Outcome:
     """Every sequence that the knock moved, with the number of steps done."""
     grants: tuple[Grant, ...] = field(default=(), compare=False)
     """For `COMPLETE`, what was proven."""
+    logged: int = field(default=0, compare=False)
+    """How many of `stages` are of knockd's sequences, of which each is logged."""
     needs_action: bool = field(default=False, compare=False)
     """Whether the receiver hands it on, or forgets it at once. A field, and set by `of`: it is read for each packet."""
 
@@ -64,9 +67,9 @@ class Outcome:
         grants: tuple[Grant, ...] = (),
     ) -> "Outcome":
         """It needs action if it opens or is wrong, or moves a sequence of knockd's, which logs each stage."""
-        is_logged = any(sequence.dialect is Dialect.KNOCKD for sequence, _ in stages)
-        needs_action = is_logged or verdict in (Verdict.WRONG, Verdict.COMPLETE)
-        return cls(verdict, sequences, stage, stages, grants, needs_action)
+        logged = sum(sequence.dialect is Dialect.KNOCKD for sequence, _ in stages)
+        needs_action = logged > 0 or verdict in (Verdict.FORGIVEN, Verdict.WRONG, Verdict.COMPLETE)
+        return cls(verdict, sequences, stage, stages, grants, logged, needs_action)
 
 
 def merged(one: Outcome, other: Outcome) -> Outcome:
@@ -82,6 +85,7 @@ def merged(one: Outcome, other: Outcome) -> Outcome:
 NOT_A_KNOCK = Outcome.of(Verdict.NOT_A_KNOCK)
 IGNORED = Outcome.of(Verdict.IGNORED)
 REPEATED = Outcome.of(Verdict.REPEATED)
+FORGIVEN = Outcome.of(Verdict.FORGIVEN)
 WRONG = Outcome.of(Verdict.WRONG)
 
 Judge = Callable[[bytes, int, int, float], Outcome]

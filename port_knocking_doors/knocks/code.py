@@ -31,6 +31,7 @@ TCP_CODE = socket.IPPROTO_TCP << PROTOCOL_SHIFT
 _PROTOCOL_MASK = 0xFF
 _CODE_OF = {Protocol.UDP: UDP_CODE, Protocol.TCP: TCP_CODE}
 _BARE_SYN = int(Flags.SYN) << FLAGS_SHIFT
+_FLAGS_AND_PROTOCOL = ALL_FLAGS << FLAGS_SHIFT | _PROTOCOL_MASK << PROTOCOL_SHIFT
 
 
 def code_of(step: Step) -> int:
@@ -68,6 +69,11 @@ def protocol_of(code: int) -> Protocol:
 def is_tcp(code: int) -> bool:
     """Whether it is a TCP packet's code."""
     return code >> PROTOCOL_SHIFT & _PROTOCOL_MASK == socket.IPPROTO_TCP
+
+
+def is_bare_syn(code: int) -> bool:
+    """Whether it is the code of TCP's first packet of a connection."""
+    return code & _FLAGS_AND_PROTOCOL == _BARE_SYN | TCP_CODE
 
 
 def flags_of(code: int) -> int:

@@ -10,33 +10,17 @@ Each source has a place in the file of its rank, so that forgetting the right on
 an empty one.
 """
 
-import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterator, Mapping
-from heapq import merge
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 
-from port_knocking_doors.knocks.compiled import CompiledSequence
+from port_knocking_doors.knocks.attempts import Attempt, packet_entry
+from port_knocking_doors.knocks.prefix_tree import Prefix
+from port_knocking_doors.knocks.wrong_knocks import NEVER, WrongKnockLimit
+from port_knocking_doors.model import Dialect
 
-NEVER = -math.inf
-
-
-class Attempt:
-    """How far one source is in one sequence, and the packet that brought it there. Stage 0: the sequence is done."""
-
-    __slots__ = ("last_seen", "packet_id", "sequence", "stage", "started")
-
-    def __init__(self, sequence: CompiledSequence, stage: int, now: float, packet_id: int) -> None:
-        self.sequence = sequence
-        self.stage = stage
-        self.started = now
-        self.last_seen = now
-        self.packet_id = packet_id
-
-    def is_on_its_way(self, now: float) -> bool:
-        """Whether there are steps behind it and steps ahead, and time left."""
-        sequence = self.sequence
-        return self.stage > 0 and now - self.last_seen < sequence.lifetime and now - self.started < sequence.timeout
+STRAYS_MAX = 16
+"""Packets of ended attempts that are remembered of one source, since TCP may send them again."""
 
 
 class Knocker:
@@ -44,38 +28,62 @@ class Knocker:
 
     __slots__ = ("attempts", "ignored_until", "last_seen", "rank")
 
+    strays: tuple[int, ...] = ()
+    """Packets of TCP (`packet_key`) that no attempt has, and that may come again: they are no knocks then."""
+
     def __init__(
         self, attempts: tuple[Attempt, ...], last_seen: float, rank: int, ignored_until: float = NEVER
     ) -> None:
         self.attempts = attempts
         self.ignored_until = ignored_until
+        """See `WrongKnockLimit`: in the past, it says how many wrong knocks count still."""
         self.last_seen = last_seen
         self.rank = rank
 
+    def with_strays(self, more: Iterable[int]) -> "Knocker":
+        """The same with more strays; the oldest are forgotten."""
+        strays = tuple(dict.fromkeys((*self.strays, *more)))[-STRAYS_MAX:]
+        if strays == self.strays:
+            return self
+        return StrayingKnocker(strays, self.attempts, self.last_seen, self.rank, self.ignored_until)
 
-Newcomer = tuple[CompiledSequence, float, int]
-"""The sequence that a source has made the first step of, time and packet id of that step."""
+
+class StrayingKnocker(Knocker):
+    """A class of its own, since hardly a source has strays, and space for them takes 16 bytes of each."""
+
+    __slots__ = ("strays",)
+
+    def __init__(
+        self, strays: tuple[int, ...], attempts: tuple[Attempt, ...], last_seen: float, rank: int, ignored_until: float
+    ) -> None:
+        super().__init__(attempts, last_seen, rank, ignored_until)
+        self.strays = strays
+
+
+Newcomer = tuple[Prefix, float, int]
+"""The first step that a source has made, time and packet id of it."""
+
+Wrong = float | tuple[float, int]
+"""The time of a wrong knock, and of TCP with its `packet_key`."""
 
 
 class Ranks:
     """The sources that are remembered, `limit` at the most, in `count` ranks.
 
-    `ignoring_period`: seconds for which a source is ignored after a wrong knock.
-
     Nearly all sources of a flood are in one of two short forms, which cost less time and memory than a `Knocker`
     (measured: 0.8 against 1.3 µs): `newcomers` and `wrong`. The table of knockers reads and fills both by itself.
     """
 
-    def __init__(self, limit: int, count: int, ignoring_period: float) -> None:
+    def __init__(self, limit: int, count: int, wrong_knocks: WrongKnockLimit) -> None:
         self.limit = limit
-        self._ignoring_period = ignoring_period
+        self._wrong_knocks = wrong_knocks
         self.known: dict[bytes, Knocker] = {}
         # An OrderedDict and not a dict: taking the first key of a dict walks over the keys removed before it (measured:
         # 3.2 µs in a table of 65,536 under a flood of newcomers, against 0.26 µs). The oldest knock is first.
         self.newcomers: OrderedDict[bytes, Newcomer] = OrderedDict()
-        """Sources that have made the first step of one sequence, and nothing else: a part of rank 1."""
-        self.wrong: OrderedDict[bytes, float] = OrderedDict()
-        """Sources without any attempt, and until when they are ignored for a wrong knock: a part of rank 0."""
+        """Sources that have made one first step, and nothing else: a part of rank 1."""
+        self.wrong: OrderedDict[bytes, Wrong] = OrderedDict()
+        """Sources without any attempt, and their one wrong knock: a part of rank 0."""
         self._ranks: list[OrderedDict[bytes, Knocker]] = []
         """Rank r has the sources in the long form whose furthest attempt has r steps done."""
         self.share = 0
@@ -98,20 +106,22 @@ class Ranks:
         if knocker is None:
             if (newcomer := self.newcomers.get(source)) is not None:
                 return long_form(newcomer)
-            if (until := self.wrong.get(source)) is not None:
-                return self.ignored(until)
+            if (wrong := self.wrong.get(source)) is not None:
+                return self.forgiven(wrong)
         return knocker
 
-    def ignored(self, until: float) -> Knocker:
-        """The long form of a source that is ignored until then, and of which nothing else is known."""
-        return Knocker((), until - self._ignoring_period, 0, until)
+    def forgiven(self, wrong: Wrong) -> Knocker:
+        """The long form of a source of which nothing but this wrong knock is known."""
+        when = _time_of(wrong)
+        knocker = Knocker((), when, 0, self._wrong_knocks.after_one(when))
+        return knocker.with_strays([wrong[1]]) if isinstance(wrong, tuple) else knocker
 
     def file(self, source: bytes, knocker: Knocker) -> None:
         """Put the source behind the others of its rank, which follows from its attempts."""
         rank = 0
         for attempt in knocker.attempts:
-            if attempt.stage > rank:
-                rank = attempt.stage
+            if attempt.prefix.depth > rank:
+                rank = attempt.prefix.depth
         is_new = (
             self._ranks[knocker.rank].pop(source, None) is None
             and self.newcomers.pop(source, None) is None
@@ -123,11 +133,36 @@ class Ranks:
         self._ranks[rank][source] = knocker
         self.known[source] = knocker
 
-    def file_wrong(self, source: bytes, until: float) -> None:
-        """Put the source, ignored until then and without any attempt, behind the others of rank 0."""
+    def file_wrong(self, source: bytes, now: float) -> None:
+        """Put the source, of which nothing else matters than its wrong knock now, behind the others of rank 0."""
         if not self.forget(source) and len(self) >= self.limit and not self.make_space(0):
             return
-        self.wrong[source] = until
+        self.wrong[source] = now
+
+    def err(
+        self, source: bytes, knocker: Knocker, left: tuple[Attempt, ...], steps: int, strays: list[int], now: float
+    ) -> bool:
+        """Remember a wrong knock in native sequences of so many steps at most; whether the source is ignored for it.
+
+        `left`: the attempts that are left to it, among them native ones only if the packet began them again. `strays`:
+        the packet, if TCP may send it again.
+        """
+        before = knocker.ignored_until
+        knocker.ignored_until = self._wrong_knocks.after_another(before, steps, now)
+        is_ignored = now < knocker.ignored_until
+        for attempt in knocker.attempts:
+            if attempt.prefix.tree.dialect is Dialect.NATIVE and not attempt.is_over(now):
+                strays += attempt.tcp_packets()
+        if is_ignored:
+            left = tuple(one for one in left if one.prefix.tree.dialect is not Dialect.NATIVE)
+        if strays or knocker.strays or left or is_ignored or before + self._wrong_knocks.leeway > now:
+            knocker = knocker.with_strays(strays)
+            knocker.attempts = left
+            knocker.last_seen = now
+            self.file(source, knocker)
+        else:
+            self.file_wrong(source, now)
+        return is_ignored
 
     def make_space(self, rank: int) -> bool:
         """Forget one source for one of this rank; whether there was one to be forgotten."""
@@ -151,32 +186,30 @@ class Ranks:
         del self._ranks[knocker.rank][source]
         return True
 
-    def adopt(self, other: "Ranks", renewed: Mapping[CompiledSequence, CompiledSequence | None]) -> None:
-        """Take over the sources of another one; `renewed`: for each of its sequences the one that goes on, or None."""
+    def adopt(self, other: "Ranks", renew: Callable[[Attempt], list[Attempt]]) -> None:
+        """Take over the sources of another one, each with its renewed attempts."""
         for source, knocker in sorted(other, key=lambda one: one[1].last_seen):
-            attempts = []
-            for attempt in knocker.attempts:
-                if (sequence := renewed[attempt.sequence]) is not None:
-                    same = Attempt(sequence, attempt.stage, attempt.last_seen, attempt.packet_id)
-                    same.started = attempt.started
-                    attempts.append(same)
-            if attempts or knocker.ignored_until > knocker.last_seen:
-                self.file(source, Knocker(tuple(attempts), knocker.last_seen, 0, knocker.ignored_until))
+            attempts = tuple(new for attempt in knocker.attempts for new in renew(attempt))
+            if attempts or knocker.ignored_until + self._wrong_knocks.leeway > knocker.last_seen:
+                same = Knocker(attempts, knocker.last_seen, 0, knocker.ignored_until)
+                self.file(source, same.with_strays(knocker.strays))
 
-    def drop(self, sequences: Collection[CompiledSequence]) -> None:
-        """Forget all attempts in these sequences, and the sources of which nothing else is known."""
-        for source in [source for source, newcomer in self.newcomers.items() if newcomer[0] in sequences]:
-            del self.newcomers[source]
-        for source, knocker in list(self.known.items()):
-            left = tuple(attempt for attempt in knocker.attempts if attempt.sequence not in sequences)
-            if len(left) == len(knocker.attempts):
-                continue
-            knocker.attempts = left
-            if left or knocker.ignored_until > knocker.last_seen:
+    def renew(self, is_old: Callable[[Prefix], bool], renew: Callable[[Attempt], list[Attempt]]) -> None:
+        """Renew the attempts with an old prefix, and forget the sources of which nothing is known after that."""
+        changed = [(source, long_form(one)) for source, one in self.newcomers.items() if is_old(one[0])]
+        for source, knocker in self.known.items():
+            if any(is_old(attempt.prefix) for attempt in knocker.attempts):
+                changed.append((source, knocker))
+        for source, knocker in changed:
+            before = knocker.attempts
+            knocker.attempts = tuple(
+                new for attempt in before for new in (renew(attempt) if is_old(attempt.prefix) else [attempt])
+            )
+            if knocker.attempts or knocker.ignored_until + self._wrong_knocks.leeway > knocker.last_seen:
                 self.file(source, knocker)
             else:
                 self.forget(source)
-        for rank in self._ranks:  # the oldest knock first
+        for rank in self._ranks if changed else ():  # the oldest knock first
             by_age = sorted(rank.items(), key=lambda one: one[1].last_seen)
             rank.clear()
             rank.update(by_age)
@@ -200,12 +233,8 @@ class Ranks:
     def count_ignored(self, now: float) -> int:
         """How many sources are ignored."""
         count = 0
-        for until in reversed(self.wrong.values()):
-            if now >= until:
-                break
-            count += 1
         for knocker in reversed(self._ranks[0].values()):
-            if now - knocker.last_seen >= self._ignoring_period:
+            if now - knocker.last_seen >= self._wrong_knocks.period:
                 break
             count += now < knocker.ignored_until
         return count
@@ -216,17 +245,14 @@ class Ranks:
             yield from rank.items()
         for source, newcomer in self.newcomers.items():
             yield source, long_form(newcomer)
-        for source, until in self.wrong.items():
-            yield source, self.ignored(until)
+        for source, wrong in self.wrong.items():
+            yield source, self.forgiven(wrong)
 
     def recent(self, now: float, memory: float) -> Iterator[tuple[bytes, Knocker]]:
-        """The sources with a knock in the last `memory` seconds: the furthest first, and of those the latest."""
-        wrong = ((source, self.ignored(until)) for source, until in reversed(self.wrong.items()))
+        """The sources with a knock in the last `memory` seconds: the furthest first, and of those the latest. Without
+        those that were wrong once, and are not ignored."""
         for rank in range(len(self._ranks) - 1, -1, -1):
-            knockers: Iterator[tuple[bytes, Knocker]] = reversed(self._ranks[rank].items())
-            if rank == 0:
-                knockers = merge(knockers, wrong, key=lambda one: one[1].last_seen, reverse=True)
-            yield from takewhile(lambda one: now - one[1].last_seen < memory, knockers)
+            yield from takewhile(lambda one: now - one[1].last_seen < memory, reversed(self._ranks[rank].items()))
             if rank == 1:
                 for source, newcomer in reversed(self.newcomers.items()):
                     if now - newcomer[1] >= memory:
@@ -245,7 +271,7 @@ class Ranks:
         if rank == 1 and self.newcomers:
             return next(iter(self.newcomers.values()))[1]
         if rank == 0 and self._is_wrong_oldest():
-            return next(iter(self.wrong.values())) - self._ignoring_period
+            return _time_of(next(iter(self.wrong.values())))
         return next(iter(knockers.values())).last_seen if knockers else None
 
     def _forget_oldest(self, rank: int) -> None:
@@ -262,11 +288,15 @@ class Ranks:
         if not self.wrong:
             return False
         knockers = self._ranks[0]
-        since = next(iter(self.wrong.values())) - self._ignoring_period
-        return not knockers or since <= next(iter(knockers.values())).last_seen
+        return not knockers or _time_of(next(iter(self.wrong.values()))) <= next(iter(knockers.values())).last_seen
+
+
+def _time_of(wrong: Wrong) -> float:
+    return wrong[0] if isinstance(wrong, tuple) else wrong
 
 
 def long_form(newcomer: Newcomer) -> Knocker:
     """A source that has made one first step, and nothing else."""
-    sequence, last_seen, packet_id = newcomer
-    return Knocker((Attempt(sequence, 1, last_seen, packet_id),), last_seen, 1)
+    prefix, last_seen, packet_id = newcomer
+    packets = packet_entry(prefix, packet_id, last_seen)
+    return Knocker((Attempt(prefix, prefix.mask, packets, last_seen, last_seen),), last_seen, 1)

@@ -127,9 +127,10 @@ def _stranger_guesses(story: Narrator, box: Sandbox, settings: Settings, log: Da
     stranger = box.hosts["stranger"]
     first, _, third, *_ = settings.opening_sequence
     story.chapter("A stranger knocks in the wrong order")
-    with story.step(f"UDP {first}, then {third} out of turn: now ignored."):
-        _knock(stranger, [first, third])
-        log.until(f" {stranger.address4}: wrong knock")
+    tries = len(settings.opening_sequence)
+    with story.step(f"UDP {first}, then {third} out of turn, {tries} times: now ignored."):
+        _knock(stranger, [first, third] * tries)
+        log.until(f" {stranger.address4}: wrong knock, address ignored")
     with story.step("Now even the right sequence opens nothing."):
         _knock(stranger, settings.opening_sequence)
         time.sleep(_MOMENT)

@@ -23,6 +23,15 @@ class RateLimit:
         self.withheld += 1
         return False
 
+    def withholds(self, count: int, now: float) -> bool:
+        """Whether none of so many events gets a line; then all of them are counted."""
+        if now - self._began >= self.period and not self.withheld:
+            return False
+        if self._admitted < self._burst and now - self._began < self.period:
+            return False
+        self.withheld += count
+        return True
+
     def next_deadline(self) -> float | None:
         """Time at which a summary is due; None if no event was withheld."""
         return self._began + self.period if self.withheld else None

@@ -109,13 +109,20 @@ class _Attempt:
     stage: int
     started: float
     received: float
-    echo: tuple[int, int]
+    packets: tuple[tuple[Hit, tuple[int, int]], ...]
+    """What it accepted."""
 
 
 @dataclass
 class _Knocker:
     attempts: dict[str, _Attempt] = field(default_factory=dict)
     ignored_until: float = -math.inf
+    wrong_until: float = -math.inf
+    """Until when its wrong knocks count: two ignoring periods each."""
+    wrong: int = 0
+    """How many those are."""
+    strays: set[tuple[Hit, tuple[int, int]]] = field(default_factory=set)
+    """Packets of TCP that are no knocks once more."""
     unsure_until: float = -math.inf
     """Until when the daemon's state of it is uncertain, unless its log says more meanwhile."""
     last: float = -math.inf
@@ -143,8 +150,9 @@ class Model:
         self.tolerances = tolerances
         self._orders = orders
         self._every_plan = [plan for one in every_order for plan in one.plans]
+        longest = max(len(plan.steps) for plan in self._every_plan)
         self._quiet = tolerances.blur + max(
-            max(one.ignoring for one in every_order),
+            max(one.ignoring for one in every_order) * 2 * longest,
             *(min(plan.lifetime, plan.timeout) for plan in self._every_plan),
         )
         self._knockers: dict[str, _Knocker] = {}
@@ -332,7 +340,11 @@ class Model:
             knocker.ignored_until = -math.inf
         else:
             return
+        key = (packet.hit, packet.echo)
+        if key in knocker.strays:
+            return
         advanced: dict[str, _Attempt] = {}
+        restarted: dict[str, _Attempt] = {}
         gone: set[str] = set()
         completed: list[Plan] = []
         repeated = False
@@ -345,29 +357,62 @@ class Model:
                 gone.add(plan.name)
                 attempt = None
             stage = attempt.stage if attempt is not None else 0
-            if packet.hit == plan.steps[stage]:
+            if attempt is not None and key in attempt.packets:
+                repeated = True
+            elif packet.hit == plan.steps[stage]:
                 started = attempt.started if attempt is not None and stage else packet.end
+                packets = attempt.packets if attempt is not None and stage else ()
                 done = (stage + 1) % len(plan.steps)
-                advanced[plan.name] = _Attempt(done, started, packet.end, packet.echo)
+                advanced[plan.name] = _Attempt(done, started, packet.end, (*packets, key))
                 if not done:
                     completed.append(plan)
             elif attempt is not None:
-                if packet.echo == attempt.echo and packet.hit == plan.steps[stage - 1]:
+                if packet.hit == attempt.packets[-1][0] and packet.hit.flags == SYN:
                     repeated = True
-                else:
-                    gone.add(plan.name)
+                    knocker.strays.add(key)
+                    continue
+                gone.add(plan.name)
+                if packet.hit == plan.steps[0]:
+                    restarted[plan.name] = _Attempt(1, packet.end, packet.end, (key,))
         if advanced:
             for name in gone:
                 knocker.attempts.pop(name, None)
-            knocker.attempts.update(advanced)
+            knocker.attempts.update(advanced | restarted)
             for plan in completed:
                 self.counts["surely completed"] += 1
                 self._complete(packet.source, plan, packet.start, packet.end)
         elif not repeated:
+            self._err(knocker, packet, restarted)
+
+    def _err(self, knocker: _Knocker, packet: Packet, restarted: dict[str, _Attempt]) -> None:
+        """A wrong knock: forgiven, unless it is one more than a lost packet explains."""
+        period, now = self._orders.ignoring, packet.end
+        concerned = [plan for plan in self._orders.plans if any(step[:2] == packet.hit[:2] for step in plan.steps)]
+        allowed = max(len(plan.steps) for plan in concerned) - 1
+        if abs(knocker.wrong_until - now) < self.tolerances.blur:
+            raise _UnsureError
+        if knocker.wrong_until < now:
+            knocker.wrong_until, knocker.wrong = now, 0
+        knocker.wrong += 1
+        knocker.wrong_until += 2 * period
+        beyond = knocker.wrong_until - now - 2 * allowed * period
+        if knocker.wrong > allowed and abs(beyond) < self.tolerances.blur:
+            raise _UnsureError
+        if packet.hit.protocol == "tcp":
+            knocker.strays.add((packet.hit, packet.echo))
+        for attempt in knocker.attempts.values():
+            knocker.strays.update(key for key in attempt.packets if key[0].protocol == "tcp")
+        if knocker.wrong > allowed and beyond > 0:
             self.counts["surely wrong"] += 1
-            self._history[packet.source].append("    wrong")
+            self._history[packet.source].append("    wrong, ignored")
             knocker.attempts.clear()
-            knocker.ignored_until = packet.end + self._orders.ignoring
+            knocker.ignored_until = now + period
+            longest = max(len(plan.steps) for plan in self._orders.plans)
+            knocker.wrong_until = now + period + 2 * period * (longest - 1)
+        else:
+            self.counts["surely forgiven"] += 1
+            self._history[packet.source].append("    wrong, forgiven")
+            knocker.attempts = restarted
 
     def _is_past(self, limit: float, packet: Packet) -> bool:
         """Whether the time was over when the packet was judged; raises where that is uncertain."""
@@ -386,7 +431,8 @@ class Model:
 
     def _lose_track(self, knocker: _Knocker, when: float) -> None:
         knocker.attempts.clear()
-        knocker.ignored_until = -math.inf
+        knocker.strays.clear()
+        knocker.ignored_until = knocker.wrong_until = -math.inf
         knocker.unsure_until = max(knocker.unsure_until, when + self._quiet)
 
     def _maybe(self, source: str, plan: Plan, start: float, end: float) -> _Door:

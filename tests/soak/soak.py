@@ -234,7 +234,7 @@ class Soak:
             steps = [step._replace(flags=self._chance.choice((0x01, 0x02, 0x10, 0x12))) for step in steps]
             steps = [step if step.protocol == "tcp" else step._replace(flags=0) for step in steps]
         elif kind == "erred":
-            steps.insert(0, steps[-1])
+            steps[:0] = [steps[-1]] * len(steps)  # one more wrong knock than is forgiven
         elif kind == "twice":
             steps *= 2
         packets = [self._packet(source, step, kind != "payload") for step in steps]

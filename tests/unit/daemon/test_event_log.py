@@ -51,13 +51,6 @@ LIMITED: dict[str, tuple[MakeEvent, int, str, str, LogEvent]] = {
         "%d more wrong knocks in the last 10 s",
         LogEvent.WRONG_KNOCK,
     ),
-    "wrong knocks that nothing follows": (
-        lambda when: WrongKnock(SOURCE, 0, when),
-        20,
-        "10.0.0.2: wrong knock",
-        "%d more wrong knocks in the last 10 s",
-        LogEvent.WRONG_KNOCK,
-    ),
     "other payloads": (
         lambda when: OtherPayload(SOURCE, 1, "one zero byte", when),
         200,
@@ -202,6 +195,14 @@ def test_lines_of_one_kind_are_limited_in_a_period_and_then_summed_up(
     moment = START + PERIOD
     publish(event_at(moment))
     assert caplog.messages[-1] == line, "a new period has lines of its own"
+
+
+def test_wrong_knock_that_is_forgiven_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    _, publish = observed()
+    publish(WrongKnock(SOURCE, 0.0, START))
+    (record,) = caplog.records
+    assert (record.levelno, record.getMessage()) == (logging.INFO, "10.0.0.2: wrong knock, address not ignored")
+    assert more_of(record) == (LogEvent.WRONG_KNOCK, {"address": "10.0.0.2", "seconds": 0.0})
 
 
 def test_each_kind_of_line_has_a_limit_of_its_own(caplog: pytest.LogCaptureFixture) -> None:

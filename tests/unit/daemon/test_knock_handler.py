@@ -2,6 +2,7 @@
 
 import logging
 import socket
+from dataclasses import replace
 from ipaddress import ip_address
 from types import SimpleNamespace
 from typing import cast
@@ -13,7 +14,7 @@ from port_knocking_doors.capture.dispatch import OnOther
 from port_knocking_doors.daemon.knock_handler import STEPS_MAX, STEPS_PERIOD, KnockHandler
 from port_knocking_doors.daemon.running_config import RunningConfig
 from port_knocking_doors.doors.manager import DoorManager
-from port_knocking_doors.knocks.authenticator import NOT_A_KNOCK, WRONG, Grant, Judge, Outcome, Verdict
+from port_knocking_doors.knocks.authenticator import FORGIVEN, NOT_A_KNOCK, WRONG, Grant, Judge, Outcome, Verdict
 from port_knocking_doors.model import Access, AccessRequest, Dialect, Protocol, Sequence, Settings, Step
 from port_knocking_doors.system.deadline_timer import DeadlineTimer
 from port_knocking_doors.system.log import logger
@@ -110,6 +111,7 @@ def request(access: Access, interface: str = "", when: float = START) -> AccessR
 
 OUTCOMES: dict[str, tuple[Outcome, list[object]]] = {
     "wrong": (WRONG, [events.WrongKnock(ALICE, 7.0, START)]),
+    "wrong, and forgiven": (FORGIVEN, [events.WrongKnock(ALICE, 0.0, START)]),
     "not a knock": (NOT_A_KNOCK, []),
     "a native step": (advanced((NATIVE, 2)), []),
     "a step of knockd's": (advanced((KNOCKD, 2)), [events.SequenceAdvanced(ALICE, KNOCKD, 2)]),
@@ -195,6 +197,17 @@ def test_steps_above_the_limit_are_counted_and_summed_up(handled: Handled) -> No
     assert handled.handle(advanced((KNOCKD, 2)), START + STEPS_PERIOD) == [events.SequenceAdvanced(ALICE, KNOCKD, 2)]
 
 
+def test_step_of_a_thousand_doors_at_once_is_counted_as_a_whole(handled: Handled) -> None:
+    doors = [replace(KNOCKD, name=f"d{number}") for number in range(600)]
+    outcome = advanced(*((door, 2) for door in doors))
+    assert len(handled.handle(outcome)) == 600
+    assert len(handled.handle(outcome)) == STEPS_MAX - 600
+    updates = handled.timer.updates
+    assert handled.handle(outcome) == []
+    assert handled.timer.updates == updates, "a sum was due already"
+    assert handled.due(START + STEPS_PERIOD) == [events.StepsSuppressed(3 * 600 - STEPS_MAX)]
+
+
 # Time limits
 
 
@@ -270,6 +283,7 @@ REPORTED: dict[str, tuple[bool, Outcome, list[object]]] = {
     ),
     "watched, complete": (True, complete(NATIVE), [KNOCKED]),
     "watched, wrong": (True, WRONG, []),
+    "watched, forgiven": (True, FORGIVEN, []),
     "watched, not a knock": (True, NOT_A_KNOCK, [events.Knocked(ALICE, "not_a_knock", 0, (), START)]),
     "verbose, advanced": (
         False,

@@ -152,16 +152,25 @@ class TestTogether:
 
     def test_source_ignored_in_native_counts_in_other_dialects(self) -> None:
         knockers = KnockerTable([self.NATIVE, OPEN, ANY], 5.0, 100)
-        assert knockers.on_knock(ALICE, code("u2"), 1, 0).verdict is Verdict.WRONG
-        assert knockers.on_knock(ALICE, code("u1"), 1, 0).verdict is Verdict.IGNORED
+        assert [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in ("u2", "u2", "u1")] == [
+            Verdict.FORGIVEN,
+            Verdict.WRONG,
+            Verdict.IGNORED,
+        ]
         verdicts = [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in ("t7:s", "t8:s", "t9:s")]
         assert verdicts[-1] is Verdict.COMPLETE
 
     def test_native_error_keeps_progress_in_another_dialect(self) -> None:
         knockers = KnockerTable([self.NATIVE, OPEN], 5.0, 100)
-        words = ("t7:s", "u2", "t8:s", "t9:s")
+        words = ("t7:s", "u2", "u2", "t8:s", "t9:s")
         verdicts = [knockers.on_knock(ALICE, code(word), 1, 0).verdict for word in words]
-        assert verdicts == [Verdict.ADVANCED, Verdict.WRONG, Verdict.ADVANCED, Verdict.COMPLETE]
+        assert verdicts == [
+            Verdict.ADVANCED,
+            Verdict.FORGIVEN,
+            Verdict.WRONG,
+            Verdict.ADVANCED,
+            Verdict.COMPLETE,
+        ]
 
     def test_knock_right_in_one_dialect_is_no_error_in_another(self) -> None:
         knockers = KnockerTable([self.NATIVE, knockd("b", "u2 u1")], 5.0, 100)
@@ -213,6 +222,8 @@ class TestScope:
         knockers.add_scopes(2, frozenset({self.ELSEWHERE}))
         knockers.on_knock(ALICE, code("u1") | one, 1, 0)
         assert knockers.on_knock(ALICE, code("u9") | two, 1, 0).verdict is Verdict.NOT_A_KNOCK
+        assert knockers.on_knock(ALICE, code("u9") | one, 1, 0).verdict is Verdict.FORGIVEN
+        knockers.on_knock(ALICE, code("u1") | one, 1, 0)
         assert knockers.on_knock(ALICE, code("u9") | one, 1, 0).verdict is Verdict.WRONG
 
 
@@ -240,9 +251,12 @@ class TestAdopt:
 
     def test_ignored_source_stays_ignored(self) -> None:
         old = KnockerTable([TestTogether.NATIVE], 5.0, 100)
-        old.on_knock(ALICE, code("u2"), 1, 0)
+        for source, count in ((ALICE, 2), (BOB, 1)):
+            for _ in range(count):
+                old.on_knock(source, code("u2"), 1, 0)
         new = KnockerTable([TestTogether.NATIVE], 5.0, 100)
         new.adopt(old)
+        assert new.on_knock(BOB, code("u2"), 1, 4).verdict is Verdict.WRONG, "forgiven once already"
         assert new.on_knock(ALICE, code("u1"), 1, 4).verdict is Verdict.IGNORED
         assert new.on_knock(ALICE, code("u1"), 1, 5).verdict is Verdict.ADVANCED
 
@@ -346,8 +360,12 @@ class TestTraps:
 
     def test_trap_of_native_and_other_sequence_is_wrong_and_takes_both_back(self) -> None:
         knockers = KnockerTable([self.ONE, self.NATIVE], 5.0, 100, {code("t70:s"): frozenset({self.ONE, self.NATIVE})})
-        verdicts = [knockers.on_knock(ALICE, code(word), 1, 1e6).verdict for word in ("t7:s", "u1", "t70:s", "u1")]
-        assert verdicts == [Verdict.ADVANCED, Verdict.ADVANCED, Verdict.WRONG, Verdict.IGNORED]
+        verdicts = [
+            knockers.on_knock(ALICE, code(word), 1, 1e6).verdict
+            for word in ("t7:s", "u1", "t70:s", "u1", "t70:s", "u1")
+        ]
+        assert verdicts[:3] == [Verdict.ADVANCED, Verdict.ADVANCED, Verdict.FORGIVEN]
+        assert verdicts[3:] == [Verdict.ADVANCED, Verdict.WRONG, Verdict.IGNORED]
         assert knockers.stage(ALICE, self.ONE) == 0
         assert knockers.on_knock(ALICE, code("t8:s"), 1, 1e6).verdict is Verdict.IGNORED
 
@@ -355,10 +373,10 @@ class TestTraps:
 NATIVE_FLAGS = {
     "bare SYN": ((S,), {"s": Verdict.ADVANCED, "a": Verdict.NOT_A_KNOCK, "sa": Verdict.NOT_A_KNOCK}),
     "bare SYN: reset": ((S,), {"r": Verdict.NOT_A_KNOCK, "ra": Verdict.NOT_A_KNOCK, "rs": Verdict.NOT_A_KNOCK}),
-    "bare SYN: odd flags": ((S,), {"f": Verdict.WRONG}),
-    "bare SYN: no flags": ((S,), {"": Verdict.WRONG}),
-    "SYN, and FIN on the same port: ACK is wrong": ((S, F), {"a": Verdict.WRONG}),
-    "SYN and ACK": ((S | A,), {"sa": Verdict.ADVANCED, "s": Verdict.WRONG}),
+    "bare SYN: odd flags": ((S,), {"f": Verdict.FORGIVEN}),
+    "bare SYN: no flags": ((S,), {"": Verdict.FORGIVEN}),
+    "SYN, and FIN on the same port: ACK is wrong": ((S, F), {"a": Verdict.FORGIVEN}),
+    "SYN and ACK": ((S | A,), {"sa": Verdict.ADVANCED, "s": Verdict.FORGIVEN}),
 }
 
 

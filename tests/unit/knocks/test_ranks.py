@@ -6,6 +6,7 @@ from port_knocking_doors.knocks.authenticator import Verdict
 from port_knocking_doors.knocks.code import code_of
 from port_knocking_doors.knocks.ranks import Ranks
 from port_knocking_doors.knocks.table import KnockerTable
+from port_knocking_doors.knocks.wrong_knocks import WrongKnockLimit
 from port_knocking_doors.model import Protocol, Sequence, Step
 
 STEPS = tuple(Step(Protocol.UDP, port) for port in (1, 2, 3))
@@ -26,7 +27,7 @@ def knock(table: KnockerTable, number: int, *ports: int, now: float = START) -> 
 
 @pytest.mark.parametrize(("limit", "count", "share"), [(40, 5, 10), (40, 2, 40), (41, 5, 10), (2, 5, 1), (1, 2, 1)])
 def test_ranks_above_the_lowest_share_the_limit(limit: int, count: int, share: int) -> None:
-    assert Ranks(limit, count, 5.0).share == share
+    assert Ranks(limit, count, WrongKnockLimit(5.0, 3)).share == share
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,7 @@ def test_full_table_forgets(before: list[tuple[int, ...]], newcomer: tuple[int, 
 
 def test_wrong_source_is_ignored_again_after_its_period() -> None:
     table = KnockerTable([ONE], 5.0, 4)
+    assert knock(table, 1, 3, 3) is Verdict.FORGIVEN
     assert knock(table, 1, 3) is Verdict.WRONG
     assert knock(table, 1, 1, now=START + 4.9) is Verdict.IGNORED
     assert knock(table, 1, 3, now=START + 5) is Verdict.WRONG
@@ -63,9 +65,9 @@ def test_wrong_source_is_ignored_again_after_its_period() -> None:
 def test_counts_and_deadline_include_sources_in_the_short_form() -> None:
     table = KnockerTable([ONE], 5.0, 100)
     knock(table, 1, 3)
-    knock(table, 2, 3, now=START + 2)
+    knock(table, 2, 3, 3, 3, now=START + 2)
     knock(table, 3, 1, now=START + 3)
-    assert table.counts(START + 4.9) == (3, 2)
-    assert table.counts(START + 5) == (3, 1)
+    assert table.counts(START + 6.9) == (3, 1)
+    assert table.counts(START + 7) == (3, 0)
     assert table.next_deadline() == START + 30
     assert (table.expire(START + 32), table.counts(START + 32)) == (2, (1, 0))

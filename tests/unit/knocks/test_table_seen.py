@@ -27,7 +27,7 @@ def test_view_has_the_furthest_first_and_then_the_ignored() -> None:
     knockers = table()
     assert knock(knockers, A, (7,), 1.0) is Verdict.ADVANCED
     assert knock(knockers, B, (7, 3, 9), 2.0) is Verdict.ADVANCED
-    assert knock(knockers, C, (7, 5), 3.0) is Verdict.WRONG
+    assert knock(knockers, C, (7, 5, 5, 5, 5), 3.0) is Verdict.WRONG
     assert knock(knockers, D, (7,), 4.0) is Verdict.ADVANCED
     assert knockers.view(5.0, 10) == [
         KnockerView(B, ((ONE, 3),), 0.0, 3.0),
@@ -59,14 +59,14 @@ def test_view_changes_nothing() -> None:
 
 def test_forgotten_source_is_not_ignored_and_begins_again() -> None:
     knockers = table()
-    knock(knockers, A, (7, 5), 0.0)
+    knock(knockers, A, (7, 5, 5, 5, 5), 0.0)
     knock(knockers, B, (7,), 0.0)
     knock(knockers, C, (7, 3), 0.0)
     assert knock(knockers, A, (7,), 1.0) is Verdict.IGNORED
     assert [knockers.forget(source) for source in (A, B, C, D, A)] == [True, True, True, False, False]
     assert len(knockers) == 0
     assert knock(knockers, A, PORTS, 1.0) is Verdict.COMPLETE
-    assert knock(knockers, C, (9,), 1.0) is Verdict.WRONG
+    assert knock(knockers, C, (9,), 1.0) is Verdict.FORGIVEN
     assert knockers.expire(1000.0) == 2
 
 

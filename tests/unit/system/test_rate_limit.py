@@ -19,6 +19,17 @@ def test_period_begins_with_first_event_after_the_last_period() -> None:
     assert limit.next_deadline() is None
 
 
+def test_many_events_are_withheld_together_once_none_has_a_line() -> None:
+    limit = RateLimit(burst=2, period=10)
+    assert not limit.withholds(5, 100)
+    assert [limit.admits(100) for _ in range(2)] == [True, True]
+    assert limit.withholds(5, 101)
+    assert limit.withheld == 5
+    assert limit.withholds(3, 111), "the sum is due"
+    assert limit.summary(111) == 8
+    assert not limit.withholds(1, 111)
+
+
 def test_event_before_a_due_summary_is_counted_and_not_admitted() -> None:
     limit = RateLimit(burst=1, period=10)
     limit.admits(0)
