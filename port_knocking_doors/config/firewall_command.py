@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from port_knocking_doors.config import firewalld_command, iptables_command, nft_command, ufw_command
 from port_knocking_doors.config.firewall_effect import Act, Effect
 from port_knocking_doors.config.service_names import ServiceNames
-from port_knocking_doors.config.shell_line import SimpleCommand, split
+from port_knocking_doors.config.shell_line import ShellLine, SimpleCommand, split
 from port_knocking_doors.model import Port
 
 _Read = Callable[[tuple[str, ...], ServiceNames], Effect | None]
@@ -35,6 +35,7 @@ _SAVING = frozenset(
         ("invoke-rc.d", "iptables-persistent", "save"),
     }
 )
+_SHELLS = frozenset({"sh", "bash", "dash"})
 _SUDO_OPTIONS = frozenset({"-n", "-E", "-H", "--"})
 
 
@@ -75,6 +76,8 @@ def read(line: str, services: ServiceNames) -> Reading | None:
     cut = split(line)
     if cut is None:
         return None
+    if (inner := _of_shell(cut)) is not None:
+        return read(inner, services)
     reading = Reading()
     checks: list[Effect] = []
     waited: float | None = None
@@ -99,11 +102,36 @@ def read(line: str, services: ServiceNames) -> Reading | None:
     return reading
 
 
-def _effect(command: SimpleCommand, services: ServiceNames) -> Effect | str | None:
-    """The effect of one command; its text if that has none on a firewall; None if that is not known."""
-    words = command.words
+def _of_shell(line: ShellLine) -> str | None:
+    """The line within `sh -c 'LINE'`, if that is all."""
+    if len(line.commands) != 1 or line.comment or not line.commands[0].is_plain:
+        return None
+    words = _without_sudo(line.commands[0].words)
+    if len(words) != 3 or words[1] != "-c":
+        return None
+    return words[2] if words[0].rpartition("/")[2] in _SHELLS else None
+
+
+def _without_sudo(words: tuple[str, ...]) -> tuple[str, ...]:
     while words and (words[0].rpartition("/")[2] == "sudo" or words[0] in _SUDO_OPTIONS):
         words = words[1:]
+    return words
+
+
+def _unasked(command: SimpleCommand) -> SimpleCommand:
+    """The command without the answer to its question: `yes | COMMAND`, `echo y | COMMAND`."""
+    answer, pipe, rest = command.text.partition("|")
+    if pipe and answer.split() in (["yes"], ["echo", "y"], ["echo", "Y"], ["echo", "yes"]):
+        asked = split(rest)
+        if asked is not None and len(asked.commands) == 1:
+            return replace(asked.commands[0], join=command.join)
+    return command
+
+
+def _effect(command: SimpleCommand, services: ServiceNames) -> Effect | str | None:
+    """The effect of one command; its text if that has none on a firewall; None if that is not known."""
+    command = _unasked(command)
+    words = _without_sudo(command.words)
     name = words[0].rpartition("/")[2] if words else ""
     if (name, *words[1:]) in _SAVING or name in ("iptables-save", "ip6tables-save"):
         return Effect(Act.IGNORED, told=(f"Left out: {command.text}. A door needs none.",))

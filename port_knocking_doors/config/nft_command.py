@@ -35,6 +35,8 @@ def read(words: tuple[str, ...], services: ServiceNames) -> Effect | None:
     if left[0] in ("handle", "position", "index"):
         if act is Act.CLOSE:
             return Effect(act, place=f"chain {place}")
+        if len(left) < 3:
+            return None
         left.popleft()
         left.popleft()
     return _rule(act, place, left, services)
@@ -140,8 +142,8 @@ def _take(rule: _NftRule, word: str, left: deque[str], services: ServiceNames) -
 
 def _values(left: deque[str]) -> list[str]:
     """The values that follow: one, several with commas between them, or a set in braces."""
-    values = []
-    is_set = left[0] == "{"
+    values: list[str] = []
+    is_set = bool(left) and left[0] == "{"
     if is_set:
         left.popleft()
     while left:

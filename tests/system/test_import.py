@@ -114,7 +114,7 @@ PAIR = """\
     sequence = 7603:udp,7601:udp,7609:udp
     start_command = /usr/sbin/ufw allow from %IP% to any port {port} proto tcp
 [closeSSH]
-    sequence = 7619:udp,7611:udp,7613:udp
+    sequence = 7609:udp,7601:udp,7603:udp
     start_command = /usr/sbin/ufw delete allow from %IP% to any port {port} proto tcp
 """
 
@@ -127,6 +127,6 @@ def test_pair_of_knockd_opens_and_closes_a_door_as_toml(box: Sandbox, client: Cl
     with box.server.listen(GUARDED):
         knock(client, client.server4, (7603, 7601, 7609))
         wait_open(client, client.server4)
-        knock(client, client.server4, (7619, 7611, 7613))
+        knock(client, client.server4, (7609, 7601, 7603))
         wait_shut(client, client.server4)
     wait_until(lambda: not doors(box), 5, "no door")

@@ -137,6 +137,9 @@ DOORS = {
         10,
         "",
     ),
+    "a shell's line": (f'sh -c "{ACCEPT.format("A")}"', f"sudo /bin/bash -c '{ACCEPT.format('D')}'", SSH, 10, ""),
+    "a question that is answered": (UFW.format("allow"), f"echo y | {UFW.format('delete allow')}", SSH, 10, ""),
+    "a question that is always answered": (UFW.format("allow"), f"yes | {UFW.format('delete allow')}", SSH, 10, ""),
     "two ports by two commands": (
         f"{ACCEPT.format('A')}; {ACCEPT.format('A').replace('22', '80')} >/dev/null 2>&1",
         f"{ACCEPT.format('D').replace('22', '80')}; {ACCEPT.format('D')}",
@@ -538,6 +541,20 @@ LINES = st.sampled_from(
         *('Stop_Command_6 = "\'\\"\'" \\', "Cmd_Timeout = 0", "Target = 192.0.2.1", "Command = \xa0\t", "Timeout = 1"),
     ]
 )
+
+
+WORDS = sorted(
+    {word for line in (*DOORS.values(), *COMMANDS.values()) for part in line[:2] for word in str(part).split()}
+)
+
+
+@given(
+    st.sampled_from(["iptables", "nft add rule", "nft delete", "ufw", "firewall-cmd"]), st.lists(st.sampled_from(WORDS))
+)
+def test_any_words_are_understood_or_stay_a_command(program: str, words: list[str]) -> None:
+    line = " ".join([program, *words])
+    (one,) = read_back(toml("[ssh]", STEPS, f"Command = {line}"))
+    assert not one.access.ports or "%IP%" in line
 
 
 @given(st.lists(LINES, max_size=16).map(lambda lines: ["[z]", "Sequence = 9,3", *lines]))
