@@ -12,6 +12,8 @@ class Expected(NamedTuple):
     zones: Zones | None = None
     exposed: frozenset[tuple[str, Port]] = frozenset()
     """Zones (empty: a policy) and the ports that they are reported to accept without a knock."""
+    limited: frozenset[Port] = frozenset()
+    """The ports that are reported to be open to some addresses."""
     denied: frozenset[tuple[str, Port]] = frozenset()
     """Zones (empty: a policy) and the ports that they are reported to deny."""
     shut: frozenset[str] = frozenset()

@@ -60,7 +60,8 @@ async def about_firewalld(settings: Settings, mark: int, snapshot: Snapshot | No
                 shut = {}  # the daemon opens them while it runs
             findings += about_knock_ports_of_zones(settings, shut)
             expected = expected._replace(
-                exposed=frozenset((one.zone, one.port) for one in found if one.seen.exposures),
+                exposed=frozenset((one.zone, one.port) for one in found if one.is_open_to_all),
+                limited=frozenset(one.port for one in found if one.seen.exposures),
                 denied=frozenset((one.zone, one.port) for one in found if one.seen.denials),
                 shut=frozenset(shut),
             )

@@ -44,6 +44,11 @@ class Examined(NamedTuple):
         """The name of the zone; empty for a policy."""
         return "" if self.place.is_policy else self.place.name
 
+    @property
+    def is_open_to_all(self) -> bool:
+        """Whether a setting accepts the port from every address."""
+        return any(not one.limited for one in self.seen.exposures)
+
 
 def examined(
     settings: Settings, mark: int, rules: Iterable[ZoneSettings], services: dict[str, ServiceSettings]

@@ -65,6 +65,10 @@ table inet {_TABLE} {{
     type filter hook prerouting priority -500
     meta l4proto {{ tcp, udp }} th sport @traced meta nftrace set 1
   }}
+  chain answers {{
+    type filter hook output priority -500
+    meta l4proto {{ tcp, udp }} th dport @traced meta nftrace set 1
+  }}
   chain late {{
     type filter hook prerouting priority 500
     meta l4proto tcp ct status dnat add @redirected_tcp {{ ct original proto-dst }}
@@ -149,10 +153,11 @@ class HostCopy:
     def _link(self, number: int, name: str) -> Iterator[str]:
         """The commands that make a link, with its addresses."""
         outer = _OUTER_END.format(number)
-        yield f"link add {name} address {_text(frames.HOST_MAC)} type veth peer name {outer} address {_OUTSIDE_MAC}"
-        yield f"link set {outer} addrgenmode none"
-        yield f"link set {outer} up"
-        yield f"link set {name} up"
+        ends = f"{name} address {_text(frames.HOST_MAC)} type veth peer name {outer} address {_OUTSIDE_MAC}"
+        yield f"link add name {ends}"
+        yield f"link set dev {outer} addrgenmode none"
+        yield f"link set dev {outer} up"
+        yield f"link set dev {name} up"
         if name in self._links:
             for address in (*self._links[name], MARKER):
                 yield f"address replace {address} dev {name}{' nodad' if address.version == 6 else ''}"

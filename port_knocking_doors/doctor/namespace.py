@@ -33,7 +33,7 @@ def in_namespace(work: Callable[[], T]) -> T:
         except BaseException as error:  # raised again where the thread is joined
             errors.append(error)
 
-    thread = threading.Thread(target=run, name="network namespace")
+    thread = threading.Thread(target=run, name="network namespace", daemon=True)
     thread.start()
     thread.join()
     if errors:

@@ -82,7 +82,7 @@ class _Report:
                 (way, port)
                 for way in self._ways
                 for port in self._guarded
-                if seen.as_is.get((way, port)) is passage and not self._expected.explains_open(self._zone(way), port)
+                if seen.as_is.get((way, port)) is passage and not self._is_reported(way, port, passage)
             ]
             for ways, ports, decision in self._grouped(unexplained):
                 yield grade(
@@ -103,6 +103,12 @@ class _Report:
             )
         else:
             yield ok(f"guarded ports: closed without a knock ({_texts(closed)}): test packets are denied on {where}")
+
+    def _is_reported(self, way: Way, port: Port, passage: Passage) -> bool:
+        """Whether the settings of firewalld say so already; some addresses may be in another zone."""
+        if passage is Passage.LIMITED:
+            return port in self._expected.limited or any(one == port for _, one in self._expected.exposed)
+        return self._expected.explains_open(self._zone(way), port)
 
     def _why_open(self, decision: Decision | None) -> str:
         if self._expected.failed:
@@ -168,7 +174,7 @@ class _Report:
             yield ok(f"doors: test packets pass where a door opens on {_ways(through)}")
 
     def _why_denied(self, decision: Decision | None, *, secret: bool = False) -> str:
-        if decision is None:
+        if decision is None or decision.accepts:
             return "a rule ahead of the zone denies them: `nft list ruleset` shows the rules"
         shown = _place(decision) if secret else self._hidden(decision)
         if (policy := decision.policy) is not None:

@@ -60,8 +60,11 @@ def needed(name: str, package: str) -> str:
 
 def run(argv: Sequence[str], limit: TimeLimit, text: str = "") -> Result:
     """Run a program to its end. Raises `NotProvenError` with its first line of error, or where its time ran out."""
+    environment = {**os.environ, "LC_ALL": "C"}  # errors are read
     try:
-        done = subprocess.run(argv, input=text.encode(), capture_output=True, check=False, timeout=limit.left)
+        done = subprocess.run(
+            argv, input=text.encode(), capture_output=True, check=False, timeout=limit.left, env=environment
+        )
     except subprocess.TimeoutExpired:
         raise NotProvenError(f"timed out after {limit.seconds:g} s: {argv[0]}") from None
     except OSError as error:

@@ -40,18 +40,19 @@ class Decision(NamedTuple):
 
 
 def decision(output: str) -> Decision | None:
-    """What decided over the first packet of the trace: the denial, else the latest rule that accepted it."""
+    """What decided: the denial of a packet, or of its answer; else the latest rule that accepted the first packet."""
     first = ""
     found: Decision | None = None
     for line in output.splitlines():
         match = _LINE.match(line)
-        if match is None or match["id"] != (first := first or match["id"]):
+        if match is None:
             continue
+        first = first or match["id"]
         verdict = match["verdict"] or match["policy"]
         rule = _COUNTER.sub("", match["rule"] or "").strip()
         place = match["family"], match["table"], match["chain"], rule
         if verdict in _DENYING:
             return Decision(*place)
-        if verdict == "accept" and match["rule"]:
+        if verdict == "accept" and rule and match["id"] == first:
             found = Decision(*place, accepts=True)
     return found

@@ -93,6 +93,14 @@ AHEAD = {
         oks=(ALL_PASS,),
         denies_knocks=FAMILIES,
     ),
+    "chain that drops answers": Ahead(
+        chain=BASE_CHAIN.format(hook="output", priority=0, policy="accept", rule=f"tcp sport {GUARDED} drop").replace(
+            "ct state established,related accept", ""
+        ),
+        problems=(rf"port {GUARDED}/tcp: a door has no effect .*: denied by table inet mine, chain input, .*drop`",),
+        oks=(ALL_ARRIVE,),
+        denies_doors=FAMILIES,
+    ),
     "chain ahead of routing for one family": Ahead(
         chain=BASE_CHAIN.format(
             hook="prerouting", priority=-310, policy="accept", rule=f"meta nfproto ipv4 udp dport {SEQUENCE[1]} drop"

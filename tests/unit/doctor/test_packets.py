@@ -108,6 +108,19 @@ REPORTS: dict[str, tuple[Expected, Observation, list[Finding]]] = {
             DOORS_OK,
         ],
     ),
+    "open to all, and reported to be open to some": (
+        EXPECTED._replace(limited=frozenset({SSH})),
+        seen({(VPN, SSH): OPEN}),
+        [
+            problem(
+                "port 22/tcp: OPEN WITHOUT A KNOCK: a test packet from outside arrives on wg0 (IPv4); no rule denies "
+                "it: `nft list ruleset` shows the rules"
+            ),
+            replace(GUARDED_OK, text=GUARDED_OK.text.replace("22/tcp, ", "")),
+            KNOCKS_OK,
+            DOORS_OK,
+        ],
+    ),
     "open to some": (
         EXPECTED,
         seen({(ETH4, WEB): LIMITED}, decisions={(ETH4, WEB): ALLOW}),
@@ -125,6 +138,11 @@ REPORTS: dict[str, tuple[Expected, Observation, list[Finding]]] = {
         EXPECTED._replace(exposed=frozenset({("trusted", SSH)})),
         seen({(VPN, SSH): OPEN}),
         [replace(GUARDED_OK, text=GUARDED_OK.text.replace("22/tcp, ", "")), KNOCKS_OK, DOORS_OK],
+    ),
+    "open to some, and reported of their zone": (
+        EXPECTED._replace(limited=frozenset({WEB})),
+        seen({(ETH4, WEB): LIMITED}),
+        [replace(GUARDED_OK, text=GUARDED_OK.text.replace(", 80/tcp", "")), KNOCKS_OK, DOORS_OK],
     ),
     "open, and reported of a policy": (
         EXPECTED._replace(exposed=frozenset({("", SSH)})),

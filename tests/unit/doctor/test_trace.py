@@ -52,10 +52,18 @@ DECISIONS: dict[str, tuple[tuple[str, ...], Decision | None, str]] = {
         Decision("inet", "b", "c", ""),
         "table inet b, chain c, its policy drop",
     ),
-    "another packet": (
-        (PACKET.format("inet t c"), "trace id 828d4a26 inet t c rule drop (verdict drop)"),
+    "rule that accepts another packet": (
+        (PACKET.format("inet t c"), "trace id 828d4a26 inet t c rule accept (verdict accept)"),
         None,
         "",
+    ),
+    "answer that is denied": (
+        (
+            RULE.format("inet a c", "accept", "accept"),
+            "trace id 828d4a26 inet t out rule tcp sport 22 drop (verdict drop)",
+        ),
+        Decision("inet", "t", "out", "tcp sport 22 drop"),
+        "table inet t, chain out, `tcp sport 22 drop`",
     ),
 }
 
