@@ -185,16 +185,30 @@ def test_flushed_tables_are_found_and_the_advice_restores_them(
         assert client.connect(client.server4, GUARDED) == "prohibited"
 
 
-FAULTY_SET = '<ipset type="hash:ip"><entry>1.2.3.0/24</entry><entry>1.2.3.0/25</entry></ipset>'
+FAULTS = {
+    "ipsets/bad.xml": '<ipset type="hash:ip"><entry>1.2.3.0/24</entry><entry>1.2.3.0/25</entry></ipset>',
+    "zones/public.xml": '<zone><rule><source ipset="nosuch"/><accept/></rule></zone>',
+    "policies/bad.xml": '<policy target="DROP"><ingress-zone name="nosuch"/><egress-zone name="HOST"/></policy>',
+}
+"""What makes a reload of firewalld fail: each of some releases."""
+
+
+def fail_reload(box: Sandbox) -> None:
+    """Let a reload of firewalld fail."""
+    for name, text in FAULTS.items():
+        box.server.run(["tee", f"/etc/firewalld/{name}"], text=text)
+        box.server.run(["firewall-cmd", "--reload"], check=False)
+        if box.server.run(["firewall-cmd", "--state"], check=False).stderr.strip() == "failed":
+            return
+    raise AssertionError("no fault makes firewalld fail")
 
 
 def test_failed_firewalld_is_never_called_closed(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     """A reload that fails leaves everything open; a start that fails leaves firewalld's stock configuration."""
     conf = write_configuration(tmp_path)
-    box.server.run(["tee", "/etc/firewalld/ipsets/bad.xml"], text=FAULTY_SET)
+    fail_reload(box)
     failed = "firewalld: in the state FAILED: its configuration is not active, and every port may be open"
     with box.server.listen(GUARDED):
-        box.server.run(["firewall-cmd", "--reload"], check=False)
         lines = doctor(box, conf, status=1)
         assert about(lines, f"{failed} without a knock: .*systemctl restart firewalld$", "PROBLEM"), lines
         (line,) = about(lines, f"port {GUARDED}/tcp: OPEN WITHOUT A KNOCK", "PROBLEM")
@@ -208,7 +222,7 @@ def test_failed_firewalld_is_never_called_closed(box: Sandbox, client: ClientHos
         assert about(lines, "guarded ports: closed", "ok"), lines
         assert client.connect(client.server4, GUARDED) == "prohibited"
 
-        box.server.run(["rm", "/etc/firewalld/ipsets/bad.xml"])
+        box.server.run(["rm", "-f", *(f"/etc/firewalld/{name}" for name in FAULTS)])
         box.firewalld.restart()  # the advice
         assert about(doctor(box, conf), "firewalld: running", "ok")
 

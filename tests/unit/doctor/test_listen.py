@@ -29,7 +29,7 @@ EVENTS: dict[str, tuple[list[dict[str, Any]], list[str]]] = {
     ),
     "control characters": (
         [{**KNOCK, "event": "knock", "message": "a\x1b[2Jb\n", "sequence": "\r"}],
-        ["12:00:00 a?[2Jb? (?)"],
+        ["12:00:00 a\\x1b[2Jb  ( )"],
     ),
 }
 
