@@ -135,6 +135,15 @@ class DoorRefused(NamedTuple):
     when: float
 
 
+class DoorDenied(NamedTuple):
+    """A door is not opened, or is closed: its address is banned in firewalld."""
+
+    door: Door
+    reason: str
+    """The ban; `doors_for_banned` lifts it."""
+    when: float
+
+
 class DoorClosed(NamedTuple):
     """An open door is confirmed closed, or its stop command is due."""
 

@@ -281,6 +281,8 @@ class Settings:
     zone: str = ""
     """firewalld zone of the doors; empty for the zone that the knocker's packets fall into."""
     open_knock_ports: bool = True
+    doors_for_banned: bool = False
+    """Whether doors open for addresses that are banned in firewalld."""
     max_knockers: int = 65536
     max_open_doors: int = 1024
     rule_priority: int = RULE_PRIORITY

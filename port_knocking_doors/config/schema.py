@@ -256,6 +256,15 @@ KEYS = (
         "knock arrives.",
     ),
     Key(
+        "doors_for_banned",
+        "doors_for_banned",
+        readers.flag,
+        "Whether a door opens for an address that is banned in firewalld: the address, its network or a set with it is "
+        "a source of a zone whose target is DROP or REJECT (the zones drop and block), or of a rich rule that drops or "
+        "rejects packets to a port of the door. With true, a door in such a zone lets the address in; a rich rule of a "
+        "priority below rule_priority still wins over the door.",
+    ),
+    Key(
         "max_knockers",
         "max_knockers",
         Whole(1, 2**20),

@@ -49,6 +49,8 @@ class EventLog:
         self._refused = _LimitedLines(
             5, logging.ERROR, LogEvent.REFUSED, "%d more doors not opened (max_open_doors)", changed
         )
+        denied = "%d more doors not opened for banned addresses"
+        self._denied = _LimitedLines(20, logging.WARNING, LogEvent.DENIED, denied, changed)
         self._prolonged = _LimitedLines(20, logging.INFO, LogEvent.PROLONGED, "%d more doors prolonged", changed)
         nothing = "%d more sequences that close, and no such door open"
         self._nothing = _LimitedLines(5, logging.INFO, LogEvent.NOTHING_TO_CLOSE, nothing, changed)
@@ -62,6 +64,7 @@ class EventLog:
         self._all = (
             self._wrong,
             self._refused,
+            self._denied,
             self._knocks,
             self._prolonged,
             self._opened,
@@ -86,6 +89,7 @@ class EventLog:
             events.DoorOpened: self._on_door_opened,
             events.DoorProlonged: self._on_door_prolonged,
             events.DoorRefused: self._on_door_refused,
+            events.DoorDenied: self._on_door_denied,
             events.DoorClosed: self._on_door_closed,
             events.DoorNeverOpened: self._on_door_never_opened,
             events.NothingToClose: self._on_nothing_to_close,
@@ -194,6 +198,12 @@ class EventLog:
             extra = _fields(LogEvent.REFUSED, event.door, reason="max_open_doors")
             text = "%s: not opened: max_open_doors (%d) reached"
             self._refused.write(text, event.door.address, event.limit, extra=extra)
+
+    def _on_door_denied(self, event: events.DoorDenied) -> None:
+        if self._denied.admits(event.when):
+            extra = _fields(LogEvent.DENIED, event.door, reason=event.reason)
+            text = "%s: not opened: %s; set doors_for_banned = true to open doors for banned addresses"
+            self._denied.write(text, event.door.address, event.reason, extra=extra)
 
     def _on_door_closed(self, event: events.DoorClosed) -> None:
         if event.door.opening.opened_ports() and self._closed.admits(now()):

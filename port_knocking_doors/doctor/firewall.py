@@ -11,6 +11,8 @@ from port_knocking_doors.doctor.guarded import about_guarded, examined
 from port_knocking_doors.doctor.host import used_interfaces
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import advice, error_codes, exposure, firewalld
+from port_knocking_doors.firewall.bans import REFUSING
+from port_knocking_doors.firewall.zone_doubts import doubt_text, remedy
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Port, Protocol, Settings
@@ -113,6 +115,7 @@ def about_zones(settings: Settings, zones: Zones, interfaces: Iterable[str]) -> 
             what.append(f"the default zone{f' ({rest})' if rest else ''}")
         yield ok(f"zone {zone}: {'; '.join(what)}")
     if not settings.zone:
+        yield from about_doubts(zones)
         return
     if settings.zone not in zones.known:
         known = ", ".join(sorted(zones.known))
@@ -123,6 +126,13 @@ def about_zones(settings: Settings, zones: Zones, interfaces: Iterable[str]) -> 
             "configuration, or give the zone an interface once it lets in what is needed there "
             f"({_shown('--info-zone', settings.zone)} shows it)"
         )
+
+
+def about_doubts(zones: Zones) -> Iterator[Finding]:
+    """The zones that the address of a door may be in, which a knock does not show."""
+    for doubt in zones.doubts():
+        grade = ok if zones.targets.get(doubt.zone) in REFUSING else warning
+        yield grade(f"zone {doubt.zone}: an address {doubt_text(doubt)}: {remedy(doubt, zones)}")
 
 
 def shut_knock_ports(

@@ -91,6 +91,10 @@ class CommandRunner:
         pending.adopt(self._directory, self._priority)
         self._owed.add_left_behind(self._directory)
 
+    def denial(self, door: Door) -> str:  # noqa: ARG002 the protocol has it
+        """Every address may run its command: what it may do is the command's business."""
+        return ""
+
     def stays_open(self, door: Door) -> bool:
         """Whether the door has a stop command. Without one, the start command runs at each request."""
         return _has_stop(door)

@@ -10,6 +10,7 @@ from port_knocking_doors.doors.opener import Opener
 from port_knocking_doors.doors.table import Answer, DoorTable
 from port_knocking_doors.events import (
     DoorClosed,
+    DoorDenied,
     DoorNeverOpened,
     DoorOpened,
     DoorPending,
@@ -69,7 +70,9 @@ class DoorManager:
             opener = self._openers[type(opening)]
             interface = request.interface if opener.uses_interface else ""
             door = Door(request.source, interface, access.name, opening)
-            if not opener.stays_open(door):
+            if reason := opener.denial(door):
+                self.on_denied(door, reason)
+            elif not opener.stays_open(door):
                 opener.open(door)
             elif self._admit(door, opener, access, request.when):
                 self._start_opening(door, opener)
@@ -164,6 +167,15 @@ class DoorManager:
         cause = self._causes.pop(door, None)
         if self._open.pop(door, None) is not None:
             self._events.publish(DoorClosed(door, cause))
+
+    def on_denied(self, door: Door, reason: str) -> None:
+        """The door must not be open: its address is banned. A door that is open is closed."""
+        self._events.publish(DoorDenied(door, reason, now()))
+        if door in self._table:
+            self._table.close(door)
+            self._seconds.pop(door, None)
+            self._opener_of(door).close(door)
+            self._changed()
 
     def on_failed(self, door: Door) -> None:
         """The door cannot be opened: the next request may try again."""

@@ -18,6 +18,9 @@ class DoorListener(Protocol):
     def on_closed(self, door: Door) -> None:
         """The door is closed."""
 
+    def on_denied(self, door: Door, reason: str) -> None:
+        """The door must not be open for its address any more."""
+
     def on_failed(self, door: Door) -> None:
         """The door cannot be opened, and the log has the reason: the next request may try again."""
 
@@ -48,6 +51,9 @@ class Opener(Protocol):
 
     def seconds(self, door: Door, access: Access) -> float:
         """Seconds that such a door stays open."""
+
+    def denial(self, door: Door) -> str:
+        """Why the door must not be opened for its address, as far as is known; empty where it may."""
 
     def open(self, door: Door) -> None:
         """Open the door, or try to until it is closed."""

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from port_knocking_doors.firewall import exposure
+from port_knocking_doors.firewall import exposure, rich_match
 from port_knocking_doors.firewall.exposure import Exposure, SettingKind
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.model import PORT_MAX, Port, Protocol, Settings
@@ -111,7 +111,7 @@ def _about_target(settings: ZoneSettings, host: HostFacts) -> str:
 
 
 def _without_service(settings: ZoneSettings, found: Exposure, host: HostFacts) -> str:
-    parts = list(exposure.with_included(found.value, host.services))
+    parts = list(rich_match.with_included(found.value, host.services))
     if any(part.protocols or part.source_ports or part.limited for part in parts):
         return f"replace the service by the ports that must stay open ({_show(settings)} shows it)"
     rest = dict.fromkeys(

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall.zone_settings import ZoneSettings
+from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 
 
 def settings(name: str, found: Mapping[str, Any], *, is_policy: bool = False) -> ZoneSettings:
@@ -21,6 +21,17 @@ def settings(name: str, found: Mapping[str, Any], *, is_policy: bool = False) ->
         is_policy=is_policy,
         interfaces=texts(found, "interfaces"),
         sources=texts(found, "sources"),
+    )
+
+
+def service(found: Mapping[str, Any]) -> ServiceSettings:
+    """A service's definition, from that of `getServiceSettings2`."""
+    return ServiceSettings(
+        ports=pairs(found, "ports"),
+        source_ports=pairs(found, "source_ports"),
+        protocols=texts(found, "protocols"),
+        includes=texts(found, "includes"),
+        limited=bool(value(found, "destination", "a{ss}", {})),
     )
 
 

@@ -8,13 +8,14 @@ order among them.
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from enum import Enum
 
-from port_knocking_doors.firewall import rich_rule
+from port_knocking_doors.firewall import rich_match, rich_rule
+from port_knocking_doors.firewall.rich_match import RichParts
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
-from port_knocking_doors.model import PORT_MAX, Port
+from port_knocking_doors.model import Port
 
 ACCEPT = "ACCEPT"
 """The target of zones and policies that accept every packet (firewalld.zone(5))."""
@@ -66,22 +67,11 @@ class PortExposure:
     """Rich rules that deny it to every source, ahead of any door."""
 
 
-@dataclass(frozen=True)
-class _Rich:
-    """A rich rule, as far as it matters for a port."""
-
-    text: str
-    priority: int = 0
-    limited: bool = False
-    family: str = ""
-    action: str = ""
-    elements: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-
-
 def find(port: Port, settings: ZoneSettings, services: Mapping[str, ServiceSettings], mark: int | None) -> PortExposure:
     """What accepts the port, and what denies it. Rules that carry the mark, our own, are left out."""
-    rich = [_parsed(text) for text in settings.rich_rules if mark is None or not rich_rule.is_marked(text, mark)]
-    fitting = [rule for rule in rich if _fits(rule, port, services)]
+    texts = (text for text in settings.rich_rules if mark is None or not rich_rule.is_marked(text, mark))
+    rich = [rich_match.parsed(text) for text in texts]
+    fitting = [rule for rule in rich if rich_match.fits(rule, port, services)]
     denials = [(rule.priority or _DENIALS, rule) for rule in fitting if rule.action in ("reject", "drop")]
     denials = [(rank, rule) for rank, rule in denials if not rule.limited]
     # A denial of a single family leaves the other one open.
@@ -96,7 +86,7 @@ def find(port: Port, settings: ZoneSettings, services: Mapping[str, ServiceSetti
     )
 
 
-def _rich_exposure(rule: _Rich, port: Port) -> Exposure:
+def _rich_exposure(rule: RichParts, port: Port) -> Exposure:
     exact = rule.elements == {"port": {"port": str(port.number), "protocol": port.protocol.value}}
     return Exposure(
         SettingKind.RICH_RULE, rule.text, rule.limited, exact, plain=not rule.family and " limit " not in rule.text
@@ -105,11 +95,11 @@ def _rich_exposure(rule: _Rich, port: Port) -> Exposure:
 
 def _plain_exposures(port: Port, settings: ZoneSettings, services: Mapping[str, ServiceSettings]) -> Iterator[Exposure]:
     for name in settings.services:
-        found = [_in_service(port, service) for service in with_included(name, services)]
+        found = [rich_match.in_service(port, service) for service in rich_match.with_included(name, services)]
         if limits := [limited for opened, limited in found if opened]:
             yield Exposure(SettingKind.SERVICE, name, all(limits))
     for ports, protocol in settings.ports:
-        if _holds(ports, protocol, port):
+        if rich_match.holds(ports, protocol, port):
             yield Exposure(SettingKind.PORT, f"{ports}/{protocol}", exact=ports == str(port.number))
     for protocol in settings.protocols:
         if protocol == port.protocol.value:
@@ -118,90 +108,6 @@ def _plain_exposures(port: Port, settings: ZoneSettings, services: Mapping[str, 
         # Every sender can choose its source port.
         if protocol == port.protocol.value:
             yield Exposure(SettingKind.SOURCE_PORT, f"{ports}/{protocol}")
-
-
-def with_included(name: str, services: Mapping[str, ServiceSettings]) -> Iterator[ServiceSettings]:
-    """The service and those that it includes, each once."""
-    seen, waiting = set(), [name]
-    while waiting:
-        one = waiting.pop()
-        if one not in seen and one in services:
-            seen.add(one)
-            yield services[one]
-            waiting += services[one].includes
-
-
-def _in_service(port: Port, service: ServiceSettings) -> tuple[bool, bool]:
-    """Whether the service opens the port, and whether only to some addresses."""
-    opened = (
-        any(_holds(ports, protocol, port) for ports, protocol in service.ports)
-        or port.protocol.value in service.protocols
-        or any(protocol == port.protocol.value for _, protocol in service.source_ports)
-    )
-    return opened, service.limited
-
-
-def _holds(ports: str, protocol: str, port: Port) -> bool:
-    """Whether `ports`, one or a range, contains the port; an empty one does, since firewalld reads it as all."""
-    if protocol != port.protocol.value:
-        return False
-    low, _, high = ports.partition("-")
-    try:
-        first = int(low) if low else 0
-        return first <= port.number <= (int(high) if high else first if low else PORT_MAX)
-    except ValueError:
-        return False
-
-
-# Rich rules. ---------------------------------------------------------------------------------------------------------
-
-_WORD = re.compile(r'(?P<name>[A-Za-z-]+)(?:=(?:"(?P<quoted>[^"]*)"|(?P<bare>\S+)))?')
-_ACTIONS = frozenset({"accept", "reject", "drop", "mark"})
-_ELEMENTS: Mapping[str, Callable[[Mapping[str, str], Port], bool]] = {
-    "port": lambda values, port: _holds(values.get("port", ""), values.get("protocol", ""), port),
-    # Every sender can choose its source port.
-    "source-port": lambda values, port: values.get("protocol") == port.protocol.value,
-    "protocol": lambda values, port: values.get("value") == port.protocol.value,
-}
-# Elements that are not about ports of this host.
-_OTHER_ELEMENTS = frozenset({"icmp-block", "icmp-type", "masquerade", "forward-port", "tcp-mss-clamp"})
-
-
-def _parsed(text: str) -> _Rich:
-    """Its parts: a name without a value begins a part, a name with a value belongs to the latest part."""
-    parts: dict[str, dict[str, str]] = {}
-    current: dict[str, str] = {}
-    negated = False
-    for word in _WORD.finditer(text):
-        value = word["quoted"] if word["quoted"] is not None else word["bare"]
-        if value is not None:
-            current[word["name"]] = value
-        elif word["name"].upper() == "NOT":
-            negated = True
-        elif word["name"] == "limit" or (word["name"] == "prefix" and parts):
-            current = {}  # of a log or a limit, not of the rule
-        else:
-            current = parts.setdefault(word["name"], {})
-    try:
-        priority = int(parts.get("rule", {}).get("priority", "0"))
-    except ValueError:
-        priority = 0
-    limited = bool(parts.keys() & {"source", "destination"}) or negated
-    action = next((name for name in parts if name in _ACTIONS), "")
-    elements = {name: values for name, values in parts.items() if name in (*_ELEMENTS, *_OTHER_ELEMENTS, "service")}
-    return _Rich(text, priority, limited, parts.get("rule", {}).get("family", ""), action, elements)
-
-
-def _fits(rule: _Rich, port: Port, services: Mapping[str, ServiceSettings]) -> bool:
-    if not rule.elements:
-        return True
-    for name, values in rule.elements.items():
-        if name == "service":
-            found = (_in_service(port, service) for service in with_included(values.get("name", ""), services))
-            return any(opened for opened, _ in found)
-        if name in _ELEMENTS:
-            return _ELEMENTS[name](values, port)
-    return False
 
 
 # nftables rules. ------------------------------------------------------------------------------------------------------
@@ -232,5 +138,5 @@ def redirected(ruleset: str, ports: Iterable[Port]) -> tuple[Port, ...]:
     return tuple(
         port
         for port in dict.fromkeys(ports)
-        if any(_holds(side, protocol or port.protocol.value, port) for side, protocol in found)
+        if any(rich_match.holds(side, protocol or port.protocol.value, port) for side, protocol in found)
     )

@@ -22,7 +22,7 @@ from port_knocking_doors.firewall.error_codes import (
 )
 from port_knocking_doors.firewall.runtime_settings import reload_sparing_others
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
-from port_knocking_doors.firewall.zone_survey import IPSET, ZONE, ZoneSurvey
+from port_knocking_doors.firewall.zone_survey import IPSET, RULE_SIGNALS, ZONE, ZoneSurvey, read_services
 from port_knocking_doors.firewall.zones import Zones
 
 CONFIG_PATH = PATH + "/config"
@@ -53,7 +53,7 @@ _RESULTS = {
 }
 _ZONE_SIGNALS = frozenset(
     {"InterfaceAdded", "InterfaceRemoved", "ZoneOfInterfaceChanged", "ZoneChanged"}
-    | {"SourceAdded", "SourceRemoved", "ZoneOfSourceChanged", "DefaultZoneChanged"}
+    | {"SourceAdded", "SourceRemoved", "ZoneOfSourceChanged", "DefaultZoneChanged", "ZoneUpdated"}
 )
 _MATCHES = (
     f"type='signal',sender='{NAME}',interface='{NAME}',member='Reloaded'",
@@ -61,7 +61,7 @@ _MATCHES = (
     f"type='signal',sender='{NAME}',interface='{CONFIG_ZONE}',member='Updated'",
     *(
         f"type='signal',sender='{NAME}',interface='{ZONE}',member='{member}'"
-        for member in sorted(_ZONE_SIGNALS - {"DefaultZoneChanged"})
+        for member in sorted({*_ZONE_SIGNALS, *RULE_SIGNALS} - {"DefaultZoneChanged"})
     ),
 )
 _FAILED = "FAILED"
@@ -164,6 +164,9 @@ class Firewalld:
         elif interface == IPSET:
             if self._survey.on_entry(member, arguments):
                 self._on_event(FirewalldEvent.SETS_CHANGED)
+        elif member in RULE_SIGNALS:
+            if self._survey.on_rule(member, arguments):
+                self._on_event(FirewalldEvent.ZONES_CHANGED)
         elif member in _ZONE_SIGNALS:
             self._on_event(FirewalldEvent.ZONES_CHANGED)
 
@@ -233,13 +236,8 @@ class Firewalld:
         wanted = list(zones)
         rules = [dbus_settings.settings(zone, await self._call(ZONE, "getZoneSettings2", "s", zone)) for zone in wanted]
         rules += await self._policies({*wanted, _ANY})
-        services: dict[str, ServiceSettings] = {}
         named = {name for one in rules for name in (*one.services, *_SERVICE_IN_RULE.findall(" ".join(one.rich_rules)))}
-        while unknown := named - services.keys():
-            for name in sorted(unknown):
-                services[name] = await self._service(name)
-                named.update(services[name].includes)
-        return rules, services
+        return rules, await read_services(self._bus, named)
 
     async def _policies(self, zones: set[str]) -> list[ZoneSettings]:
         try:
@@ -253,21 +251,6 @@ class Firewalld:
             if error.code in NO_ANSWER:
                 raise
             return []  # firewalld before 0.9 has no policies
-
-    async def _service(self, name: str) -> ServiceSettings:
-        try:
-            settings = await self._call(NAME, "getServiceSettings2", "s", name)
-        except FirewallError as error:
-            if error.code in NO_ANSWER:
-                raise
-            return ServiceSettings()  # removed meanwhile
-        return ServiceSettings(
-            ports=dbus_settings.pairs(settings, "ports"),
-            source_ports=dbus_settings.pairs(settings, "source_ports"),
-            protocols=dbus_settings.texts(settings, "protocols"),
-            includes=dbus_settings.texts(settings, "includes"),
-            limited=bool(dbus_settings.value(settings, "destination", "a{ss}", {})),
-        )
 
     async def panic_mode(self) -> bool:
         """Whether panic mode is on, in which every packet is dropped."""

@@ -9,6 +9,7 @@ from port_knocking_doors.firewall import rich_rule
 from port_knocking_doors.firewall.health import RESTART, UNVERIFIED, left_line
 from port_knocking_doors.firewall.plan import time_to_close
 from port_knocking_doors.firewall.reconciler import RuleReconciler
+from port_knocking_doors.firewall.zone_doubts import ZoneDoubts
 from port_knocking_doors.firewall.zone_rules import ZoneRule
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Access, Door, FirewalldState, Port, Protocol, Settings
@@ -32,6 +33,9 @@ class RuleOpener:
         self.listener: DoorListener
         self._settings = settings
         self._uses_firewalld = uses_firewalld
+        self._doubts = ZoneDoubts()
+        self._confirmed: set[Door] = set()
+        """Doors whose rules are active."""
         self.reconciler = RuleReconciler(settings.rule_priority, self)
 
     def start(self) -> None:
@@ -66,6 +70,7 @@ class RuleOpener:
         """Let these settings hold for all doors, the open ones among them."""
         self._settings = settings
         if self._uses_firewalld:
+            self._doubts.forget()
             self._place_knock_ports()
             self.reconciler.replace_all()
 
@@ -95,6 +100,13 @@ class RuleOpener:
         """How firewalld responds."""
         return self.reconciler.state if self._uses_firewalld else FirewalldState.UNUSED
 
+    def denial(self, door: Door) -> str:
+        """How the address is banned in firewalld; empty until firewalld has answered."""
+        zones = self.reconciler.zones
+        if zones is None or self._settings.doors_for_banned:
+            return ""
+        return zones.ban(door.address, door.interface, door.opening.opened_ports())
+
     def stays_open(self, door: Door) -> bool:  # noqa: ARG002 the protocol has it
         """A rule is active until it is removed."""
         return True
@@ -106,14 +118,29 @@ class RuleOpener:
     def open(self, door: Door) -> None:
         """Have a rule for each port of the door, in the zone of the knocker's packets."""
         self.reconciler.set_desired(door, lambda zones: self._door_rules(door, zones), now())
+        if self.reconciler.zones is not None and not self._settings.zone:
+            self._doubts.log(door, self.reconciler.zones)
 
     def prolong(self, door: Door) -> None:
         """Have the door come back ahead of others after a reload of firewalld."""
         self.reconciler.touch(door, now())
 
     def _door_rules(self, door: Door, zones: Zones) -> list[ZoneRule]:
-        zone = self._settings.zone or zones.zone_of(door.address, door.interface)
-        return [ZoneRule(zone, rule) for rule in rich_rule.door_rules(door, self._settings.rule_priority)]
+        if not self._settings.doors_for_banned and (reason := self._late_ban(door, zones)):
+            # Later: the reconciler, which this is called by, is at work.
+            asyncio.get_running_loop().call_soon(self.listener.on_denied, door, reason)
+            return []
+        names = [self._settings.zone] if self._settings.zone else zones.match(door.address, door.interface).zones
+        rules = rich_rule.door_rules(door, self._settings.rule_priority)
+        return [ZoneRule(zone, rule) for zone in names for rule in rules]
+
+    def _late_ban(self, door: Door, zones: Zones) -> str:
+        """A ban that was not known, or not there, when the door was requested.
+
+        A rich rule that bans the address of an open door needs nothing: it wins over the door for as long as it exists.
+        """
+        ports = () if door in self._confirmed else door.opening.opened_ports()
+        return zones.ban(door.address, door.interface, ports)
 
     def close(self, door: Door) -> None:
         """Have the door's rules removed."""
@@ -162,10 +189,12 @@ class RuleOpener:
 
     def on_active(self, owner: Hashable, zones: tuple[str, ...]) -> None:
         """Every rule of the owner is confirmed."""
-        if isinstance(owner, Door):
+        if isinstance(owner, Door) and zones:  # a door without rules is about to be denied
+            self._confirmed.add(owner)
             self.listener.on_open(owner, zones)
 
     def on_removed(self, owner: Hashable) -> None:
         """No rule of the owner is left."""
         if isinstance(owner, Door):
+            self._confirmed.discard(owner)
             self.listener.on_closed(owner)

@@ -15,9 +15,9 @@ from port_knocking_doors.model import Address
 HARDWARE = "a hardware address cannot be known from a knock"
 _ADDRESSES = ("ip", "net")
 _SECOND_PARTS = {
-    "port": "whether it does depends on the source port",
-    "mark": "whether it does depends on the mark of the packet",
-    "iface": "whether it does depends on the interface",
+    "port": "it depends on the source port of each connection",
+    "mark": "it depends on the mark of each packet",
+    "iface": "it depends on an interface of each packet",
 }
 
 

@@ -6,14 +6,16 @@ before interfaces, then by the zones' names; the default zone comes last. Earlie
 interface that was added last comes first.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
 
 from port_knocking_doors.firewall.address_set import AddressSet
+from port_knocking_doors.firewall.bans import REFUSING, Denials
 from port_knocking_doors.firewall.source_set import HARDWARE, Membership, SourceSet
-from port_knocking_doors.model import Address
+from port_knocking_doors.firewall.zone_settings import ServiceSettings
+from port_knocking_doors.model import Address, Port
 
 INNER = frozenset({"docker", "libvirt", "libvirt-routed"})
 """Zones that docker and libvirt make for their bridges, where no packet from outside arrives."""
@@ -77,6 +79,11 @@ class _Sources:
         return None, doubts
 
 
+def is_hardware(source: str) -> bool:
+    """Whether the source is a hardware address."""
+    return source.count(":") == 5 and all(len(part) == 2 for part in source.split(":"))
+
+
 class _Interfaces:
     """Interfaces of one zone, or of all zones where firewalld does not sort them."""
 
@@ -96,7 +103,7 @@ def fits(pattern: str, interface: str) -> bool:
 
 @dataclass(frozen=True)
 class Zones:
-    """firewalld's zones. What was read once stays as it was, but for `sets`, which follow firewalld's."""
+    """firewalld's zones. What was read once stays as it was, but for `sets` and `denials`, which follow firewalld's."""
 
     default: str
     interfaces: Mapping[str, str] = field(default_factory=dict)
@@ -108,6 +115,12 @@ class Zones:
     """Every zone, active or not."""
     priorities: Mapping[str, int] = field(default_factory=dict)
     """Zone → ingress priority, for the zones that have one."""
+    targets: Mapping[str, str] = field(default_factory=dict)
+    """Zone → target, as firewalld writes it (firewalld.zone(5)), of the active zones."""
+    denials: Mapping[str, Denials] = field(default_factory=dict)
+    """Zone → the rich rules that deny packets of some sources, of the active zones; they follow firewalld's."""
+    services: Mapping[str, ServiceSettings] = field(default_factory=dict)
+    """The services that these rules name, and those that they include."""
     is_sorted: bool = True
     """Whether firewalld sorts interfaces by zone, as it does from 2.0 on."""
 
@@ -126,6 +139,26 @@ class Zones:
         else:
             found = ZoneMatch((self.default,))
         return found._replace(doubts=tuple(doubt for doubt in doubts if doubt.zone not in found.zones))
+
+    def doubts(self) -> list[Doubt]:
+        """The sources of which a knock does not show whether they match."""
+        found = []
+        for source, zone in sorted(self.sources.items()):
+            entries = self.sets.get(source.removeprefix(SET)) if source.startswith(SET) else None
+            reason = entries.doubt if entries is not None else HARDWARE if is_hardware(source) else ""
+            found += [Doubt(zone, source, reason)] if reason else []
+        return found
+
+    def ban(self, address: Address, interface: str, ports: Iterable[Port]) -> str:
+        """Why the address is banned from a port, to be followed by the remedy; empty where it is not."""
+        match = self.match(address, interface)
+        for zone in match.zones:
+            target = REFUSING.get(self.targets.get(zone, ""))
+            if match.by_source and target:
+                return f"address is in zone {zone}, whose target is {target}"
+            if zone in self.denials and (rule := self.denials[zone].find(address, ports, self.sets, self.services)):
+                return f"rich rule `{rule}` of zone {zone} denies the address"
+        return ""
 
     @cached_property
     def _dispatch(self) -> list[_Sources | _Interfaces]:

@@ -53,6 +53,8 @@ class LogEvent(str, Enum):
     CLOSED = "closed"
     PROLONGED = "prolonged"
     REFUSED = "refused"
+    DENIED = "denied"  # a door is not opened, or is closed: its address is banned in firewalld
+    UNCERTAIN_ZONE = "uncertain_zone"  # the zone of an address cannot be known from a knock
     NEVER_OPENED = "never_opened"
     NOTHING_TO_CLOSE = "nothing_to_close"  # a knocker knocked to close, and no such door is open for its address
     MORE = "more"  # events of the kind in `of` without a line of their own

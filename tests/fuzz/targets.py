@@ -172,9 +172,9 @@ TARGETS = (
         f"""
         ports_to_controls opening_sequence firewall_rules_check_periode_seconds max_knocker_live_time
         ignoring_period_after_knock_error max_opened_door_duration doors_cleanup_periode zone open_knock_ports
-        max_knockers max_open_doors rule_priority [[sequence]] [[import]] name steps timeout traps open duration
-        start_command stop_command command_delay format path "udp: "tcp: :frap /udp = true 1979-05-27 \"\"\" ''' \\u0031
-        0x 1e9 nan -inf {_STEPS}
+        doors_for_banned max_knockers max_open_doors rule_priority [[sequence]] [[import]] name steps timeout traps open
+        duration start_command stop_command command_delay format path "udp: "tcp: :frap /udp = true 1979-05-27
+        \"\"\" ''' \\u0031 0x 1e9 nan -inf {_STEPS}
         """,
     ),
     Target(

@@ -259,7 +259,6 @@ class FakeBus:
             ":reload": lambda _: self._reload(),
             ":getDefaultZone": lambda _: ("s", ["public"]),
             ".zone:getActiveZones": lambda _: ("a{sa{sas}}", [{"public": {"interfaces": ["eth0"]}}]),
-            "org.freedesktop.DBus.Properties:Get": lambda _: ("v", [Variant("s", "2.3.1")]),
             ".zone:getZoneSettings2": lambda _: ("a{sv}", [{}]),
             ".zone:getZones": lambda _: ("as", [sorted(self.zones)]),
             ".zone:getRichRules": lambda call: ("as", [self.zones[call.body[0]]]),

@@ -75,6 +75,8 @@ PURE_MODULES = (
     "doors/opener",
     "firewall/address_set",
     "firewall/source_set",
+    "firewall/rich_match",
+    "firewall/bans",
     "firewall/error_codes",
     "firewall/plan",
     "firewall/rich_rule",

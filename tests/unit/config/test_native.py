@@ -53,6 +53,7 @@ def test_every_key_is_read() -> None:
         doors_cleanup_period=13,
         zone="external",
         open_knock_ports=False,
+        doors_for_banned=True,
         max_knockers=100,
         max_open_doors=10,
         rule_priority=200,

@@ -10,6 +10,7 @@ from port_knocking_doors.daemon import event_log
 from port_knocking_doors.daemon.event_log import PERIOD, EventLog
 from port_knocking_doors.events import (
     DoorClosed,
+    DoorDenied,
     DoorNeverOpened,
     DoorOpened,
     DoorPending,
@@ -92,6 +93,16 @@ LIMITED: dict[str, tuple[MakeEvent, int, str, str, LogEvent]] = {
         "10.0.0.2: not opened: max_open_doors (64) reached",
         "%d more doors not opened (max_open_doors)",
         LogEvent.REFUSED,
+    ),
+    "doors of banned addresses": (
+        lambda when: DoorDenied(DOOR, "address is in zone drop, whose target is DROP", when),
+        20,
+        (
+            "10.0.0.2: not opened: address is in zone drop, whose target is DROP; "
+            "set doors_for_banned = true to open doors for banned addresses"
+        ),
+        "%d more doors not opened for banned addresses",
+        LogEvent.DENIED,
     ),
     "opened doors": (
         lambda _: DoorOpened(DOOR, ("public", "dmz"), 29.98),

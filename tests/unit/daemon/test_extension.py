@@ -74,6 +74,9 @@ class NoteOpener:
 
     def start(self) -> None: ...
 
+    def denial(self, _: Door) -> str:
+        return ""
+
     def stays_open(self, _: Door) -> bool:
         return True
 

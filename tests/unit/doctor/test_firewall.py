@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from port_knocking_doors.doctor import firewall
-from port_knocking_doors.doctor.finding import Finding, ok, problem
+from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import error_codes
 from port_knocking_doors.firewall.zones import Zones
@@ -98,3 +98,21 @@ ZONES: dict[str, tuple[Zones, str, list[Finding]]] = {
 def test_zone_is_shown_with_its_interfaces_and_sources(zones: Zones, zone: str, findings: list[Finding]) -> None:
     found = firewall.about_zones(Settings(zone=zone), zones, ["eth0", "eth1"])
     assert sorted(found, key=lambda finding: finding.text) == sorted(findings, key=lambda finding: finding.text)
+
+
+def test_source_that_a_knock_does_not_show_is_warned_of() -> None:
+    sources = {"52:54:00:12:34:56": "work", "52:54:00:12:34:57": "drop"}
+    zones = Zones("public", sources=sources, known=KNOWN, targets={"drop": "DROP"})
+    reason = "(a hardware address cannot be known from a knock)"
+    assert list(firewall.about_doubts(zones)) == [
+        warning(
+            f"zone work: an address may be in zone work, by its source 52:54:00:12:34:56 {reason}: "
+            'if its door lets nothing in, set zone = "work"'
+        ),
+        ok(
+            f"zone drop: an address may be in zone drop, by its source 52:54:00:12:34:57 {reason}: "
+            "in that zone it is banned, and its door lets nothing in"
+        ),
+    ]
+    named = firewall.about_zones(Settings(zone="work"), zones, [])
+    assert [finding for finding in named if "may be in" in finding.text] == []

@@ -50,6 +50,9 @@ class Recorder:
     def on_closed(self, door: Door) -> None:
         self.closed.append(door)
 
+    def on_denied(self, door: Door, reason: str) -> None:
+        raise AssertionError(f"{door} is denied: {reason}")
+
     def on_failed(self, door: Door) -> None:
         self.failed.append(door)
 

@@ -13,6 +13,7 @@ from port_knocking_doors.doors.opener import DoorListener
 from port_knocking_doors.errors import DoorsError, FirewallError
 from port_knocking_doors.events import (
     DoorClosed,
+    DoorDenied,
     DoorNeverOpened,
     DoorOpened,
     DoorPending,
@@ -33,6 +34,7 @@ EVENTS = (
     DoorReopened,
     DoorRefused,
     DoorClosed,
+    DoorDenied,
     DoorNeverOpened,
     DoorPending,
     NothingToClose,
@@ -54,11 +56,15 @@ class Recording:
         """Raised at the start, at the end, and while waiting."""
         self.is_settled = True
         self.takes_access = False
+        self.bans: dict[Door, str] = {}
         self._stays = stays
 
     def start(self) -> None:
         self.started += 1
         self._fail()
+
+    def denial(self, door: Door) -> str:
+        return self.bans.get(door, "")
 
     def stays_open(self, _: Door) -> bool:
         return self._stays
@@ -235,6 +241,31 @@ def test_door_that_counts_from_open_has_the_time_of_its_access(house: House) -> 
     house.grant(Access("web", (RUN,), 7.0))
     house.commands.listener.on_open(COMMAND_DOOR, ())
     assert house.doors.deadline(COMMAND_DOOR) == START + 7
+
+
+def test_door_for_a_banned_address_is_denied_and_not_opened(house: House) -> None:
+    door = Door(ALICE, "eth0", "ssh", SSH)
+    house.ports.bans[door] = "a ban"
+    house.grant(Access.of("ssh", (Port(22),), 30))
+    assert house.published == [DoorDenied(door, "a ban", START)]
+    assert house.ports.asked == []
+    assert house.doors.doors() == []
+
+
+@pytest.mark.parametrize("knocks_again", [False, True], ids=["its opener reports it", "it is knocked for again"])
+def test_open_door_whose_address_is_banned_is_closed(house: House, knocks_again: bool) -> None:
+    access = Access.of("ssh", (Port(22),), 30)
+    door = house.opened(access)
+    house.published.clear()
+    house.ports.bans[door] = "a ban"
+    if knocks_again:
+        house.grant(access)
+    else:
+        house.ports.listener.on_denied(door, "a ban")
+    assert house.ports.asked[-1] == ("close", door)
+    house.ports.listener.on_closed(door)
+    assert house.published == [DoorDenied(door, "a ban", START), DoorClosed(door)]
+    assert house.doors.doors() == []
 
 
 def test_refused_or_failed_door_that_counts_from_open_leaves_nothing(house: House) -> None:

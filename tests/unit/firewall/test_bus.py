@@ -15,6 +15,7 @@ from dbus_next.message import Message
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import bus as connection
 from port_knocking_doors.firewall import error_codes
+from port_knocking_doors.firewall.bans import Denials
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
 from port_knocking_doors.firewall.zones import Zones
 from tests.helpers.fake_bus import DBUS, DBUS_PATH, NAME, FakeBus, Greeting, encoded, open_descriptors, shorten_calls
@@ -77,7 +78,7 @@ def test_zones_and_rules_are_read_added_and_removed(tmp_path: Path) -> None:
         async with FakeBus(tmp_path) as bus, running() as client:
             await client.reported(FirewalldEvent.APPEARED)
             assert await client.firewalld.zones() == Zones(
-                "public", {"eth0": "public"}, known=frozenset({"public", "external"})
+                "public", {"eth0": "public"}, known=frozenset({"public", "external"}), denials={"public": Denials()}
             )
             await client.firewalld.add("public", RULE)
             await client.firewalld.add("public", RULE)

@@ -48,6 +48,9 @@ class Recorder:
         assert door == DOOR
         self.calls.append("closed")
 
+    def on_denied(self, door: Door, reason: str) -> None:
+        raise AssertionError(f"{door} is denied: {reason}")
+
     def on_failed(self, door: Door) -> None:
         raise AssertionError(door)
 

@@ -1,11 +1,14 @@
 """Doors to ports as rules in firewalld: what the opener has the reconciler do, and what it reports."""
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+from dbus_next.signature import Variant
 
 from port_knocking_doors.errors import ConfigError, FirewallError
 from port_knocking_doors.firewall import rule_opener
@@ -39,6 +42,9 @@ class Recorder:
 
     def on_closed(self, door: Door) -> None:
         self.calls.append(("closed", door))
+
+    def on_denied(self, door: Door, reason: str) -> None:
+        self.calls.append(("denied", door, reason))
 
     def on_failed(self, door: Door) -> None:
         raise AssertionError(door)
@@ -206,3 +212,120 @@ def test_door_stays_open_for_the_duration_of_its_access(bus: FakeBus) -> None:
     assert opener.stays_open(door(2))
     assert opener.seconds(door(2), Access(duration=17.0)) == 17.0
     assert bus.connections == 0
+
+
+DENIAL = 'rule family="ipv4" source address="10.0.0.2" reject'
+ACTIVE = {"public": {"interfaces": ["eth0"]}, "external": {"sources": ["10.0.0.0/30", "52:54:00:12:34:56"]}}
+SETTINGS_OF = {"external": {"target": Variant("s", "DROP")}, "public": {"rules_str": Variant("as", [DENIAL])}}
+
+
+def in_zones(bus: FakeBus, **zones: dict[str, list[str]]) -> None:
+    bus.replies["getActiveZones"] = ("a{sa{sas}}", [zones])
+
+
+async def until(condition: Callable[[], object]) -> None:
+    while not condition():
+        await asyncio.sleep(0.001)
+
+
+def test_door_of_a_banned_address_is_denied(bus: FakeBus) -> None:
+    in_zones(bus, **ACTIVE)
+    bus.replies["getZoneSettings2"] = ("a{sv}", [SETTINGS_OF["external"]])
+
+    async def story(opener: RuleOpener, _: Recorder) -> None:
+        assert opener.denial(door(2)) == "", "nothing is known yet"
+        await opener.prepare()
+        assert opener.denial(door(2)) == "address is in zone external, whose target is DROP"
+        assert opener.denial(door(5)) == "", "the zone of an interface is no ban"
+        opener.apply(replace(SETTINGS, doors_for_banned=True))
+        assert opener.denial(door(2)) == ""
+        opener.open(door(2))
+        await opener.settled()
+        assert bus.zones["external"] == [rule(2)]
+
+    play(bus, story)
+
+
+def test_door_that_waited_for_firewalld_is_denied_to_a_banned_address(bus: FakeBus) -> None:
+    bus.replies["getZoneSettings2"] = ("a{sv}", [SETTINGS_OF["public"]])
+
+    async def story(opener: RuleOpener, recorder: Recorder) -> None:
+        opener.open(door(2))
+        await until(lambda: recorder.calls)
+        assert recorder.calls == [("denied", door(2), f"rich rule `{DENIAL}` of zone public denies the address")]
+        opener.close(door(2))
+        await opener.settled()
+        assert bus.called("addRichRule") == []
+
+    play(bus, story)
+
+
+def test_open_door_is_denied_once_its_address_is_in_a_zone_that_drops(bus: FakeBus) -> None:
+    in_zones(bus, public={"interfaces": ["eth0"]})
+    bus.replies["getZoneSettings2"] = ("a{sv}", [SETTINGS_OF["external"]])
+
+    async def story(opener: RuleOpener, recorder: Recorder) -> None:
+        await opener.prepare()
+        opener.open(door(2))
+        opener.open(door(9))
+        await opener.settled()
+        in_zones(bus, **ACTIVE)
+        bus.signal(f"{NAME}.zone", "SourceAdded", "ss", "external", "10.0.0.0/30")
+        await until(lambda: ("denied", door(2), "address is in zone external, whose target is DROP") in recorder.calls)
+        opener.close(door(2))
+        await opener.settled()
+        assert bus.zones == {"public": [rule(9)], "external": []}
+        assert recorder.calls[-1] == ("closed", door(2))
+
+    play(bus, story)
+
+
+def test_rich_rule_bans_from_the_moment_that_it_is_added(bus: FakeBus) -> None:
+    async def story(opener: RuleOpener, _: Recorder) -> None:
+        await opener.prepare()
+        opener.open(door(2))
+        await opener.settled()
+        reads = len(bus.called("getZoneSettings2"))
+        bus.signal(f"{NAME}.zone", "RichRuleAdded", "ssi", "public", DENIAL.replace('"', ""), 0)
+        await until(lambda: opener.denial(door(2)))
+        opener.reconciler.replace_all()
+        await opener.settled()
+        assert bus.zones["public"] == [rule(2)], "the ban itself keeps an open door shut"
+        bus.signal(f"{NAME}.zone", "RichRuleRemoved", "ss", "public", DENIAL)
+        await until(lambda: not opener.denial(door(2)))
+        assert len(bus.called("getZoneSettings2")) == reads, "it is followed, and not read again"
+
+    play(bus, story)
+
+
+def test_rich_rule_for_a_set_has_the_set_read(bus: FakeBus) -> None:
+    bus.replies["getIPSetSettings"] = ("(ssssa{ss}as)", [["", "", "", "hash:net", {}, ["10.0.0.0/24"]]])
+
+    async def story(opener: RuleOpener, _: Recorder) -> None:
+        await opener.prepare()
+        text = 'rule source ipset="bad" drop'
+        bus.replies["getZoneSettings2"] = ("a{sv}", [{"rules_str": Variant("as", [text])}])
+        bus.signal(f"{NAME}.zone", "RichRuleAdded", "ssi", "public", text, 0)
+        await until(lambda: opener.denial(door(2)))
+        bus.signal(f"{NAME}.ipset", "EntryRemoved", "ss", "bad", "10.0.0.0/24")
+        await until(lambda: not opener.denial(door(2)))
+
+    play(bus, story)
+
+
+def test_zone_that_a_knock_does_not_show_is_logged_once(bus: FakeBus, caplog: pytest.LogCaptureFixture) -> None:
+    in_zones(bus, **ACTIVE)
+
+    async def story(opener: RuleOpener, _: Recorder) -> None:
+        await opener.prepare()
+        for number in (2, 8, 9):
+            opener.open(door(number))
+        await opener.settled()
+
+    with caplog.at_level(logging.WARNING):
+        play(bus, story)
+    (message,) = caplog.messages
+    assert message == (
+        "10.0.0.8: may be in zone external, by its source 52:54:00:12:34:56 (a hardware address cannot be known from a "
+        'knock): the door opens in zone public; if its door lets nothing in, set zone = "external"'
+    )

@@ -33,6 +33,9 @@ class Ignorant(DoorListener):
     def on_closed(self, door: Door) -> None:
         pass
 
+    def on_denied(self, door: Door, reason: str) -> None:
+        pass
+
     def on_failed(self, door: Door) -> None:
         pass
 

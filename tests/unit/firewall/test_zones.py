@@ -148,3 +148,10 @@ def test_set_that_changes_changes_the_zone() -> None:
     friends.discard("10.0.0.0/8")
     assert zones.zone_of(address, "") == "public"
     assert Doubt("work", "ipset:friends", "") not in zones.match(address, "").doubts
+
+
+def test_doubts_are_the_sources_that_a_knock_does_not_show() -> None:
+    sources = {"52:54:00:12:34:56": "work", "fd00::1:2:3:4:5": "home", **{f"ipset:{name}": "dmz" for name in SETS}}
+    found = Zones("public", sources=sources, sets=SETS).doubts()
+    assert {doubt.source for doubt in found} == sources.keys() - {"ipset:sure", "fd00::1:2:3:4:5"}
+    assert all(doubt.reason for doubt in found)
