@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall.bus import NAME
-from port_knocking_doors.firewall.error_codes import NO_ANSWER
+from port_knocking_doors.firewall.error_codes import NO_ANSWER, NOT_AUTHORIZED
 from port_knocking_doors.firewall.packed_strings import PackedStrings
 from port_knocking_doors.system.log import logger
 
@@ -42,6 +42,11 @@ _DIRECT_KINDS = (
 _RICH_RULES = ("rules_str", "rich_rules")
 """Keys of rich rules in the settings of zones and of policies."""
 
+_DIRECT_LOST = (
+    "firewalld's direct rules are denied to this user, so a reload keeps only permanent ones: a program that uses "
+    "others has to add them again"
+)
+
 Settings = dict[tuple[_Kind, str], Any]
 
 
@@ -54,7 +59,7 @@ async def reload_sparing_others(call: Call, is_ours: Callable[[str], bool]) -> N
     direct = await _read_direct(call)
     await call(NAME, "reload", patient=True)
     await _put_back(call, settings, is_ours)
-    now = await _read_direct(call)
+    now = await _read_direct(call) if any(direct) else direct
     for (_, add, signature), before, after in zip(_DIRECT_KINDS, direct, now, strict=True):
         for one in before:
             if one not in after:
@@ -72,6 +77,7 @@ async def _read(call: Call) -> Settings:
 
 
 async def _read_direct(call: Call) -> list[list[Any]]:
+    """The direct rules; empty where polkit denies them to this user, as it does to that of the unit."""
     return [list(await _try(call, _DIRECT, read) or ()) for read, _, _ in _DIRECT_KINDS]
 
 
@@ -135,12 +141,14 @@ def _plain(value: Any) -> Any:
 
 
 async def _try(call: Call, interface: str, member: str, signature: str = "", *arguments: Any) -> Any:
-    """The result; None where firewalld has none, such as an older one without policies."""
+    """The result; None where firewalld has none, such as an older one without policies, or denies it."""
     try:
         return _plain(await call(interface, member, signature, *arguments))
     except FirewallError as error:
         if error.code in NO_ANSWER:
             raise
-        if member.startswith(("set", "add")):
+        if error.code == NOT_AUTHORIZED and member == _DIRECT_KINDS[0][0]:
+            logger.warning("%s", _DIRECT_LOST)
+        elif member.startswith(("set", "add")):
             logger.error("firewalld's runtime settings: %s failed after the reload: %s", member, error)
         return None

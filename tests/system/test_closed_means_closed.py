@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.model import RULE_PRIORITY
-from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
+from port_knocking_doors.sandbox import ClientHost, Polkit, Process, Sandbox
 from tests.helpers.doorstep import (
     NOTICE,
     await_closed,
@@ -25,11 +25,11 @@ from tests.helpers.doorstep import (
     state,
 )
 from tests.helpers.running import GUARDED, begin_daemon, knock, start_daemon, write_configuration
+from tests.helpers.service import CONF, Installation
 from tests.helpers.waiting import wait_until
 
 CONFIGURATION = "/etc/firewalld/firewalld.conf"
 PROGRAM = [sys.executable, "-m", "port_knocking_doors"]
-WITHOUT_NET_ADMIN = ["setpriv", "--inh-caps=-net_admin", "--bounding-set=-net_admin"]
 OTHERS = 'rule family="ipv4" source address="10.9.9.9" port port="9999" protocol="tcp" accept'
 """A runtime rule of another program."""
 
@@ -170,19 +170,25 @@ def test_crash_guard_closes_once_stopped_firewalld_is_back(box: Sandbox, client:
     await_closed(client, 2 * NOTICE)
 
 
-def test_daemon_that_cannot_see_the_kernel_reloads_restarted_firewalld(
-    box: Sandbox, client: ClientHost, tmp_path: Path
-) -> None:
-    conf = write_configuration(tmp_path, max_opened_door_duration=4)
-    daemon = box.server.popen([*WITHOUT_NET_ADMIN, *PROGRAM, "--conf", str(conf)])
-    daemon.wait_for(r"\bready\b", 20)
-    knock(client, client.server4)
-    await_open(client)
-    box.firewalld.restart()
-    daemon.wait_for(": closed", 4 + NOTICE)
-    assert state(client) == "prohibited"
-    knock(client, client.server4)
-    await_open(client)
-    box.firewalld.stop()
-    daemon.wait_for("left 1 rule of doors active in the kernel", NOTICE)
-    assert end(daemon) == 1
+def test_service_that_cannot_see_the_kernel_reloads_restarted_firewalld(tmp_path: Path) -> None:
+    """As the unit runs it, with polkit: CAP_NET_RAW is no right to see the kernel's tables."""
+    with Sandbox(clients=("client",), users=True) as box:
+        client = box.hosts["client"]
+        Polkit(box.server).start()
+        keep_rules(box)
+        conf = write_configuration(tmp_path, max_opened_door_duration=4)
+        installed = Installation(box, tmp_path, conf)
+        installed.install_rule()
+        daemon = installed.begin("ExecStart", "--conf", CONF)
+        daemon.wait_for(r"\bready\b", 20)
+        with box.server.listen(GUARDED):
+            knock(client, client.server4)
+            await_open(client)
+            box.firewalld.restart()
+            daemon.wait_for(": closed", 4 + NOTICE)
+            assert state(client) == "prohibited"
+            knock(client, client.server4)
+            await_open(client)
+            box.firewalld.stop()
+            daemon.wait_for("left 1 rule of doors active in the kernel", NOTICE)
+            assert end(daemon) == 1

@@ -7,7 +7,7 @@ import pytest
 from dbus_next.signature import Variant
 
 from port_knocking_doors.errors import FirewallError
-from port_knocking_doors.firewall.error_codes import UNREACHABLE
+from port_knocking_doors.firewall.error_codes import NOT_AUTHORIZED, UNREACHABLE
 from port_knocking_doors.firewall.runtime_settings import reload_sparing_others
 
 OURS, OTHERS, PERMANENT = "rule ours", "rule others", "rule permanent"
@@ -102,6 +102,15 @@ def test_settings_that_firewalld_refuses_are_logged(caplog: pytest.LogCaptureFix
     firewalld.errors["setZoneSettings2"] = FirewallError("INVALID_SETTING", "INVALID_SETTING")
     reload(firewalld)
     assert "setZoneSettings2 failed after the reload: INVALID_SETTING" in caplog.text
+
+
+def test_direct_rules_that_are_denied_are_reported_once(caplog: pytest.LogCaptureFixture) -> None:
+    firewalld = Firewalld()
+    for member in ("getAllChains", "getAllRules", "getAllPassthroughs"):
+        firewalld.errors[member] = FirewallError("Not Authorized", NOT_AUTHORIZED)
+    reload(firewalld)
+    assert caplog.text.count("direct rules are denied to this user") == 1
+    assert [written[0] for written in firewalld.written] == ["setZoneSettings2", "setEntries"]
 
 
 @pytest.mark.parametrize("member", ["getZones", "reload", "setEntries"])
