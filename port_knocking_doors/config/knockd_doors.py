@@ -95,15 +95,19 @@ def _besides(way: _Way) -> CommandOpening | None:
 
 
 def closer_of(command: CommandOpening, services: ServiceNames) -> Reading | None:
-    """What commands close in the firewall, if they do nothing else there and nothing runs later."""
-    lines = {command.start, command.start6 or command.start}
-    if command.stop or command.stop6:
-        return None
+    """What commands close in the firewall, if they do nothing else there. A command that runs later is in its rest."""
+    lines = dict.fromkeys((command.start, command.start6 or command.start))
     readings = [firewall_command.read(line, services) for line in lines]
-    for reading in readings:
-        if reading is None or reading.opened or not reading.closed:
-            return None
-    return readings[0]
+    if any(reading is None or reading.opened or not reading.closed for reading in readings):
+        return None
+    closer = readings[0]
+    later = firewall_command.read(command.stop, services) if command.stop else None
+    if closer is None or (later is not None and later.opened):
+        return None
+    if command.stop:
+        rest = command.stop if later is None else later.rest
+        closer.rest = "; ".join(filter(None, [closer.rest, rest]))
+    return closer
 
 
 def notes_on(command: CommandOpening, services: ServiceNames) -> list[str]:

@@ -43,9 +43,7 @@ def as_toml(sequences: tuple[Sequence, ...], services: ServiceNames | None = Non
             f"# knockd captures on {interface} only{by}: for the same, start the daemon with --interface {interface}.\n"
         )
     if sequences and not interfaces:
-        parts[0] += (
-            "# knockd's file names no interface: start the daemon with --interface, or it captures on every one.\n"
-        )
+        parts[0] += "# No single interface is named: start the daemon with --interface, or it captures on every one.\n"
     drafts = []
     for sequence in sequences:
         drafts.append(_draft(sequence, names, services or ServiceNames()))

@@ -47,6 +47,8 @@ def opening_warnings(settings: Settings, source: str) -> Iterator[str]:
             "PUBLIC SEQUENCE: there is no configuration file, so the built-in sequence is used, which is public, and "
             "anyone can open a door; write a file: port-knocking-doors --set-configuration-file-in-home"
         )
+    elif settings.opening_sequence in PUBLIC:
+        yield f"{at}PUBLIC SEQUENCE: its ports are a published example; choose others"
     elif len(settings.opening_sequence) < readers.SEQUENCE_SHORT:
         few = len(settings.opening_sequence)
         yield f"{at}{few} ports are soon found by chance; use {readers.SEQUENCE_SHORT} or more"

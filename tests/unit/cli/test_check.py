@@ -165,9 +165,7 @@ def test_native_reader_accepts_check_as_toml(tmp_path: Path) -> None:
     (one,) = native.parse(own + "\n".join(lines), "F").sequences
     assert (one.name, one.access.ports, one.access.duration, one.access.command) == ("open_SSH", (Port(22),), 10, None)
     assert [step.port for step in one.steps] == [65431, 65433, 65432]
-    assert (
-        "# knockd's file names no interface: start the daemon with --interface, or it captures on every one." in lines
-    )
+    assert "# No single interface is named: start the daemon with --interface, or it captures on every one." in lines
     assert not any("eth0" in line for line in lines)
 
 

@@ -403,6 +403,15 @@ def test_rest_of_closing_line_runs_when_the_door_closes() -> None:
     assert one.access.command == CommandOpening("service ssh start", "service ssh stop", 3600)
 
 
+def test_closer_with_a_stop_command_leaves_it_to_the_door() -> None:
+    text = pair(ACCEPT.format("A"), ACCEPT.format("D"), "Stop_Command = logger closed")
+    (one,) = read_back(text)
+    assert (one.close_steps, one.access.command) == (CLOSING, CommandOpening("true", "logger closed", 3600))
+    text = pair(ACCEPT.format("A"), ACCEPT.format("D"), f"Stop_Command = {ACCEPT.format('D')}")
+    (one,) = read_back(text)
+    assert (one.close_steps, one.access.command) == (CLOSING, None)
+
+
 def test_pairs_of_one_port_are_told_apart_by_name() -> None:
     lines = [
         line

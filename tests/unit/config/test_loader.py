@@ -111,8 +111,9 @@ doors_cleanup_periode = 10
         ("26173, 21951, 23817", ["3 ports are soon found by chance; use 5 or more"]),
         ("26173, 21951, 23817, 21950", ["4 ports are soon found by chance; use 5 or more"]),
         ("26173, 21951, 23817, 21950, 26170", []),
+        ("7000, 8000, 9000", ["PUBLIC SEQUENCE: its ports are a published example; choose others"]),
     ],
-    ids=["three ports", "four ports", "five ports"],
+    ids=["three ports", "four ports", "five ports", "three ports of an example"],
 )
 def test_rust_file_is_accepted_as_it_is(world: World, ports: str, warnings: list[str]) -> None:
     file = world.home_file
