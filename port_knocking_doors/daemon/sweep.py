@@ -216,7 +216,7 @@ def close(priority: int, patience: float = PATIENCE, directory: Path | None = No
     logger.warning(text, swept.removed)
     if swept.failed:
         return DoorsError(
-            f"{swept.failed} stop commands of a daemon that ended failed: kept in "
+            f"{swept.failed} stop commands of a daemon that ended have failed or not ended: kept in "
             f"{pending_directory(priority, directory)}, and run at each start until they work "
             "(`port-knocking-doors sweep --forget` drops them)"
         )

@@ -24,6 +24,9 @@ BURST, PERIOD = 50, 10.0
 REPORTS = 10
 """Lines about stop commands on record in so many seconds."""
 
+PLACES = 256
+"""Stop commands on record that run at the same time: each has two descriptors, of a usual limit of 1,024."""
+
 _SOON, _LATER = 0.05, 1.0
 """Seconds between two looks at what a command printed, first and later."""
 _CHUNKS = 16
@@ -58,21 +61,28 @@ class CommandRuns:
         self._limit = RateLimit(BURST, PERIOD)
         self._relays: dict[asyncio.Task[None], _OutputLog] = {}
         self._reports = RateLimit(REPORTS, PERIOD)
+        self.places = asyncio.Semaphore(PLACES)
+        """For stop commands on record."""
+        self.turns = asyncio.Lock()
+        """One of them is started in each turn of the loop: rules are removed between the starts of a thousand."""
 
     def begin(self, name: CommandName, line: str, record: StopRecord | None = None) -> "CommandRun":
         """Start a command. `record`: where its process is noted first; a stop command that works removes it.
 
-        Raises `OSError`, and `ValueError` for a zero byte: then nothing was started.
+        A stop command runs also where its process cannot be noted. Raises `OSError`, and `ValueError` for a zero byte:
+        then nothing was started.
         """
         with CommandOutput() as output:
             is_stop = record is not None and name.which == "stop"
             command = ShellCommand(line, output, record.path if record is not None and is_stop else None)
             if record is not None:
+                record = _noted(record, command.identity, is_stop=is_stop)
                 try:
-                    record = _noted(record, command.identity, is_stop=is_stop).save()
+                    record.save()
                 except OSError:
-                    command.give_up()
-                    raise
+                    if not is_stop:  # a full disk must keep no door open
+                        command.give_up()
+                        raise
             command.go()
             log = _OutputLog(name, output.handed_over(), self._limit) if output.is_read else None
         if log is not None:

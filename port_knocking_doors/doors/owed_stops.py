@@ -25,7 +25,9 @@ PATIENCE = 5.0
 RETRY = 1.0
 """Seconds between two tries of a command that cannot be started, for want of memory or processes; without end."""
 
-_PAUSE = 0.02
+_PAUSE, _MOMENT = 0.02, 0.1
+_CANNOT_EXECUTE = 126
+"""The exit status that a shell gives such a command."""
 _LEFT_BEHIND = "left behind by an earlier run"
 
 
@@ -108,14 +110,12 @@ class OwedStops:
 
     async def _try(self, line: str) -> bool:
         """Run the stop command for each of its records; whether that is over, by success or by an interrupt."""
-        owed = []
-        for record in self._records[line]:
-            left = await self._try_one(record)
-            if left is not None:
-                owed.append(left)
-        self._records[line] = owed
+        tried = list(self._records[line])
+        left = [await self._try_one(record) for record in tried]
+        added = self._records[line][len(tried) :]  # meanwhile, by another door with this stop command
+        self._records[line] = [*(record for record in left if record is not None), *added]
         self._note_tried(line)
-        return not owed
+        return not self._records[line]
 
     async def _try_one(self, record: StopRecord) -> StopRecord | None:
         is_logged = False
@@ -159,24 +159,31 @@ async def try_stop(
         return None
     if record.stop_process is not None and record.stop_process.is_running():
         return record
-    try:
-        run = runs.begin(CommandName(record.address, record.sequence, "stop"), record.stop, record)
-    except ValueError as error:
-        runs.report(logging.ERROR, f"stop command not run: {error}", record, LogEvent.COMMAND_REFUSED, reason=error)
-        return record
-    noted = run.record or record
-    try:
-        status = await wait_at_most(patience, run.ended())
-    except asyncio.TimeoutError:
-        text = f"stop command, {_LEFT_BEHIND}, has not ended yet"
-        runs.report(logging.WARNING, text, record, LogEvent.MESSAGE)
-        return noted
+    async with runs.places:
+        try:
+            async with runs.turns:
+                await asyncio.sleep(0)
+                run = runs.begin(CommandName(record.address, record.sequence, "stop"), record.stop, record)
+        except ValueError as error:
+            runs.report(logging.ERROR, f"stop command not run: {error}", record, LogEvent.COMMAND_REFUSED, reason=error)
+            return failed(record, _CANNOT_EXECUTE)
+        noted = run.record or record
+        try:
+            status = await wait_at_most(patience, run.ended())
+        except asyncio.TimeoutError:
+            text = f"stop command, {_LEFT_BEHIND}, has not ended yet"
+            runs.report(logging.WARNING, text, record, LogEvent.MESSAGE)
+            return noted
+    return _outcome(runs, noted, status, report=report)
+
+
+def _outcome(runs: CommandRuns, record: StopRecord, status: int, *, report: bool) -> StopRecord | None:
     if status != 0:
         if report:
             text = f"stop command, {_LEFT_BEHIND}, ended with status {status}, it is tried again"
             runs.report(logging.WARNING, text, record, LogEvent.COMMAND_ENDED, status=status)
-        return failed(noted, status)
-    noted.remove()
+        return failed(record, status)
+    record.remove()
     after = f"tried again after {record.tries} failures" if record.tries else _LEFT_BEHIND
     text = f"stop command, {after}, ended with status 0"
     runs.report(logging.WARNING, text, record, LogEvent.COMMAND_ENDED, status=status)
@@ -203,8 +210,14 @@ async def run_left_behind(runs: CommandRuns, directory: Path) -> list[StopRecord
 
 
 async def _run_one(runs: CommandRuns, record: StopRecord) -> StopRecord | None:
-    try:
-        return await try_stop(runs, record, PATIENCE)
-    except OSError as error:
-        runs.report(logging.ERROR, f"stop command not run: {error}", record, LogEvent.COMMAND_REFUSED, reason=error)
+    deadline = now() + PATIENCE
+    while True:
+        try:
+            return await try_stop(runs, record, PATIENCE)
+        except OSError as error:
+            failure = error  # no descriptor or process is free, as others have them
+        if now() < deadline:
+            await asyncio.sleep(_MOMENT)
+            continue
+        runs.report(logging.ERROR, f"stop command not run: {failure}", record, LogEvent.COMMAND_REFUSED, reason=failure)
         return record

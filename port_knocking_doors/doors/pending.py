@@ -40,11 +40,6 @@ class StopRecord(NamedTuple):
     stop_process: ProcessIdentity | None = None
     """A try that may still run."""
 
-    @property
-    def door(self) -> str:
-        """Whose door it closes, for the log."""
-        return f"{self.address}: {self.sequence}"
-
     def exists(self) -> bool:
         """Whether it is still on record."""
         return self.path.exists()

@@ -18,6 +18,8 @@ from port_knocking_doors.system import instance
 from port_knocking_doors.system.crash_guard import Closer, CrashGuard
 from port_knocking_doors.system.instance import CLOSER, DAEMON, instance_lock, unreleased_marks
 from tests.helpers.fake_bus import FakeBus, shorten_calls
+from tests.helpers.folders import let_others_through
+from tests.helpers.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[3]
 MARK = 31313
@@ -304,6 +306,26 @@ def test_rules_and_stop_commands_wait_for_nothing_of_each_other(bus: FakeBus, fo
     assert unreleased_marks() == []
 
 
+def test_sweep_that_is_cancelled_leaves_its_commands_running(bus: FakeBus, folder: Path, tmp_path: Path) -> None:
+    """As the end of a daemon that takes over from another one."""
+    record = put_on_record(folder, f"touch {tmp_path}/begun; until [ -e {tmp_path}/go ]; do sleep 0.02; done")
+    bus.silent.add("getDefaultZone")
+
+    async def story() -> None:
+        async with bus:
+            work = asyncio.create_task(sweep.sweep(MARK))
+            while not (tmp_path / "begun").exists():
+                await asyncio.sleep(0.01)
+            work.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(work, 1)
+
+    asyncio.run(story())
+    assert record.exists()
+    (tmp_path / "go").touch()
+    wait_until(lambda: not record.exists(), 5, "the end of the command")
+
+
 def test_stop_commands_run_while_firewalld_hangs(bus: FakeBus, folder: Path, tmp_path: Path) -> None:
     put_on_record(folder, f"touch {tmp_path}/ran")
     bus.silent.add("getDefaultZone")
@@ -325,8 +347,8 @@ def test_failed_stop_command_is_the_closers_error_and_stays(bus: FakeBus, folder
             error = await asyncio.to_thread(sweep.close, MARK)
         assert error is not None
         assert str(error) == (
-            f"1 stop commands of a daemon that ended failed: kept in {record.parent}, and run at each start until they "
-            "work (`port-knocking-doors sweep --forget` drops them)"
+            f"1 stop commands of a daemon that ended have failed or not ended: kept in {record.parent}, and run at "
+            "each start until they work (`port-knocking-doors sweep --forget` drops them)"
         )
 
     asyncio.run(story())
@@ -363,8 +385,7 @@ def test_forget_drops_what_failed_and_nothing_else(folder: Path, tmp_path: Path)
 def test_root_sweeps_another_users_directory_as_that_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o001)
+    let_others_through(tmp_path)
     units, mark, user = tmp_path / "run", 1 << 17, 12345
     monkeypatch.setattr(instance, "SYSTEM_DIRECTORY", units / "port-knocking-doors")
     monkeypatch.delenv("RUNTIME_DIRECTORY")

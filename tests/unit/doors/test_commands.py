@@ -22,6 +22,7 @@ from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.events import CommandEnded, CommandStarted, EventStream
 from port_knocking_doors.model import CommandOpening, Door
 from port_knocking_doors.system import command_output
+from port_knocking_doors.system.clock import now as clock
 from port_knocking_doors.system.command_output import CommandOutput
 from tests.helpers.waiting import wait_until
 
@@ -213,7 +214,9 @@ def test_hung_start_commands_delay_no_stop_command(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
-def test_commands_above_the_queue_limit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_above_the_queue_limit_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(commands, "QUEUE", 2)
 
     async def story(ran: CommandRunner, recorder: Recorder) -> None:
@@ -221,6 +224,18 @@ def test_commands_above_the_queue_limit_are_refused(tmp_path: Path, monkeypatch:
         for it in doors:
             ran.open(it)
         assert recorder.failed == doors[2:]
+        for number in range(10):
+            ran.open(door("true", address=f"10.0.2.{number}"))
+        assert len(recorder.failed) == 12
+        assert len(caplog.messages) == 5
+        assert caplog.messages[0] == "10.0.1.2: ssh: not started, 2 commands wait already"
+        ahead = clock() + 11
+        monkeypatch.setattr(commands, "now", lambda: ahead)
+        ran.open(doors[3])
+        assert caplog.messages[5:] == [
+            "7 more start commands not run",
+            "10.0.1.3: ssh: not started, 2 commands wait already",
+        ]
         await ran.close_all(SOON)
 
     run(tmp_path, story)
@@ -554,6 +569,31 @@ def test_stop_command_that_cannot_be_started_is_owed(
 
     run(tmp_path, story)
     assert records(tmp_path) == []
+
+
+def test_start_command_does_not_run_where_it_cannot_be_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        it = door(f"touch {tmp_path}/started", "true")
+        first: list[pending.StopRecord] = []
+        save = pending.StopRecord.save
+
+        def fail(record: pending.StopRecord) -> pending.StopRecord:
+            if first:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            first.append(record)
+            return save(record)
+
+        monkeypatch.setattr(pending.StopRecord, "save", fail)
+        ran.open(it)
+        await until(lambda: recorder.failed == [it])
+        await ran.close_all(SOON)
+
+    run(tmp_path, story)
+    assert not (tmp_path / "started").exists()
+    assert records(tmp_path) == []
+    assert "start command not run: [Errno 28]" in caplog.text
 
 
 # --- what commands print

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from port_knocking_doors.doors import owed_stops, pending
+from port_knocking_doors.doors import command_run, owed_stops, pending
 from port_knocking_doors.doors.command_run import CommandRuns
 from port_knocking_doors.doors.owed_stops import OwedStops, failed, run_left_behind, try_stop
 from port_knocking_doors.doors.pending import StopRecord
 from port_knocking_doors.system.clock import now
+from port_knocking_doors.system.log import LogEvent
 from port_knocking_doors.system.shell_command import ProcessIdentity
 
 SOON = 10.0
@@ -204,6 +205,23 @@ def test_command_that_cannot_be_started_is_tried_until_it_can(
     assert [line for line in caplog.messages if "not run" in line] == [f"{text}[Errno 11] {os.strerror(errno.EAGAIN)}"]
 
 
+def test_record_that_comes_during_a_try_is_tried_next(tmp_path: Path) -> None:
+    (tmp_path / "records").mkdir()
+    stop = f"echo x >>{tmp_path}/ran; until [ -e {tmp_path}/go ]; do sleep 0.02; done"
+    first, second = record(tmp_path / "records", stop), record(tmp_path / "records", stop)
+
+    async def story(owed: OwedStops) -> None:
+        owed.add([first], (0.0, 0.0))
+        await until((tmp_path / "ran").exists)
+        owed.add([second])
+        (tmp_path / "go").touch()
+        await until(lambda: not len(owed))
+
+    play(story)
+    assert list((tmp_path / "records").iterdir()) == []
+    assert (tmp_path / "ran").read_text().split() == ["x", "x"]
+
+
 def test_end_interrupts_pauses_and_counts_what_is_owed(tmp_path: Path) -> None:
     one, other = record(tmp_path, "exit 3"), record(tmp_path, "exit 4")
 
@@ -282,13 +300,74 @@ def test_slow_try_works_on_and_removes_its_record(tmp_path: Path, caplog: pytest
     asyncio.run(asyncio.wait_for(until(lambda: not one.exists()), SOON))
 
 
-def test_line_that_can_never_run_is_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_line_that_can_never_run_has_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     one = record(tmp_path, "a\0b")
-    assert run_one(one) == one
+    assert run_one(one) == one._replace(tries=1, status=126)
     assert "stop command not run: embedded null byte" in caplog.text
 
 
+def test_stop_command_runs_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "records").mkdir()
+    one = record(tmp_path / "records", f"touch {tmp_path}/ran")
+
+    def fail(_: StopRecord) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(StopRecord, "save", fail)
+    assert run_one(one) is None
+    assert (tmp_path / "ran").exists()
+    assert not one.exists()
+
+
 # --- the closer
+
+
+def test_other_work_goes_on_between_the_starts_of_many_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owed_stops, "PATIENCE", SOON)
+    for _ in range(100):
+        record(tmp_path, "true")
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    started: list[int] = []
+    begin = CommandRuns.begin
+
+    def note(self: CommandRuns, *arguments: Any) -> Any:
+        started.append(turns)
+        return begin(self, *arguments)
+
+    monkeypatch.setattr(CommandRuns, "begin", note)
+
+    async def main() -> None:
+        counting = asyncio.create_task(count())
+        assert await run_left_behind(CommandRuns(), tmp_path) == []
+        counting.cancel()
+
+    asyncio.run(main())
+    assert len(set(started)) == 100, "each in a turn of its own"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_commands_of_the_closer_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command_run, "PLACES", 3)
+    (tmp_path / "records").mkdir()
+    for number in range(10):
+        record(tmp_path / "records", f"touch {tmp_path}/$$; sleep 0.1; ls {tmp_path} | wc -l >>{tmp_path}/{number}n")
+
+    async def main() -> None:
+        assert await run_left_behind(CommandRuns(), tmp_path / "records") == []
+
+    asyncio.run(main())
+    first = [int(path.read_text()) for path in tmp_path.glob("*n")]
+    assert min(first) <= 5, "the first three, the folder and what they write"
+    assert list((tmp_path / "records").iterdir()) == []
 
 
 def test_closer_returns_what_failed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -315,6 +394,24 @@ def test_lines_about_many_records_are_bounded(tmp_path: Path, caplog: pytest.Log
 
     assert len(asyncio.run(main())) == 30
     assert len(caplog.messages) == 10
+
+
+def test_lines_about_records_above_the_limit_are_summed_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = StopRecord(tmp_path / "a.json", "10.0.0.2", "ssh", "true")
+
+    async def main() -> None:
+        runs = CommandRuns()
+        for _ in range(15):
+            runs.report(logging.INFO, "text", one, LogEvent.MESSAGE)
+        assert caplog.messages == ["10.0.0.2: ssh: text"] * 10
+        ahead = now() + 11
+        monkeypatch.setattr(command_run, "now", lambda: ahead)
+        runs.report(logging.INFO, "text", one, LogEvent.MESSAGE)
+
+    asyncio.run(main())
+    assert caplog.messages[10:] == ["5 more lines about stop commands on record", "10.0.0.2: ssh: text"]
 
 
 def test_closer_without_a_process_left_keeps_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.system import as_user
+from tests.helpers.folders import let_others_through
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 USER = 12345
@@ -15,8 +16,7 @@ def test_work_is_that_users_in_every_way(tmp_path: Path) -> None:
     seen = tmp_path / "seen"
     seen.touch()
     os.chown(seen, USER, USER)
-    for folder in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        folder.chmod(folder.stat().st_mode | 0o001)
+    let_others_through(tmp_path)
     environ = dict(os.environ)
 
     def work() -> int:
