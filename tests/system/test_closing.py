@@ -92,3 +92,16 @@ def test_knock_to_close_runs_the_stop_command_and_follows_a_reload(
     wait_until(lambda: lines()[1:] == [f"stop {client.address4}"], 5, "the stop command has run")
     daemon.terminate()
     assert len(lines()) == 2, "and not again at the end"
+
+
+def test_steps_backwards_close_as_in_files_of_knockd(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    ports = ["20700", "20900", "20800"]
+    steps = [f"tcp:{port}" for port in ports]
+    daemon = sniffing(box, tmp_path, {"steps": steps, "close_steps": steps[::-1], "traps": 0, "duration": LONG})
+    with box.server.listen(GUARDED):
+        for _ in range(2):
+            client.run(["knock", "-d", "20", str(client.server4), *ports])
+            wait_open(client, client.server4)
+            client.run(["knock", "-d", "20", str(client.server4), *ports[::-1]])
+            wait_shut(client, client.server4)
+    assert "wrong knock" not in daemon.stderr.text

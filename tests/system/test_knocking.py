@@ -667,10 +667,7 @@ def test_open_door_is_prolonged_by_new_sequence_after_reload(box: Sandbox, clien
 
 BAD_FILES = {
     "not TOML": ("ports_to_controls = [2222\n", r"port_knocker\.toml:\d"),
-    "four ports": (
-        "ports_to_controls = [2222]\nopening_sequence = [22005, 22001, 22009, 22003]\n",
-        r"\.toml:2: .*4 ports",
-    ),
+    "two ports": ("ports_to_controls = [2222]\nopening_sequence = [22005, 22001]\n", r"\.toml:2: .*2 ports"),
     "an unknown key": (
         f"port_to_controls = [2222]\nopening_sequence = {list(OTHER_SEQUENCE)}\n",
         r"\.toml:1: .*nearest",
@@ -731,7 +728,7 @@ def test_log_never_has_a_port_of_a_sequence(
     for said in ("opened", "prolonged", "repeated", "wrong knock", "ignored", "max_open_doors"):
         daemon.wait_for(said)
     for ports, keys in (
-        (long_sequence, {}),
+        (long_sequence[:2], {}),
         ([*long_sequence, 99999], {}),
         ([*long_sequence, "23009"], {}),
         ([*long_sequence, 23456], {}),
@@ -771,13 +768,14 @@ def test_misplaced_sequence_on_command_line_is_not_repeated(box: Sandbox, tmp_pa
 
 
 def test_failure_of_firewalld_is_logged_without_knock_ports(box: Sandbox, tmp_path: Path) -> None:
-    # firewalld answers with the whole rule that failed where nftables were flushed behind its back. Since firewalld
-    # 2.1 no other process can, unless it does not own its table; earlier ones don't know the key and ignore it.
+    # firewalld answers with the whole rule that failed where nftables were flushed behind its back; the daemon sees
+    # that they are gone. Since firewalld 2.1 no other process can flush them, unless firewalld does not own its table;
+    # earlier ones don't know the key and ignore it.
     box.server.run(["tee", "-a", "/etc/firewalld/firewalld.conf"], text="NftablesTableOwner=no\n")
     box.firewalld.restart()
     box.server.run(["nft", "delete", "table", "inet", "firewalld"])
     daemon = begin_daemon(box, write_configuration(tmp_path), "-v")
-    daemon.wait_for("COMMAND_FAILED")
+    daemon.wait_for("firewalld has lost its rules in the kernel")
     daemon.terminate()
     daemon.wait(20)
     assert_no_port_is_said(box)

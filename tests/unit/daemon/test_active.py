@@ -115,6 +115,19 @@ def test_close_steps_are_a_sequence_that_closes_and_avoids_traps() -> None:
     assert grant.access.openings == ()
 
 
+def test_close_steps_that_are_the_steps_backwards_work_in_turn() -> None:
+    """As people have it in knockd's files: the last packet of the one is the first of the other."""
+    pair = replace(STAYS, traps=0, close_steps=STAYS.steps[::-1])
+    config = ActiveConfig.of(Settings(opening_sequence=(), sequences=(pair,)))
+    when, number, granted = 1e6, 0, []
+    for turn in (pair.steps, pair.close_steps) * 3:
+        for step in turn:
+            number, when = number + 1, when + 0.3
+            outcome = config.knockers.on_knock(ALICE, code_of(step), number, when)
+            granted += [grant.access.closes for grant in outcome.grants]
+    assert granted == [False, True] * 3
+
+
 def test_used_line_moves_no_trap_onto_close_steps(tmp_path: Path) -> None:
     settings = settings_of(tmp_path / "f", "100:udp,300:udp,200:udp", "5000:tcp,5200:tcp,5100:tcp")
     closed = replace(STAYS, close_steps=steps(4999, 5001, 5199))
