@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from port_knocking_doors.config import render
+from port_knocking_doors.config import knockd, native, render
 from port_knocking_doors.errors import ConfigError, DoorsError
 
 CORPUS = Path(__file__).parent / "corpus"
@@ -115,6 +115,16 @@ def check_foreign(module: ModuleType, data: bytes) -> None:
         _check_error(found, names)
 
 
+def check_as_toml(module: ModuleType, data: bytes) -> None:
+    """Tables that our own reader accepts, of printable lines, whatever commands knockd's file has."""
+    try:
+        sequences = knockd.parse(data.decode(errors="ignore"), "F").sequences
+    except ConfigError:
+        return
+    made = module.as_toml(sequences)
+    native.parse(f"ports_to_controls = [22]\nopening_sequence = [1, 5, 2, 4, 3]\n{made}", "T")
+
+
 def check_control(module: ModuleType, data: bytes) -> None:
     """A request or one line that says what is wrong; a request as a line is read as the same request."""
     try:
@@ -185,6 +195,17 @@ TARGETS = (
         [options] [ ] UseSyslog LogFile PidFile Interface Sequence One_Time_Sequences Seq_Timeout Timeout TCPFlags
         Target Start_Command Command Start_Command_6 Command_6 Stop_Command Stop_Command_6 Cmd_Timeout :udp :tcp %IP%
         syn !ack , = {_STEPS}
+        """,
+    ),
+    Target(
+        "as_toml",
+        "port_knocking_doors.config.knockd_to_toml",
+        check_as_toml,
+        f"""
+        [a] [openSSH] [closeSSH] Sequence = Command = Stop_Command = {_STEPS} %IP% ; && || & | # $( ) ` \' "
+        iptables ip6tables -A -I -D -C -F INPUT -s -p tcp --dport --dports 22 80:90 -j ACCEPT -m comment --comment sleep
+        ufw allow delete insert from to any port proto nft add rule element inet ip saddr dport ct state new accept
+        {{ }} . timeout firewall-cmd --add-rich-rule= --remove-rich-rule --zone= --direct --permanent ipset knock_add
         """,
     ),
     Target(
