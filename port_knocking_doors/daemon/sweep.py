@@ -28,7 +28,7 @@ from port_knocking_doors.firewall.kernel_check import doors_in
 from port_knocking_doors.firewall.kernel_rules import read_kernel_rules
 from port_knocking_doors.firewall.reconciler import RuleReconciler
 from port_knocking_doors.model import FirewalldState
-from port_knocking_doors.system import as_user, log
+from port_knocking_doors.system import as_user, log, unconfirmed
 from port_knocking_doors.system.clock import now, run, wait_at_most
 from port_knocking_doors.system.crash_guard import Closer, Program
 from port_knocking_doors.system.instance import (
@@ -188,7 +188,7 @@ async def _appeared(priority: int, came: asyncio.Event, patience: float, absence
         await wait_at_most(absence, came.wait())
         return
     kernel = read_kernel_rules()
-    doors = len(doors_in(kernel, priority)) if kernel is not None else 0
+    doors = len(doors_in(kernel, priority)) if kernel is not None else unconfirmed.read(priority) or 0
     if not doors:
         raise FirewallError("firewalld is not running", UNREACHABLE)
     logger.error("%s", left_line(doors))

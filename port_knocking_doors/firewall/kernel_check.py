@@ -12,12 +12,13 @@ from port_knocking_doors.firewall import rich_rule
 from port_knocking_doors.firewall.error_codes import NO_ANSWER
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent, FirewalldFacts
 from port_knocking_doors.firewall.health import FirewalldHealth
-from port_knocking_doors.firewall.kernel_rules import KernelRules, read_kernel_rules, rules_exist
+from port_knocking_doors.firewall.kernel_rules import KernelRules, read_base_rules, read_kernel_rules
 from port_knocking_doors.firewall.leftovers import in_kernel, is_door, unknown_to_firewalld
 from port_knocking_doors.firewall.plan import Item
 from port_knocking_doors.firewall.zone_rules import ZoneRule
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import FirewalldState
+from port_knocking_doors.system import unconfirmed
 from port_knocking_doors.system.clock import now
 
 FLUSHING = 1.0
@@ -58,9 +59,16 @@ class KernelCheck:
             self.close()
             self._look = asyncio.get_running_loop().create_task(self._report_doors())
             self._before |= {item for item in active if isinstance(item, ZoneRule) and is_door(item)}
+            self._note()
         elif event in (FirewalldEvent.APPEARED, FirewalldEvent.RELOADED):
             self.is_due = self.is_account_stale = True
             self._may_reload |= event is FirewalldEvent.APPEARED
+
+    def _note(self) -> None:
+        """Leave a note for a successor where the kernel cannot be read, and doors may stay open."""
+        may_stay = not self._facts.cleans_up or not self._facts.clears_at_start
+        if self._before and may_stay and self._base() is None:
+            unconfirmed.write(self._priority, 0 if self._facts.cleans_up else len(self._before))
 
     def close(self) -> None:
         """End what runs by itself."""
@@ -87,20 +95,21 @@ class KernelCheck:
             return FirewalldState.FAILED
         if self.is_account_stale:
             self._facts = await self._firewalld.facts()
-        exist = rules_exist() if self._facts.uses_nftables else None
-        if exist is None and not self.is_account_stale:
+        base = self._base()
+        if base is None and not self.is_account_stale:
             return self._health.problem  # until firewalld is reloaded or started
-        return FirewalldState.FLUSHED if exist is False else None
+        return FirewalldState.FLUSHED if base is not None and not base.exist else None
 
     def is_flushed(self, error: FirewallError) -> bool:
         """Whether firewalld's rules are gone from the kernel, where firewalld refused a change with this error."""
-        if _NO_SUCH_CHAIN not in str(error) or (self._facts.uses_nftables and rules_exist()):
+        base = self._base()
+        if _NO_SUCH_CHAIN not in str(error) or (base is not None and base.exist):
             return False
         self._health.on_problem(FirewalldState.FLUSHED)
         return True
 
     async def _compare(self, zones: Zones) -> None:
-        left = await self._left(zones)
+        left, is_denied = await self._left(zones), False
         if self._may_reload and (left or (left is None and self._is_suspect())):
             self._may_reload = False
             self._health.on_leftovers(None if left is None else len(left))
@@ -109,6 +118,7 @@ class KernelCheck:
             except FirewallError as error:
                 if error.code in NO_ANSWER:
                     raise
+                is_denied = True
                 self._health.on_reload_failed(error)
             else:
                 self.removed += len(left or ())
@@ -116,23 +126,29 @@ class KernelCheck:
         self.left = left or frozenset()
         if self.left:
             self._health.on_left(len(self.left))
+        elif not is_denied:
+            unconfirmed.remove(self._priority)
         self._before, self._knows_before = frozenset(), True
         self.is_account_stale = False
 
     async def _left(self, zones: Zones) -> frozenset[ZoneRule] | None:
         """What the kernel holds of ours and firewalld does not know; None where the kernel does not say."""
-        kernel = self._kernel()
-        if kernel is None or not kernel.are_doubled:
-            return None if kernel is None else frozenset()
+        base = self._base()
+        if base is None or not base.are_doubled:
+            return None if base is None else frozenset()
+        kernel = read_kernel_rules()
+        if kernel is None:
+            return None
         known = [ZoneRule(zone, rule) for zone in sorted(zones.known) for rule in await self._firewalld.rules(zone)]
         return unknown_to_firewalld(kernel, known, self._priority)
 
     def _is_suspect(self) -> bool:
         """Whether the firewalld that started may have left doors open, as far as is known without the kernel."""
-        return bool(self._before) and not self._facts.clears_at_start
+        had_doors = bool(self._before) or unconfirmed.read(self._priority) is not None
+        return had_doors and not self._facts.clears_at_start
 
-    def _kernel(self) -> KernelRules | None:
-        return read_kernel_rules() if self._facts.uses_nftables else None
+    def _base(self) -> KernelRules | None:
+        return read_base_rules() if self._facts.uses_nftables else None
 
     # While firewalld does not run. -----------------------------------------------------------------------------------
 

@@ -192,3 +192,10 @@ def test_service_that_cannot_see_the_kernel_reloads_restarted_firewalld(tmp_path
             box.firewalld.stop()
             daemon.wait_for("left 1 rule of doors active in the kernel", NOTICE)
             assert end(daemon) == 1
+            sweep = installed.begin("ExecStopPost", "sweep", "--patience", "1")
+            assert sweep.wait(20) == 1
+            box.firewalld.start()
+            second = installed.begin("ExecStart", "--conf", CONF)
+            second.wait_for(r"\bready\b", 20)
+            assert state(client) == "prohibited"
+            assert end(second) == 0

@@ -7,6 +7,8 @@ import json
 import sys
 from pathlib import Path
 
+import pytest
+
 from port_knocking_doors.model import RULE_PRIORITY
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
 from tests.helpers.doorstep import NOTICE, await_open, door_rules, said, state
@@ -17,6 +19,16 @@ PROGRAM = [sys.executable, "-m", "port_knocking_doors"]
 WITHOUT_NET_ADMIN = ["setpriv", "--inh-caps=-net_admin", "--bounding-set=-net_admin"]
 BROKEN = "/etc/firewalld/policies/broken.xml"
 QUICK = {"firewall_rules_check_periode_seconds": 0.3, "max_opened_door_duration": 60}
+
+
+@pytest.fixture(autouse=True)
+def free_tables(box: Sandbox) -> None:
+    """Let others change firewalld's tables, as they can before 2.2 (NftablesTableOwner in firewalld.conf(5))."""
+    version = tuple(map(int, box.firewall_cmd("--version").split(".")[:2]))
+    if version >= (2, 2):
+        box.firewalld.stop()
+        box.server.run(["sh", "-c", "echo NftablesTableOwner=no >>/etc/firewalld/firewalld.conf"])
+        box.firewalld.start()
 
 
 def status(box: Sandbox) -> tuple[str, list[str]]:

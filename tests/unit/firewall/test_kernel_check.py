@@ -14,6 +14,7 @@ from port_knocking_doors.firewall.firewalld import FirewalldFacts
 from port_knocking_doors.firewall.kernel_rules import Accept, KernelRules
 from port_knocking_doors.firewall.rule_opener import RuleOpener
 from port_knocking_doors.model import Door, FirewalldState, Port, PortOpening, Settings
+from port_knocking_doors.system import unconfirmed
 from tests.helpers.fake_bus import NAME, FakeBus, shorten_calls
 
 SOON = 3.0
@@ -30,8 +31,8 @@ class Kernel:
     def __init__(self) -> None:
         self.rules: KernelRules | None = WELL
 
-    def exist(self) -> bool | None:
-        return None if self.rules is None else self.rules.exist
+    def base(self) -> KernelRules | None:
+        return None if self.rules is None else KernelRules(self.rules.base)
 
 
 class Recorder:
@@ -62,7 +63,7 @@ Story = Callable[[RuleOpener, Recorder], Awaitable[None]]
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     found = Kernel()
     monkeypatch.setattr(kernel_check, "read_kernel_rules", lambda: found.rules)
-    monkeypatch.setattr(kernel_check, "rules_exist", found.exist)
+    monkeypatch.setattr(kernel_check, "read_base_rules", found.base)
     monkeypatch.setattr(kernel_check, "FLUSHING", 0.2)
     monkeypatch.setattr(kernel_check, "_PAUSE", 0.02)
     return found
@@ -71,6 +72,7 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 @pytest.fixture
 def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeBus:
     fake = FakeBus(tmp_path)
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
     fake.properties |= {"version": "1.3.3", "FirewallBackend": "nftables", "CleanupOnExit": "no"}
     monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", fake.address)
     shorten_calls(monkeypatch)
@@ -205,6 +207,35 @@ def test_process_that_may_not_see_the_kernel_reloads_as_a_precaution(
         assert bus.zones["public"] == ([RULE] if is_open else [])
 
     play(bus, story)
+    assert reloads(bus) == expected
+
+
+@pytest.mark.parametrize(("version", "expected"), [("1.3.3", 1), ("2.1.1", 0)])
+def test_successor_that_cannot_see_the_kernel_reloads_for_a_note(
+    bus: FakeBus, kernel: Kernel, version: str, expected: int
+) -> None:
+    kernel.rules = None
+    bus.properties["version"] = version
+    bus.on_reload = clean(bus, kernel)
+
+    async def first(opener: RuleOpener, _: Recorder) -> None:
+        opener.open(DOOR)
+        await opener.settled()
+        bus.own(False)
+        await until(lambda: not opener.reconciler.present)
+        with pytest.raises(FirewallError, match="left 1 rule of doors"):
+            await opener.close_all()
+
+    async def settles(opener: RuleOpener, _: Recorder) -> None:
+        await opener.settled()
+        assert unconfirmed.read(31313) is None
+
+    play(bus, first)
+    assert unconfirmed.read(31313) == 1
+    bus.owned = True
+    bus.zones["public"].clear()
+    play(bus, settles)
+    play(bus, settles)
     assert reloads(bus) == expected
 
 

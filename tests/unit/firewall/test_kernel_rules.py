@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from port_knocking_doors.firewall import kernel_rules
-from port_knocking_doors.firewall.kernel_rules import Accept, KernelRules, read_kernel_rules, rules_exist
+from port_knocking_doors.firewall.kernel_rules import Accept, KernelRules, read_base_rules, read_kernel_rules
 from port_knocking_doors.firewall.leftovers import is_door, unknown_to_firewalld
 from port_knocking_doors.firewall.zone_rules import ZoneRule
 from port_knocking_doors.model import Port, Protocol
@@ -119,7 +119,7 @@ def test_kernel_that_does_not_answer_says_nothing(number: int, monkeypatch: pyte
         raise OSError(number, "refused")
 
     monkeypatch.setattr(kernel_rules, "read_rules", refuse)
-    assert (read_kernel_rules(), rules_exist()) == (None, None)
+    assert (read_kernel_rules(), read_base_rules()) == (None, None)
 
 
 # What firewalld does not know. ---------------------------------------------------------------------------------------
