@@ -141,6 +141,32 @@ def test_source_may_be_an_ipset(box: Sandbox, client: ClientHost, tmp_path: Path
     assert zones_of(box, door_rule(client.address4)) == ["work"]
 
 
+def test_set_that_another_program_fills_is_warned_of(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    box.firewall_cmd("--permanent", "--new-ipset=friends", "--type=hash:net")
+    box.firewall_cmd("--permanent", "--ipset=friends", "--add-entry=192.0.2.0/24")
+    box.firewall_cmd("--permanent", "--zone=work", "--add-source=ipset:friends")
+    box.firewall_cmd("--reload")
+    daemon = start_daemon(box, tmp_path)
+    addition = ["nft", "add", "element", "inet", "firewalld", "friends", "{ 10.0.1.0/24 }"]
+    is_filled = box.server.run(addition, check=False).returncode == 0  # from 2.2 on only firewalld itself can
+    knock(client, client.server4)
+    if is_filled:
+        daemon.wait_for('10.0.1.2: may be in zone work, by its source ipset:friends .* set zone = "work"')
+        assert client.connect(client.server4, GUARDED) == "prohibited"
+    else:
+        wait_open(client, client.server4)
+        assert "may be in zone" not in daemon.stderr.text
+
+
+def test_door_opens_in_zone_of_a_pattern_of_interfaces(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    box.firewall_cmd("--zone=work", "--add-interface=to-c+")
+    box.firewall_cmd("--zone=home", "--add-interface=to-s+")
+    start_daemon(box, tmp_path)
+    knock(client, client.server4)
+    wait_open(client, client.server4)
+    assert zones_of(box, door_rule(client.address4)) == ["work"]
+
+
 # --- a zone by name
 
 
