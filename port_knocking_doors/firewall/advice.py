@@ -4,6 +4,7 @@ A command may be copied into a shell as it is, and closes nothing but the guarde
 is let through first, by itself. Where that cannot be known, there is no command, and the text says what to decide.
 """
 
+import re
 import shlex
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,9 +12,14 @@ from dataclasses import dataclass, field
 from port_knocking_doors.firewall import exposure, rich_match
 from port_knocking_doors.firewall.exposure import Exposure, SettingKind
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
+from port_knocking_doors.firewall.zones import INNER
 from port_knocking_doors.model import PORT_MAX, Port, Protocol, Settings
 
 _BOTH = ", and the same with --permanent"
+_PRIVATE = re.compile(
+    r"wg|tun|tap|vpn|ipsec|vti|tailscale|zt|nordlynx|docker|br-|podman|cni|flannel|cali|veth|virbr|vnet|lxcbr|lxdbr|incusbr"
+)
+"""Beginnings of the names that VPNs, containers and virtual machines give to their interfaces."""
 _KEPT_MAX = 8
 """Ports that a command lets through by themselves; of more, the administrator makes a choice."""
 
@@ -92,22 +98,22 @@ def _about_target(settings: ZoneSettings, host: HostFacts) -> str:
             "shows it)"
         )
     where = ", ".join((*settings.interfaces, *settings.sources)) or "every interface without a zone"
-    text = f"all from {where} passes: a VPN or containers may need that"
-    if settings.sources and not settings.interfaces:
-        return f"{text}; if a knock is to be needed there, too, remove the source from the zone"
+    text = f"all from {where} passes"
+    outer = [name for name in settings.interfaces if not _PRIVATE.match(name)]
+    if settings.name in INNER or (not outer and (settings.interfaces or settings.sources)):
+        return f"{text}, as a VPN or containers need it; if a knock is to be needed there, too, give them another zone"
+    text += ": a VPN or containers may need that; if strangers come this way,"
     default = host.default
     if default is None or default.name == settings.name or default.target == exposure.ACCEPT:
-        return (
-            f"{text}; if strangers come this way, make another zone the default one (firewall-cmd --set-default-zone)"
-        )
+        return f"{text} make another zone the default one (firewall-cmd --set-default-zone)"
     closed = [port for port in host.serving if not _is_open(port, default, host)]
-    moves = " && ".join(_command(default, f"--change-interface={name}") for name in settings.interfaces)
+    moves = " && ".join(_command(default, f"--change-interface={name}") for name in outer)
     if closed:
         return (
-            f"{text}; if strangers come this way, move it to another zone, which must let in what is served there: "
+            f"{text} move {', '.join(outer)} to another zone, which must let in what is served there: "
             f"zone {default.name} would close {_ports(closed)}"
         )
-    return f"{text}; if strangers come this way, move it to zone {default.name}: {moves}{_BOTH}"
+    return f"{text} move {', '.join(outer)} to zone {default.name}: {moves}{_BOTH}"
 
 
 def _without_service(settings: ZoneSettings, found: Exposure, host: HostFacts) -> str:

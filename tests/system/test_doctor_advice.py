@@ -78,7 +78,7 @@ def test_zone_of_vpn_is_cut_off_by_no_command(box: Sandbox, client: ClientHost, 
         lines = doctor(box, conf, status=1)
         (line,) = about(lines, re.escape(said), "PROBLEM")
         # The default zone would close what is served there: that is no command, but a choice.
-        assert "to-stranger, 10.0.9.0/24 passes: a VPN or containers may need that" in line
+        assert "to-stranger, 10.0.9.0/24 passes: a VPN or containers may need that; if strangers come this way" in line
         assert line.endswith("which must let in what is served there: zone public would close 8088/tcp")
         assert commands(lines) == []
         assert not any("--set-target" in line for line in lines)

@@ -25,7 +25,8 @@ PUBLIC = ZoneSettings("public", services=("ssh",))
 HOST = HostFacts((PORT,), (SSH, WEB), SERVICES, PUBLIC)
 BOTH = ", and the same with --permanent"
 IN = "firewall-cmd --zone=dmz"
-VPN = "a VPN or containers may need that"
+MAYBE = "a VPN or containers may need that; if strangers come this way"
+NEEDED = "as a VPN or containers need it; if a knock is to be needed there, too, give them another zone"
 
 
 def zone(name: str = "dmz", **settings: Any) -> ZoneSettings:
@@ -145,24 +146,29 @@ REMEDIES: dict[str, tuple[ZoneSettings, str]] = {
         ),
     ),
     "target of an interface": (
-        zone(target="ACCEPT", interfaces=("wg0",), services=("ssh",)),
+        zone(target="ACCEPT", interfaces=("eth1", "wg0"), services=("ssh",)),
         (
-            f"the target ACCEPT lets every packet through; all from wg0 passes: {VPN}; if strangers come this way, "
-            "move it to another zone, which must let in what is served there: zone public would close 80/tcp"
+            f"the target ACCEPT lets every packet through; all from eth1, wg0 passes: {MAYBE}, move eth1 to another "
+            "zone, which must let in what is served there: zone public would close 80/tcp"
         ),
+    ),
+    "target of a VPN": (
+        zone("trusted", target="ACCEPT", interfaces=("wg0", "tun+"), sources=("10.8.0.0/24",)),
+        f"the target ACCEPT lets every packet through; all from wg0, tun+, 10.8.0.0/24 passes, {NEEDED}",
+    ),
+    "target of containers": (
+        zone("docker", target="ACCEPT", interfaces=("docker0", "mine0")),
+        f"the target ACCEPT lets every packet through; all from docker0, mine0 passes, {NEEDED}",
     ),
     "target of a source": (
         zone(target="ACCEPT", sources=("10.8.0.0/24",)),
-        (
-            f"the target ACCEPT lets every packet through; all from 10.8.0.0/24 passes: {VPN}; if a knock is to be "
-            "needed there, too, remove the source from the zone"
-        ),
+        f"the target ACCEPT lets every packet through; all from 10.8.0.0/24 passes, {NEEDED}",
     ),
     "target of the default zone": (
         replace(PUBLIC, target="ACCEPT"),
         (
-            f"the target ACCEPT lets every packet through; all from every interface without a zone passes: {VPN}; if "
-            "strangers come this way, make another zone the default one (firewall-cmd --set-default-zone)"
+            f"the target ACCEPT lets every packet through; all from every interface without a zone passes: {MAYBE}, "
+            "make another zone the default one (firewall-cmd --set-default-zone)"
         ),
     ),
     "target of a policy": (
@@ -189,14 +195,12 @@ def test_settings_that_are_both_removed_do_not_count_on_each_other() -> None:
 
 
 def test_interface_moves_if_the_default_zone_lets_in_what_is_served() -> None:
-    vpn = zone(target="ACCEPT", interfaces=("wg0", "tun$1+"))
-    (line,) = advice(vpn, replace(HOST, serving=(SSH,)))
-    moves = (
-        "firewall-cmd --zone=public --change-interface=wg0 && firewall-cmd --zone=public '--change-interface=tun$1+'"
-    )
-    assert line.endswith(
-        f"all from wg0, tun$1+ passes: {VPN}; if strangers come this way, move it to zone public: {moves}{BOTH}"
-    )
+    settings = zone(target="ACCEPT", interfaces=("eth1", "eth$1+"))
+    (line,) = advice(settings, replace(HOST, serving=(SSH,)))
+    move = "firewall-cmd --zone=public --change-interface=eth1"
+    other = "firewall-cmd --zone=public '--change-interface=eth$1+'"
+    said = f"all from eth1, eth$1+ passes: {MAYBE}, move eth1, eth$1+ to zone public: "
+    assert line.endswith(f"{said}{move} && {other}{BOTH}")
 
 
 def test_long_list_of_ports_is_left_to_the_administrator() -> None:
@@ -204,7 +208,7 @@ def test_long_list_of_ports_is_left_to_the_administrator() -> None:
     assert advice(zone(protocols=("tcp",)), host) == [
         "protocol tcp lets it through; replace it by what must stay open (firewall-cmd --info-zone=dmz shows it)"
     ]
-    (line,) = advice(zone(target="ACCEPT", interfaces=("wg0",)), host)
+    (line,) = advice(zone(target="ACCEPT", interfaces=("eth1",)), host)
     assert line.endswith("zone public would close 80/tcp, 81/tcp, 82/tcp, 83/tcp, 84/tcp, 85/tcp, 86/tcp, 87/tcp …")
 
 
