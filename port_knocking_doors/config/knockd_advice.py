@@ -23,10 +23,13 @@ _FORKS = {
     "sequence_file": "of a fork that reads sequences from files",
 }
 """Directives of other programs called knockd."""
+_BARE = "UseSyslog"
+"""The directive without a value."""
 _DASHES = re.compile("[\u2010-\u2015\u2212]")
 _QUOTES = re.compile("[\u2018-\u201f]")
 _BLANKS = re.compile("[\u00a0\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]")
 _IPTABLES = frozenset({"iptables", "ip6tables"})
+_WHOLE_IN_QUOTES = re.compile(r""""[^"]*\s[^"]*"|'[^']*\s[^']*'""")
 _DPORT = re.compile(r"--d(?:estination-)?ports?(?:=.*)?")
 _PROTOCOL = re.compile(r"-p.*|--proto(?:col)?(?:=.*)?")
 
@@ -43,11 +46,17 @@ def on_line(statement: str, names: dict[str, str], continued: int | None) -> str
         )
     if _UCI_LINE.fullmatch(statement):
         return UCI
+    if statement.startswith((";", "//")):
+        return "this begins no comment of knockd, expected # ahead of a comment"
     text, comment, _ = statement.partition("#")
     if comment and text.startswith("[") and text.rstrip().endswith("]"):
         return f"{OWN_LINE}, expected [NAME] alone"
     if comment and text.strip().lower() in names:
         return f"{OWN_LINE}, expected {names[text.strip().lower()]} alone"
+    word = re.match(r"\w+", statement)
+    if word is not None and word[0].lower() in names and "=" not in statement:
+        name = names[word[0].lower()]
+        return f"no = follows the directive, expected {name} = VALUE" if name != _BARE else f"expected {name} alone"
     return None
 
 
@@ -65,6 +74,8 @@ def on_wrong_value(key: str, value: str, problem: str) -> str:
     """The problem of a value, or rather what is behind it."""
     if key == "interface" and value[:1] in ("'", '"'):
         return "the quotes are a part of the value, expected the name without quotes"
+    if value.endswith("\\"):
+        return "the value ends in a backslash, and knockd has no continued lines, expected the whole value in this line"
     if "#" in value and not key.endswith(("command", "command_6")):
         return f"{OWN_LINE}, expected the value alone"
     return problem
@@ -74,6 +85,8 @@ def on_step(number: str, name: str) -> str | None:
     """What is wrong with a step in another program's spelling; None for anything else. No step is quoted."""
     if number.lower() in list(Protocol) and name.isdecimal():
         return f"the protocol is ahead of the port, expected PORT:{number.lower()}"
+    if re.fullmatch(r"\d+(?:[ \t]*[; \t][ \t]*\d+)+", number):
+        return "the value is not a port, expected commas between ports"
     if slash := re.fullmatch(r"\d+/(tcp|udp)", number, re.IGNORECASE):
         return f"a slash is ahead of the protocol, expected a colon: PORT:{slash[1].lower()}"
     return None
@@ -104,6 +117,8 @@ def _on_command(line: str) -> Iterator[str]:
     if _BLANKS.search(line):
         yield "the command has a blank that is no space, and that separates no words; write a space"
     cut = split(line)
+    if cut is not None and len(cut.commands) == 1 and _WHOLE_IN_QUOTES.fullmatch(line):
+        yield "the quotes make the whole line the name of a program, so nothing runs; write the command without them"
     for command in cut.commands if cut is not None else ():
         if _names_port_alone(command.words):
             yield "iptables refuses --dport without -p tcp or -p udp ahead of it, so the command does nothing"

@@ -28,6 +28,24 @@ REFUSED = {
         [STEPS, "Command = nft add rule inet filter input \\", "ip saddr %IP% tcp dport 22 accept"],
         "F:4: this continues line 3, which ends in a backslash, and knockd has no continued lines, expected the whole",
     ),
+    "a value that goes on in the next line": (
+        ["Sequence = 26173,\\", "21951"],
+        "F:2: Sequence: the value ends in a backslash, and knockd has no continued lines, expected the whole value in",
+    ),
+    "another program's comment": (
+        ["; " + STEPS],
+        "F:2: this begins no comment of knockd, expected # ahead of a comment",
+    ),
+    "a colon for =": (["Sequence: 26173"], "F:2: no = follows the directive, expected Sequence = VALUE"),
+    "no =": (["Sequence 26173,21951"], "F:2: no = follows the directive, expected Sequence = VALUE"),
+    "blanks between ports": (
+        ["Sequence = 23817,26173 21951"],
+        "F:2: Sequence: position 2: the value is not a port, expected commas between ports",
+    ),
+    "semicolons between ports": (
+        ["Sequence = 26173; 21951"],
+        "F:2: Sequence: position 1: the value is not a port, expected commas between ports",
+    ),
     "an option of OpenWrt": (
         ["option sequence '26173,21951'"],
         "F:2: this is OpenWrt's UCI format, expected that of knockd itself: [NAME], and below it lines KEY = VALUE",
@@ -66,6 +84,7 @@ WHOLE_FILES = {
         "[options]\nusesyslog # yes",
         "F:2: a comment needs a line of its own, expected UseSy",
     ),
+    "a word behind UseSyslog": ("[options]\nUseSyslog yes", "F:2: expected UseSyslog alone"),
     "quotes round an interface": (
         '[options]\nInterface = "eth0"',
         "F:2: Interface: the quotes are a part of the value, expected the name without quotes",
@@ -132,6 +151,11 @@ WARNED = {
         [STEPS, "Start_Command = logger \u201copened\u201d"],
         ["F:3: Start_Command: the command has a typographic quote (\u201c), which quotes nothing; write ' or \""],
     ),
+    "quotes round a command": (
+        [STEPS, f'Command = "{ACCEPT}"'],
+        ["F:3: Command: the quotes make the whole line the name of a program, so nothing runs; write the command"],
+    ),
+    "quotes within a command": ([STEPS, "Command = logger 'a b' \"c d\""], []),
     "a no-break space": (
         [STEPS, "Start_Command = logger\u00a0opened"],
         ["F:3: Start_Command: the command has a blank that is no space, and that separates no words; write a space"],
