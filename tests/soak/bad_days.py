@@ -11,14 +11,13 @@ from contextlib import suppress
 from port_knocking_doors.errors import SandboxError
 from tests.helpers.bus_spam import spam
 from tests.helpers.waiting import wait_until
-from tests.soak.faults import Faults, fault
+from tests.soak.faults import LEFT, Faults, fault
 from tests.soak.stage import BLOCKED, ENDED_WITHIN, SET
 
 MEGABYTES = 20
 PROMPT = 3.0
 """Seconds in which the daemon answers `status`, times the patience."""
 _FAILED = r"lost its rules in the kernel|state FAILED|COMMAND_FAILED"
-_LEFT = r"left \d+ rules? of|of ours in the kernel are unknown to firewalld|doors are not closed"
 
 
 # firewalld. ----------------------------------------------------------------------------------------------------------
@@ -28,7 +27,7 @@ _LEFT = r"left \d+ rules? of|of ours in the kernel are unknown to firewalld|door
 def restart_keeping_rules(faults: Faults) -> None:
     """firewalld ends and leaves its rules in the kernel (CleanupOnExit=no); 1.3 starts on top of them."""
     stage = faults.stage
-    faults.allow(_LEFT)
+    faults.allow(LEFT)
     with faults.window(blind=True, deaf_listened=True, cut=True, settle=2 * faults.model.tolerances.settle):
         stage.keep_rules(keep=True)
         stage.box.firewalld.ask("", "reload", timeout=30)
@@ -41,7 +40,7 @@ def restart_keeping_rules(faults: Faults) -> None:
 @fault()
 def crash_keeping_rules(faults: Faults) -> None:
     """firewalld is killed, and started with its old rules in the kernel; nobody reloads it."""
-    faults.allow(_LEFT)
+    faults.allow(LEFT)
     with faults.window(blind=True, deaf_listened=True, cut=True, settle=2 * faults.model.tolerances.settle):
         faults.stage.box.firewalld.kill()
         faults.pause(0, 3)
@@ -168,7 +167,7 @@ def _kill(faults: Faults, *, starts: bool = True) -> None:
 def sigterm_without_firewalld(faults: Faults) -> None:
     """firewalld has stopped and left its rules: the daemon ends with an error, and once firewalld is back they go."""
     stage = faults.stage
-    faults.allow(_LEFT)
+    faults.allow(LEFT)
     with faults.window(deaf=True, blind=True, cut=True, settle=2 * faults.model.tolerances.settle):
         stage.keep_rules(keep=True)
         stage.box.firewalld.ask("", "reload", timeout=30)

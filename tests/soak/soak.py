@@ -17,7 +17,7 @@ from tests.helpers.waiting import wait_until
 from tests.soak import bad_days  # noqa: F401 (it registers its faults)
 from tests.soak.faults import Faults
 from tests.soak.model import Hit, Model, Packet, Tolerances
-from tests.soak.stage import ENDED_WITHIN, GUARDED, GUARDED_TOO, LISTENED, SECRETS, Link, Stage, orders
+from tests.soak.stage import ENDED_WITHIN, GUARDED, GUARDED_TOO, LISTENED, SECRETS, SYN, Link, Stage, orders
 
 ROUND = 15.0
 """Seconds of visits and faults, before all goes quiet."""
@@ -34,6 +34,8 @@ MOST_RESIDENT = 65536
 _ACTIONS_TOLD = 40
 _LINES_TOLD = 60
 _TRIES = 3
+_SLOW = ("resent", "lost", "syns")
+"""What clients send that get no answer, lose a packet or open two connections."""
 
 Say = Callable[[str], None]
 
@@ -220,8 +222,8 @@ class Soak:
         plan = self._chance.choice(orders(self._stage.number).plans)
         steps = list(plan.steps)
         kind = self._chance.choices(
-            ("right", "twice", "order", "half", "payload", "doubled", "flags", "junk", "other", "erred"),
-            (8, 2, 2, 2, 1, 2, 1, 1, 1, 2),
+            ("right", "twice", "order", "half", "payload", "doubled", "flags", "junk", "other", "erred", *_SLOW),
+            (8, 2, 2, 2, 1, 2, 1, 1, 1, 2, 3, 3, 2),
         )[0]
         self.counts[f"visits, {kind}"] += 1
         if kind == "order":
@@ -240,9 +242,25 @@ class Soak:
         elif kind == "twice":
             steps *= 2
         packets = [self._packet(source, step, kind != "payload") for step in steps]
+        return self._repeated(kind, packets)
+
+    def _repeated(self, kind: str, packets: list[Packet]) -> list[Packet]:
+        """What comes more than once: from the network, or from a client that waits for answers in a zone that drops."""
         if kind == "doubled":  # the network brought each of them twice
-            packets = [packet for packet in packets for _ in range(2)]
+            return [packet for packet in packets for _ in range(2)]
+        if kind == "resent":  # TCP sends every SYN again that had no answer, each time that a second has gone by
+            resent = ([one for one in packets[:place] if one.hit.flags] for place in range(len(packets)))
+            return [packet for again, one in zip(resent, packets, strict=True) for packet in (*again, one)]
+        if kind == "lost":  # one of them, and the client starts over
+            lost = self._chance.randrange(len(packets))
+            again = [self._packet(packet.source, packet.hit, True) for packet in packets]
+            return [*packets[:lost], *packets[lost + 1 :], *again]
+        if kind == "syns":  # a second connection to each port
+            return [one for packet in packets for one in (packet, *self._second_syn(packet))]
         return packets
+
+    def _second_syn(self, packet: Packet) -> list[Packet]:
+        return [self._packet(packet.source, packet.hit, True)] if packet.hit.flags == SYN else []
 
     def _packet(self, source: str, step: Hit, right_payload: bool) -> Packet:
         number = next(self._echo)

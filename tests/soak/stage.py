@@ -22,7 +22,7 @@ from tests.soak.model import Hit, Orders, Plan
 
 GUARDED, GUARDED_TOO = 2222, 2223
 SYN, FRAP = 0x02, 0x1D
-SNIFFED = (Hit("udp", 21500), Hit("tcp", 20600, SYN), Hit("tcp", 20700, FRAP))
+SNIFFED = (Hit("udp", 21500), Hit("tcp", 20600, SYN), Hit("udp", 21510), Hit("tcp", 20700, FRAP))
 COMMANDS = (Hit("udp", 21610), Hit("udp", 21640), Hit("tcp", 20650, SYN))
 LISTENED = ((21007, 21003, 21011, 21001, 21005), (21107, 21103, 21011, 21101, 21105))
 """Two opening sequences, which have a port in common."""
