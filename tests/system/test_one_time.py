@@ -85,8 +85,7 @@ ABOUT_TO = {
 }
 KILLED = """
 import os, signal, subprocess, sys
-from port_knocking_doors.doors import commands
-from port_knocking_doors.system import one_time_file
+from port_knocking_doors.system import one_time_file, shell_command
 when, what = sys.argv.pop(1), sys.argv.pop(1)
 armed = []
 
@@ -107,7 +106,7 @@ class Deadly:
         real = getattr(self.module, name)
         return deadly(name, real) if name in ("open", "pread", "pwrite", "fsync", "close", "Popen") else real
 
-one_time_file.os, commands.subprocess = Deadly(os), Deadly(subprocess)
+one_time_file.os, shell_command.subprocess = Deadly(os), Deadly(subprocess)
 real_consume = one_time_file.consume
 def consume(line):
     armed.append(line)  # and not when it only reads which line is active
