@@ -8,6 +8,9 @@ from port_knocking_doors.control.status import Snapshot
 from port_knocking_doors.doctor.finding import Finding, ok, problem, shortened, warning
 from port_knocking_doors.model import FirewalldState
 
+_RESTART = "systemctl restart firewalld"
+_REMEDIES = {FirewalldState.ABSENT: "systemctl start firewalld"}
+
 
 def no_daemon(mark: int) -> Finding:
     """No daemon with this mark answers."""
@@ -36,6 +39,11 @@ def about_daemon(snapshot: Snapshot, loaded: Loaded) -> Iterator[Finding]:
         yield problem(
             "daemon: firewalld denies it every change: see its log; most often the polkit rule is missing that allows "
             "the daemon's user the action org.fedoraproject.FirewallD1.config"
+        )
+    if snapshot.doors_closing and snapshot.firewalld is not FirewalldState.PRESENT:
+        yield problem(
+            f"daemon: {snapshot.doors_closing} of its doors not confirmed closed although their time is over: they "
+            f"may be open until firewalld answers again: {_REMEDIES.get(snapshot.firewalld, _RESTART)}"
         )
     if snapshot.rules_refused:
         yield problem(f"daemon: firewalld refused {snapshot.rules_refused} of its rules: see its log")

@@ -253,6 +253,7 @@ class RuleReconciler(KnownRules):
             except FirewallError:
                 return
         else:
+            self._zones_stale |= error.code == INVALID_ZONE
             await self._pause(self._health.on_error(error))
         self._wake.set()
 

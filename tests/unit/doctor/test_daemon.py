@@ -65,6 +65,20 @@ OTHERWISE: dict[str, tuple[dict[str, Any], Finding]] = {
         {"rules_refused": 3},
         problem("daemon: firewalld refused 3 of its rules: see its log"),
     ),
+    "doors that are not closed": (
+        {"firewalld": FirewalldState.ABSENT, "doors_closing": 2},
+        problem(
+            "daemon: 2 of its doors not confirmed closed although their time is over: they may be open until "
+            "firewalld answers again: systemctl start firewalld"
+        ),
+    ),
+    "a door that is not closed, and lost rules": (
+        {"firewalld": FirewalldState.FLUSHED, "doors_closing": 1},
+        problem(
+            "daemon: 1 of its doors not confirmed closed although their time is over: they may be open until "
+            "firewalld answers again: systemctl restart firewalld"
+        ),
+    ),
     "as many doors as may be open": (
         {"doors_open": 8, "doors_limit": 8},
         problem(
@@ -83,6 +97,10 @@ OTHERWISE: dict[str, tuple[dict[str, Any], Finding]] = {
         ),
     ),
 }
+
+
+def test_door_that_is_being_closed_is_no_finding() -> None:
+    assert list(about_daemon(replace(HEALTHY, doors_closing=1), LOADED)) == [ok("daemon: process 77 runs")]
 
 
 @pytest.mark.parametrize(("state", "finding"), OTHERWISE.values(), ids=OTHERWISE)
