@@ -3,8 +3,10 @@
 For a cooked packet socket (SOCK_DGRAM, ETH_P_ALL): the packet begins at its IP header on every kind of link. The way of
 a packet through the program:
 
-    VLAN tag, ethertype --> IPv4: to us? first fragment?                    --> UDP: port        --> accept
-                        --> IPv6: to us? extension headers, first fragment? --> TCP: port, flags --> accept
+    VLAN tag, ethertype --> IPv4: by whom? to us? first fragment?                    --> UDP: port        --> accept
+                        --> IPv6: by whom? to us? extension headers, first fragment? --> TCP: port, flags --> accept
+
+By whom: `bpf_source`.
 
 Register X holds where the TCP or UDP header begins from the middle on, so that both families share the search over
 ports. A load from beyond the packet's end rejects the packet by itself. The lengths that IP headers state are left to
@@ -24,6 +26,7 @@ from operator import and_, or_
 from typing import NamedTuple
 
 from port_knocking_doors.capture.bpf_assembler import INSTRUCTION_SIZE, Assembler, Label, Op
+from port_knocking_doors.capture.bpf_source import by_ipv4, by_ipv6
 from port_knocking_doors.capture.packet import MAX_EXTENSION_HEADERS, SKIPPED_HEADERS
 from port_knocking_doors.knocks.code import flags_of, port_of, protocol_of
 from port_knocking_doors.model import ALL_FLAGS, PORT_MAX, Address, Protocol
@@ -248,6 +251,7 @@ def _ipv4(asm: Assembler, targets: Sequence[Address], transport: Label) -> None:
     asm.do(Op.LOAD_BYTE, 0)
     asm.branch(Op.IF_NOT_LESS, 0x45, no=reject)  # version 4, five words of header or more
     asm.branch(Op.IF_GREATER, 0x4F, reject)
+    by_ipv4(asm, reject)
     _to_us(asm, targets, IPv4Address, reject)
     asm.do(Op.LOAD_HALF, _IPV4_PLACE)
     asm.branch(Op.IF_ANY_BIT, 0x1FFF, reject)
@@ -264,6 +268,7 @@ def _ipv6(asm: Assembler, targets: Sequence[Address], transport: Label) -> None:
     asm.do(Op.LOAD_BYTE, 0)
     asm.do(Op.AND, 0xF0)
     asm.branch(Op.IF_EQUAL, 0x60, no=reject)
+    by_ipv6(asm, reject)
     _to_us(asm, targets, IPv6Address, reject)
     asm.do(Op.LOAD_X, _IPV6_HEADER)
     asm.do(Op.LOAD_BYTE, _IPV6_NEXT)

@@ -14,6 +14,7 @@ class Op(IntEnum):
     """Class, size or operation, and mode or source in one byte (linux/bpf_common.h, linux/filter.h)."""
 
     LOAD = 0x00  # BPF_LD | BPF_IMM
+    LOAD_LENGTH = 0x80  # BPF_LD | BPF_W | BPF_LEN
     LOAD_WORD = 0x20  # BPF_LD | BPF_W | BPF_ABS
     LOAD_HALF = 0x28  # BPF_LD | BPF_H | BPF_ABS
     LOAD_BYTE = 0x30  # BPF_LD | BPF_B | BPF_ABS

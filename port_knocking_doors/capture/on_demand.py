@@ -6,6 +6,7 @@ Without a sniffed sequence there is no packet socket and no monitor of interface
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
+from port_knocking_doors.capture.bpf_source import LOOPBACK_IFINDEX
 from port_knocking_doors.capture.dispatch import Dispatch
 from port_knocking_doors.capture.sniffer import Sniffer
 from port_knocking_doors.knocks.authenticator import Capture
@@ -39,7 +40,7 @@ class OnDemandSniffer:
             self._bits.clear()
             self._links = stack.enter_context(InterfaceMonitor(self._on_link))
             stack.callback(self._forget)
-            self.sniffer = stack.enter_context(Sniffer(self._dispatch, capture, self._scope_bits))
+            self.sniffer = stack.enter_context(Sniffer(self._dispatch, capture, self._scope_bits, self._is_honest))
             self._open = stack.pop_all()
         self._report_absent(self._links, _patterns(capture.scopes))
 
@@ -87,6 +88,14 @@ class OnDemandSniffer:
                 self._bits.clear()
             bits = self._bits[route] = self._dispatch.scope_bits(self._scopes_of(destination, interface, self._links))
             return bits
+
+    def _is_honest(self, source: bytes, interface: int) -> bool:
+        """Whether a packet can have this source on this interface: not a broadcast address, and this host's own address
+        on `lo` alone. The kernel drops other ones ahead of its sockets, too."""
+        assert self._links is not None
+        if self._links.is_broadcast(source):
+            return False
+        return interface == LOOPBACK_IFINDEX or not self._links.is_local(source)
 
     def _scopes_of(self, destination: bytes, interface: int, links: InterfaceMonitor) -> frozenset[Scope]:
         is_local = links.is_local(destination)

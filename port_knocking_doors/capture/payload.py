@@ -1,10 +1,17 @@
 """The payload of a UDP knock: the kernel's filter that passes it alone, and words for any other one."""
 
 import struct
+from collections.abc import Callable
 
+from port_knocking_doors.capture.bpf_assembler import Assembler, Label, Op
+from port_knocking_doors.capture.bpf_source import by_ipv4, by_ipv6
 from port_knocking_doors.model import PAYLOAD
 
 _HEADER = 8  # of UDP (RFC 768)
+_PACKET_HOST = 0  # linux/if_packet.h
+_SKF_AD_PKTTYPE = 0xFFFFF004  # linux/filter.h: SKF_AD_OFF + SKF_AD_PKTTYPE
+_SKF_NET_OFF = 0xFFF00000  # linux/filter.h: loads from here on are of the IP header
+_IPV4_DESTINATION, _IPV6_DESTINATION = 16, 24  # linux/ip.h, linux/ipv6.h
 
 _KNOWN = {
     b"": "it is empty",
@@ -35,22 +42,52 @@ def hint(length: int, beginning: bytes) -> str:
     return ""
 
 
-def only(payload: bytes) -> bytes:
-    """The classic BPF program (linux/filter.h) that passes datagrams with exactly this payload of 6 bytes.
+def unicast() -> bytes:
+    """The classic BPF program (linux/filter.h) that passes datagrams to one host, and no broadcast or multicast, from
+    sources that can be (`bpf_source`).
 
-    The packet begins at the UDP header.
+    So a socket receives what the sniffer does. The packet begins at the UDP header.
     """
+    return _program(lambda _: None)
+
+
+def only(payload: bytes) -> bytes:
+    """The same for datagrams with exactly this payload of 6 bytes."""
     word, rest = struct.unpack("!IH", payload)
-    return b"".join(
-        struct.pack("@HBBI", *instruction)
-        for instruction in (
-            (0x80, 0, 0, 0),  # BPF_LD | BPF_W | BPF_LEN
-            (0x15, 0, 5, _HEADER + len(payload)),  # BPF_JMP | BPF_JEQ | BPF_K
-            (0x20, 0, 0, _HEADER),  # BPF_LD | BPF_W | BPF_ABS
-            (0x15, 0, 3, word),
-            (0x28, 0, 0, _HEADER + 4),  # BPF_LD | BPF_H | BPF_ABS
-            (0x15, 0, 1, rest),
-            (0x06, 0, 0, 0xFFFF),  # BPF_RET | BPF_K: all of it
-            (0x06, 0, 0, 0),  # nothing of it
-        )
-    )
+
+    def test(asm: Assembler) -> None:
+        reject = Label()
+        asm.do(Op.LOAD_LENGTH)
+        asm.branch(Op.IF_EQUAL, _HEADER + len(payload), no=reject)
+        asm.do(Op.LOAD_WORD, _HEADER)
+        asm.branch(Op.IF_EQUAL, word, no=reject)
+        asm.do(Op.LOAD_HALF, _HEADER + 4)
+        passed = Label()
+        asm.branch(Op.IF_EQUAL, rest, passed)
+        asm.here(reject)
+        asm.do(Op.RETURN, 0)
+        asm.here(passed)
+
+    return _program(test)
+
+
+def _program(test: Callable[[Assembler], None]) -> bytes:
+    asm, reject, ipv4, passed = Assembler(), Label(), Label(), Label()
+    asm.do(Op.LOAD_WORD, _SKF_AD_PKTTYPE)
+    asm.branch(Op.IF_EQUAL, _PACKET_HOST, no=reject)
+    asm.do(Op.LOAD_BYTE, _SKF_NET_OFF)
+    asm.do(Op.AND, 0xF0)
+    asm.branch(Op.IF_EQUAL, 0x40, ipv4)
+    by_ipv6(asm, reject, _SKF_NET_OFF)
+    asm.do(Op.LOAD_BYTE, _SKF_NET_OFF + _IPV6_DESTINATION)
+    asm.branch(Op.IF_EQUAL, 0xFF, reject, passed)
+    asm.here(ipv4)
+    by_ipv4(asm, reject, _SKF_NET_OFF)
+    asm.do(Op.LOAD_BYTE, _SKF_NET_OFF + _IPV4_DESTINATION)
+    asm.branch(Op.IF_NOT_LESS, 0xE0, no=passed)
+    asm.here(reject)
+    asm.do(Op.RETURN, 0)
+    asm.here(passed)
+    test(asm)
+    asm.do(Op.RETURN, 0xFFFF)
+    return asm.assemble()

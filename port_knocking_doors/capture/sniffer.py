@@ -55,11 +55,19 @@ class Sniffer(Resource):
 
     `capture`: the codes to capture, and targets other than this host's addresses. `scope_bits`: what to add to the
     codes of packets to a destination that arrive on an interface (by index), or None where they are within no scope.
+    `is_honest`: whether a packet can have a source, on an interface; asked only where the outcome needs action.
     Entering raises `CaptureError` where this process may not sniff.
     """
 
-    def __init__(self, dispatch: Dispatch, capture: Capture, scope_bits: Callable[[bytes, int], int | None]) -> None:
+    def __init__(
+        self,
+        dispatch: Dispatch,
+        capture: Capture,
+        scope_bits: Callable[[bytes, int], int | None],
+        is_honest: Callable[[bytes, int], bool] = lambda *_: True,
+    ) -> None:
         self._dispatch = dispatch
+        self._is_honest = is_honest
         self._capture = capture
         self._scope_bits = scope_bits
         self._filtered: tuple[frozenset[int], frozenset[Address]] | None = None
@@ -148,6 +156,7 @@ class Sniffer(Resource):
         memory = self._ring
         assert memory is not None
         judges, act, scope_bits = self._dispatch.judges, self._dispatch.act, self._scope_bits
+        is_honest = self._is_honest
         when = now()
         for _ in range(BLOCKS_AT_ONCE):
             block = self._next
@@ -168,7 +177,7 @@ class Sniffer(Resource):
                 elif bits is None:
                     continue
                 outcome = judge(source, code, packet_id, when)
-                if outcome.needs_action:
+                if outcome.needs_action and is_honest(source, interface):
                     act(source, interface, outcome, when)
             ring.release(memory, block)
             self._next = (block + GEOMETRY.block_size) % GEOMETRY.size

@@ -117,21 +117,15 @@ class UdpListeners:
                 if port not in self._sockets
             }
             for port in self._unfiltered & self._sockets.keys() & (wanted - unfiltered):
-                added.callback(detach_filter, self._sockets[port])
-                self._filter_again(self._sockets[port])
+                added.callback(_take_any, self._sockets[port])
+                _filter(self._sockets[port], payload.only(PAYLOAD))
             yield
             added.pop_all()
         for port in unfiltered & self._sockets.keys():
-            detach_filter(self._sockets[port])
+            _take_any(self._sockets[port])
         self._unfiltered = unfiltered
         self._others = [] if capture.others else None
         self._swap(wanted, capture.any_payload, sockets)
-
-    def _filter_again(self, sock: socket.socket) -> None:
-        with suppress(OSError):
-            if attach_filter(sock, payload.only(PAYLOAD)):
-                return
-        raise DoorsError("the kernel has no memory for the filter of a knock port (net.core.optmem_max)")
 
     def _swap(self, wanted: frozenset[int], of_any: frozenset[int], added: Mapping[int, socket.socket]) -> None:
         assert self._ready is not None
@@ -235,7 +229,7 @@ def _listen(port: int, origin: PortOrigin, *, is_filtered: bool) -> socket.socke
         family, sock = _socket()
         try:
             # The filter comes ahead of the port: nothing unfiltered is ever received.
-            if is_filtered and not attach_filter(sock, payload.only(PAYLOAD)):
+            if not attach_filter(sock, payload.only(PAYLOAD) if is_filtered else payload.unicast()):
                 raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
             enlarge_receive_buffer(sock, RECEIVE_BUFFER)
             sock.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
@@ -250,6 +244,21 @@ def _listen(port: int, origin: PortOrigin, *, is_filtered: bool) -> socket.socke
             raise kind(problem, field=origin.key) from error
         raise DoorsError(problem) from error
     return sock
+
+
+def _filter(sock: socket.socket, program: bytes) -> None:
+    with suppress(OSError):
+        if attach_filter(sock, program):
+            return
+    raise DoorsError("the kernel has no memory for the filter of a knock port (net.core.optmem_max)")
+
+
+def _take_any(sock: socket.socket) -> None:
+    """Let any payload through from now on; cannot fail: for want of memory broadcasts pass, too."""
+    try:
+        _filter(sock, payload.unicast())
+    except DoorsError:
+        detach_filter(sock)
 
 
 def _socket() -> tuple[socket.AddressFamily, socket.socket]:

@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from port_knocking_doors.model import Address, Port, Protocol
+from port_knocking_doors.system.netlink_attributes import attributes
 from port_knocking_doors.system.nfnetlink import NftRule, read_rules
-from port_knocking_doors.system.rtnetlink import attributes
 
 TABLE = "firewalld"
 """firewalld's table of family inet (core/nftables.py, TABLE_NAME)."""

@@ -34,6 +34,8 @@ from port_knocking_doors.system.sockets import enlarge_receive_buffer
 
 NETLINK_ROUTE = 0  # linux/netlink.h
 RTMGRP_LINK, RTMGRP_IPV4_IFADDR, RTMGRP_IPV6_IFADDR = 0x1, 0x10, 0x100  # linux/rtnetlink.h
+RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
+SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12  # linux/socket.h, linux/netlink.h
 
 RECEIVE_BUFFER = 1 << 20
 """Bytes of kernel memory for a burst of notifications, of which each takes some kilobytes."""
@@ -119,10 +121,18 @@ class InterfaceMonitor:
     # Questions. ------------------------------------------------------------------------------------------------------
 
     def is_local(self, address: bytes) -> bool:
-        """Whether a packed address belongs to this host, even if it was added a moment ago."""
-        if address in self._table.local or (address[0] == _LOOPBACK4 and len(address) == 4):
+        """Whether packets to a packed address are for this host, even if it was added a moment ago: an address of a
+        link, or of a local route."""
+        if address[0] == _LOOPBACK4 and len(address) == 4:
             return True
-        return self.drain() and address in self._table.local
+        return self._is_known_as_local(address) or (self.drain() and self._is_known_as_local(address))
+
+    def _is_known_as_local(self, address: bytes) -> bool:
+        return address in self._table.local or self._table.routes.is_local(address)
+
+    def is_broadcast(self, address: bytes) -> bool:
+        """Whether a packed address is a broadcast address of a network that this host is in, as of the last `drain`."""
+        return self._table.routes.is_broadcast(address)
 
     def name_of(self, index: int) -> str:
         """The current name of the link; empty if no link has that index."""
@@ -196,10 +206,10 @@ class InterfaceMonitor:
         raise DoorsError(f"network links changed during each of {TRIALS} requests")
 
     def _dump(self) -> LinkTable:
-        """All links and addresses of the kernel. Raises `_Overrun` if a change was lost meanwhile."""
+        """All links, addresses and local routes of the kernel. Raises `_Overrun` if a change was lost meanwhile."""
         self._discard()
         table, meanwhile = LinkTable(), list[NetlinkMessage]()
-        for kind in (NetlinkType.GETLINK, NetlinkType.GETADDR):
+        for kind in (NetlinkType.GETLINK, NetlinkType.GETADDR, NetlinkType.GETROUTE):
             for message in self._answers(kind):
                 if message.port == self._port:
                     table.apply(message)
@@ -258,6 +268,9 @@ class InterfaceMonitor:
                 return memoryview(self._buffer)[:length]
 
     def _note(self, events: list[LinkEvent]) -> None:
+        if self._table.has_new_routes:
+            self._table.has_new_routes = False
+            self.changes += 1
         if not events:
             return
         self.changes += 1
@@ -278,11 +291,14 @@ class _Overrun(Exception):  # noqa: N818 no error: everything is requested again
 
 
 def _socket() -> socket.socket:
-    """A non-blocking rtnetlink socket, subscribed to links and addresses."""
+    """A non-blocking rtnetlink socket, subscribed to links, addresses and routes."""
     sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, NETLINK_ROUTE)
     try:
         enlarge_receive_buffer(sock, RECEIVE_BUFFER)
-        sock.bind((0, RTMGRP_LINK | RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR))
+        with suppress(OSError):  # before Linux 4.20: then routes of all tables are read once, and left out here
+            sock.setsockopt(SOL_NETLINK, NETLINK_GET_STRICT_CHK, 1)
+        addresses, routes = RTMGRP_IPV4_IFADDR | RTMGRP_IPV6_IFADDR, RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE
+        sock.bind((0, RTMGRP_LINK | addresses | routes))
     except BaseException:
         sock.close()
         raise

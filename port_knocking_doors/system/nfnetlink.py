@@ -9,7 +9,8 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from port_knocking_doors.system.rtnetlink import NLM_F_DUMP, NLM_F_REQUEST, NetlinkType, attributes, messages
+from port_knocking_doors.system.netlink_attributes import attributes
+from port_knocking_doors.system.rtnetlink import NLM_F_DUMP, NLM_F_REQUEST, NetlinkType, messages
 
 NFPROTO_INET = 1  # linux/netfilter.h
 _NETLINK_NETFILTER = 12  # linux/netlink.h

@@ -8,12 +8,13 @@ from enum import Enum, IntEnum, auto
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from port_knocking_doors.system.local_routes import RT_TABLE_LOCAL, RTMSG, LocalRoutes, read_route
+from port_knocking_doors.system.netlink_attributes import aligned, attributes
+
 NLM_F_REQUEST, NLM_F_DUMP_INTR, NLM_F_DUMP = 0x1, 0x10, 0x300  # linux/netlink.h
-NLA_TYPE_MASK = 0x3FFF
 _NLMSGHDR = struct.Struct("@IHHII")  # struct nlmsghdr: length, type, flags, sequence number, port
 _NLMSGERR = struct.Struct("@i")  # struct nlmsgerr: negative errno, then the request
 _U32 = struct.Struct("@I")
-_NLATTR = struct.Struct("@HH")  # struct nlattr: length, type
 _IFINFOMSG = struct.Struct("@BxHiII")  # struct ifinfomsg (linux/rtnetlink.h): family, type, index, flags, flags changed
 _IFADDRMSG = struct.Struct("@BBBBI")  # struct ifaddrmsg (linux/if_addr.h): family, prefix length, flags, scope, index
 IFF_UP = 0x1  # linux/if.h
@@ -31,6 +32,9 @@ class NetlinkType(IntEnum):
     NEWADDR = 20
     DELADDR = 21
     GETADDR = 22
+    NEWROUTE = 24
+    DELROUTE = 25
+    GETROUTE = 26
 
 
 class Ifla(IntEnum):
@@ -84,8 +88,14 @@ class NetlinkMessage(NamedTuple):
 
 
 def request(kind: NetlinkType, port: int) -> bytes:
-    """A request for everything of one kind (`GETLINK`, `GETADDR`), from the socket with this port."""
-    body = bytes((_IFINFOMSG if kind == NetlinkType.GETLINK else _IFADDRMSG).size)
+    """A request for everything of one kind (`GETLINK`, `GETADDR`, `GETROUTE`), from the socket with this port.
+
+    Of routes it is for those of the local table, if the socket has NETLINK_GET_STRICT_CHK.
+    """
+    if kind == NetlinkType.GETROUTE:
+        body = RTMSG.pack(0, 0, 0, 0, RT_TABLE_LOCAL, 0, 0, 0, 0)
+    else:
+        body = bytes((_IFINFOMSG if kind == NetlinkType.GETLINK else _IFADDRMSG).size)
     return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 0, port) + body
 
 
@@ -96,21 +106,7 @@ def messages(data: memoryview) -> Iterator[NetlinkMessage]:
         if not _NLMSGHDR.size <= length <= len(data):
             return
         yield NetlinkMessage(kind, flags, port, data[_NLMSGHDR.size : length])
-        data = data[_aligned(length) :]
-
-
-def attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
-    """Types and values of the attributes in `data`; a truncated one is left out."""
-    while len(data) >= _NLATTR.size:
-        length, kind = _NLATTR.unpack_from(data)
-        if not _NLATTR.size <= length <= len(data):
-            return
-        yield kind & NLA_TYPE_MASK, data[_NLATTR.size : length]
-        data = data[_aligned(length) :]
-
-
-def _aligned(length: int) -> int:
-    return length + 3 & ~3
+        data = data[aligned(length) :]
 
 
 @dataclass(frozen=True)
@@ -145,7 +141,7 @@ def read_link(body: memoryview) -> Link | None:
     if family != socket.AF_UNSPEC:
         return None  # from a bridge: its port is "deleted", but the link still exists
     name, master, kind, part, alternatives = "", 0, "", "", []
-    for attribute, value in attributes(body[_aligned(_IFINFOMSG.size) :]):
+    for attribute, value in attributes(body[aligned(_IFINFOMSG.size) :]):
         match attribute:
             case Ifla.IFNAME:
                 name = _text(value)
@@ -172,7 +168,7 @@ def read_address(body: memoryview) -> tuple[int, bytes, bool] | None:
     if len(body) < _IFADDRMSG.size:
         return None
     family, _, flags, _, index = _IFADDRMSG.unpack_from(body)
-    found = dict(attributes(body[_aligned(_IFADDRMSG.size) :]))
+    found = dict(attributes(body[aligned(_IFADDRMSG.size) :]))
     # In a message with both, ADDRESS is the other end of a point-to-point link.
     address = bytes(found.get(Ifa.LOCAL, found.get(Ifa.ADDRESS, b"")))
     if len(address) != _ADDRESS_SIZES.get(family):
@@ -213,6 +209,9 @@ class LinkTable:
         self.links: dict[int, Link] = {}
         self.local: set[bytes] = {_LOOPBACK6}
         self._has_stale = False
+        self.routes = LocalRoutes()
+        self.has_new_routes = False
+        """Whether `routes` changed since this was set to False."""
 
     def apply(self, message: NetlinkMessage) -> list[LinkEvent]:
         """Apply one message and return the changes; a message of another kind changes nothing."""
@@ -228,6 +227,10 @@ class LinkTable:
                     return []
                 index, address, ours = found
                 return self._address(index, address, ours and message.kind == NetlinkType.NEWADDR)
+            case NetlinkType.NEWROUTE | NetlinkType.DELROUTE:
+                if (route := read_route(message.body)) is not None:
+                    change = self.routes.put if message.kind == NetlinkType.NEWROUTE else self.routes.remove
+                    self.has_new_routes |= change(route)
         return []
 
     def drop_stale_addresses(self) -> None:
@@ -248,6 +251,8 @@ class LinkTable:
                 self._has_stale = True
                 events.append((LinkChange.ADDRESSES_CHANGED, mine))
         self.drop_stale_addresses()
+        self.has_new_routes |= self.routes != newer.routes
+        self.routes = newer.routes
         return events
 
     def _put(self, link: Link) -> list[LinkEvent]:

@@ -30,9 +30,10 @@ class About:
     """PACKET_HOST and so on."""
     tag: int | None = None
     """The TCI of the VLAN tag that was taken off the frame, if there was one."""
+    interface: int = 2
 
     def load(self, offset: int) -> int:
-        values = {0: self.protocol, 4: self.kind, 44: self.tag or 0, 48: int(self.tag is not None)}
+        values = {0: self.protocol, 4: self.kind, 8: self.interface, 44: self.tag or 0, 48: int(self.tag is not None)}
         if offset not in values:
             raise ValueError(f"ancillary data {offset}")
         return values[offset]

@@ -56,8 +56,8 @@ class Frame:
     flags: int = 0
     """The whole byte of TCP, with the two bits of ECN."""
     sequence: int = 0
-    payload: int = 0
-    """Bytes of it."""
+    payload: int | bytes = 0
+    """The payload, or how many zero bytes it has."""
     source: Address | None = None
     destination: Address | None = None
     options: int = 0
@@ -78,6 +78,10 @@ class Frame:
     ethertype: int | None = None
     kind: int = TO_HOST
     tag: int | None = None
+    interface: int = 2
+    """Its index; 1 is `lo`."""
+    is_summed: bool = False
+    """Whether it has checksums: only a plain one of UDP, which sockets receive then."""
 
     @property
     def header(self) -> int:
@@ -89,7 +93,7 @@ class Frame:
     @property
     def size(self) -> int:
         """Of the whole packet, without padding."""
-        return self.header + self.transport_size + self.payload
+        return self.header + self.transport_size + len(bytes(self.payload))
 
     @property
     def transport_size(self) -> int:
@@ -105,11 +109,13 @@ class Frame:
 
     @property
     def about(self) -> About:
-        return About(self.ethertype or (IPV4 if self.version == 4 else IPV6), self.kind, self.tag)
+        return About(self.ethertype or (IPV4 if self.version == 4 else IPV6), self.kind, self.tag, self.interface)
 
     def packet(self) -> bytes:
         """Its bytes from the IP header on."""
         whole = self._ip() + self._transport() + bytes(self.payload)
+        if self.is_summed:
+            whole = _summed(whole, self.header)
         return whole[: self.cut] + bytes(self.padding)
 
     def ethernet(self, to: bytes, by: bytes) -> bytes:
@@ -119,7 +125,7 @@ class Frame:
 
     def _transport(self) -> bytes:
         if self.protocol == UDP:
-            return struct.pack("!HHHH", self.source_port, self.port, 8 + self.payload, 0)
+            return struct.pack("!HHHH", self.source_port, self.port, 8 + len(bytes(self.payload)), 0)
         if self.protocol == TCP:
             ports = (self.source_port, self.port, self.sequence, 0, 5 << 4, self.flags, 1024, 0, 0)
             return struct.pack("!HHIIBBHHH", *ports)
@@ -150,6 +156,23 @@ class Frame:
         return start + self.by.packed + self.to.packed + chain
 
 
+def _summed(packet: bytes, header: int) -> bytes:
+    """The packet with the checksums of IPv4 and UDP (RFC 1071)."""
+
+    def checksum(data: bytes) -> bytes:
+        total = sum(struct.unpack(f"!{len(data + bytes(len(data) % 2)) // 2}H", data + bytes(len(data) % 2)))
+        while total >> 16:
+            total = (total & 0xFFFF) + (total >> 16)
+        return struct.pack("!H", ~total & 0xFFFF or 0xFFFF)
+
+    ip, udp = packet[:header], packet[header:]
+    addresses = ip[12:20] if header == 20 else ip[8:40]
+    if header == 20:
+        ip = ip[:10] + checksum(ip) + ip[12:]
+    pseudo = addresses + struct.pack("!II", len(udp), UDP)
+    return ip + udp[:6] + checksum(pseudo + udp) + udp[8:]
+
+
 def readable(frame: Frame) -> bool:
     """Whether its TCP or UDP header can be found, and is there; whatever lengths it claims."""
     if frame.protocol not in (UDP, TCP) or frame.claimed_version not in (None, frame.version):
@@ -162,6 +185,19 @@ def readable(frame: Frame) -> bool:
     if any(one.kind == FRAGMENT and one.place for one in chain) or (frame.version == 4 and frame.place):
         return False
     return len(frame.packet()) >= frame.header + frame.transport_size
+
+
+def is_honest(frame: Frame) -> bool:
+    """Whether a socket can have its source; broadcast addresses of networks are not known here."""
+    by = frame.by
+    if by.is_loopback and frame.interface != 1:
+        return False
+    if isinstance(by, IPv6Address) and by.ipv4_mapped is not None:
+        return False
+    return (
+        not (by.is_multicast or (int(by) >> (by.max_prefixlen - 8) == 0 and (by.version == 4 or not int(by))))
+        and str(by) != "255.255.255.255"
+    )
 
 
 def arrives(frame: Frame, targets: Iterable[Address] = ()) -> bool:
@@ -185,6 +221,23 @@ def named(frame: Frame, interests: Iterable[Interest]) -> bool:
     )
 
 
+SOURCES: dict[int, tuple[Address | None, ...]] = {
+    4: (
+        *(None,) * 20,
+        *map(
+            IPv4Address,
+            ("0.0.0.0", "0.1.2.3", "127.0.0.1", "127.9.9.9", "224.0.0.1", "239.1.2.3", "240.0.0.1", "255.255.255.254"),
+        ),
+        *map(IPv4Address, ("255.255.255.255", "223.255.255.255", "126.0.0.1", "128.0.0.1", "1.0.0.0")),
+    ),
+    6: (
+        *(None,) * 20,
+        *map(IPv6Address, ("::", "::1", "::2", "::10.0.0.2", "::ffff:10.0.0.2", "::fffe:10.0.0.2", "0:0:1::1")),
+        *map(IPv6Address, ("ff02::1", "ff05::9", "fe80::1", "::1:ffff:a00:2", "0:1::ffff:a00:2")),
+    ),
+}
+"""Sources at the edges of what a socket can have."""
+
 T = TypeVar("T")
 
 
@@ -207,6 +260,8 @@ def any_frame(choose: Choose, ports: Sequence[int]) -> Frame:
         sequence=choose((0, 1, 1 << 31, 0xFFFFFFFF)) if protocol == TCP else 0,
         payload=choose((0, 0, 6, 700)),
         kind=choose((TO_HOST, TO_HOST, TO_HOST, TO_ALL, TO_GROUP, TO_OTHER)),
+        source=choose((None, *SOURCES[version])),
+        interface=choose((1, 2, 2)),
         destination=choose((None, None, OTHER4)) if version == 4 else choose((None, None, OTHER6)),
         tag=choose((None, None, None, None, 0, 0xE000, 5)),
     )

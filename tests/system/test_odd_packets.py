@@ -1,7 +1,7 @@
 """Packets that few clients send, through the daemon: what is a knock nevertheless, and what makes no difference."""
 
 from dataclasses import replace
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from port_knocking_doors.model import Address
@@ -11,8 +11,8 @@ from tests.helpers.doorstep import said
 from tests.helpers.frames import FRAGMENT, TCP, Extension, Frame
 from tests.helpers.raw_frames import link_address, send_frames
 from tests.helpers.raw_knock import send_tcp
-from tests.helpers.running import GUARDED, doors, wait_open
-from tests.helpers.sniffed import FLAGS_STEP, RIGHT, SYN_STEP, UDP_STEP, knock_udp, sniffing
+from tests.helpers.running import GUARDED, SEQUENCE, doors, knock, wait_open
+from tests.helpers.sniffed import FLAGS_STEP, RIGHT, SYN_STEP, UDP_STEP, knock_udp, sniffing, whole_sequence
 from tests.helpers.waiting import wait_until
 
 UDP4 = Frame(port=UDP_STEP, payload=6)
@@ -97,11 +97,12 @@ class Street:
         self._count = 9
         self._on_wire: list[bytes] = []
 
-    def plan(self, packets: tuple[Frame, ...]) -> Address:
-        """Send these from a new address, which is returned."""
-        self._count += 1
-        first: Address = IPv4Address("10.0.1.0") if packets[0].version == 4 else IPv6Address("fd00:0:0:1::")
-        source = first + self._count
+    def plan(self, packets: tuple[Frame, ...], source: Address | None = None) -> Address:
+        """Send these from a new address, or from this one; the address is returned."""
+        if source is None:
+            self._count += 1
+            first: Address = IPv4Address("10.0.1.0") if packets[0].version == 4 else IPv6Address("fd00:0:0:1::")
+            source = first + self._count
         self._on_wire += [replace(one, source=source).ethernet(self._links[one.kind], self._own) for one in packets]
         return source
 
@@ -160,6 +161,77 @@ def test_wrong_step_that_odd_packets_resemble_hurts(box: Sandbox, client: Client
     street.knock()
     daemon.wait_for(f"{right}: opened")
     assert len(doors(box)) == 1
+
+
+NOBODY = (
+    *("0.0.0.0", "0.9.9.9", "127.0.0.1", "127.9.9.9", "224.0.0.9", "255.255.255.255", "10.0.1.1"),
+    *("::", "::1", "::ffff:10.0.1.77", "::ffff:127.0.0.1", "ff02::9", "fd00:0:0:1::1"),
+)
+"""Sources that no packet of another host has, among them the server's own addresses."""
+
+
+def test_packets_from_nobody_are_no_knocks_of_either_receiver(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    daemon = sniffing(box, tmp_path, {"duration": 60}, options=("-v",))
+    street = Street(box, client)
+    listened = tuple(Frame(port=port, payload=b"knock\n", is_summed=True) for port in SEQUENCE)
+    for source in map(ip_address, NOBODY):
+        for steps in (STEPS4, listened):
+            street.plan(tuple(replace(step, version=source.version) for step in steps), source)
+    street.plan(STEPS4, EVERYBODY4)
+    last = street.plan(STEPS4)
+    street.knock()
+    daemon.wait_for(f"{last}: opened")
+    rules = doors(box)
+    assert len(rules) == 1, rules
+    assert "wrong knock" not in daemon.stderr.text
+
+
+def test_knocks_to_many_hosts_at_once_count_with_neither_receiver(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    daemon = sniffing(box, tmp_path, {"duration": 60}, options=("-v",), payload="any")
+    street = Street(box, client)
+    for destination, kind in (
+        (EVERYBODY4, frames.TO_ALL),
+        (IPv4Address("255.255.255.255"), frames.TO_ALL),
+        (GROUP4, frames.TO_GROUP),
+        (GROUP4, frames.TO_HOST),
+        (GROUP6, frames.TO_GROUP),
+        (GROUP6, frames.TO_HOST),
+    ):
+        to_many = Frame(version=destination.version, destination=destination, kind=kind)
+        for port in (*SEQUENCE, UDP_STEP):
+            street.plan((replace(to_many, port=port, payload=b"knock\n", is_summed=True),))
+    last = street.plan(tuple(Frame(port=port, payload=b"knock\n", is_summed=True) for port in SEQUENCE))
+    street.knock()
+    daemon.wait_for(f"{last}: opened")
+    heard = [line for line in daemon.stderr.lines if "knock" in line and f"{last}:" not in line and "ready" not in line]
+    assert heard == []
+
+
+def test_address_of_local_route_is_knocked_at_like_any_other(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    daemon = sniffing(box, tmp_path, {"duration": 1})
+    stranger = box.hosts["stranger"]
+    to: dict[int, Address] = {4: IPv4Address("192.0.2.7"), 6: IPv6Address("2001:db8:9::7")}
+    for host in (client, stranger):
+        host.run(["ip", "route", "add", "192.0.2.0/24", "via", str(host.server4)])
+        host.run(["ip", "-6", "route", "add", "2001:db8:9::/64", "via", str(host.server6)])
+    whole_sequence(client, to[4])  # not this host's yet
+    for network in ("192.0.2.0/24", "2001:db8:9::/64"):
+        box.server.run(["ip", "route", "add", "local", network, "dev", "lo"])
+    for version in (4, 6):
+        whole_sequence(client, to[version])
+        knock(stranger, to[version])
+        for host in (client, stranger):
+            address = host.address4 if version == 4 else host.address6
+            daemon.wait_for(f"{address}: opened")
+    assert "wrong knock" not in daemon.stderr.text
+    box.server.run(["ip", "route", "delete", "local", "192.0.2.0/24", "dev", "lo"])
+    whole_sequence(client, to[4])
+    last = box.add_client("last")
+    whole_sequence(last, last.server4)
+    daemon.wait_for(f"{last.address4}: opened")
+    assert daemon.stderr.text.count(f"{client.address4}: opened") == 1
 
 
 def retransmitted(host: Host) -> int:

@@ -30,7 +30,7 @@ SNIFFED, OTHER = 21500, 21600
 class StandIn:
     """What the receivers know of a sniffer. A real one needs a capability, and a kernel that runs out of memory."""
 
-    def __init__(self, dispatch: Dispatch, capture: Capture, _: object) -> None:
+    def __init__(self, dispatch: Dispatch, capture: Capture, *_: object) -> None:
         self.dispatch, self.codes = dispatch, capture.codes
         self.is_open = False
         self.refuses = False

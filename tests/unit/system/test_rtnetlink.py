@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from port_knocking_doors.system.netlink_attributes import attributes
 from port_knocking_doors.system.rtnetlink import (
     IFA_F_DADFAILED,
     IFF_UP,
@@ -19,7 +20,6 @@ from port_knocking_doors.system.rtnetlink import (
     LinkTable,
     NetlinkMessage,
     NetlinkType,
-    attributes,
     messages,
     read_address,
     read_link,
