@@ -7,7 +7,7 @@ from port_knocking_doors.daemon.active import sequences_of
 from port_knocking_doors.daemon.knock_handler import KnockHandler
 from port_knocking_doors.daemon.running_config import RunningConfig
 from port_knocking_doors.daemon.status_collector import StatusCollector
-from port_knocking_doors.doors.manager import DoorManager
+from port_knocking_doors.doors.manager import FOR_BANNED, DoorManager
 from port_knocking_doors.errors import ConfigError, DoorsError
 from port_knocking_doors.model import AccessRequest, Address, Origin, Sequence
 from port_knocking_doors.system.clock import now
@@ -37,10 +37,13 @@ class ControlHandler:
         access = self._sequence(name).access
         # A door that a knock opened is prolonged in its zone; no second door is opened in another zone.
         interfaces = (door.interface for door in self._doors.doors_of(address, access.name) if door.interface)
-        self._doors.grant(AccessRequest(address, next(interfaces, ""), access, now(), Origin.CONTROL))
+        request = AccessRequest(address, next(interfaces, ""), access, now(), Origin.CONTROL)
+        self._doors.grant(request)
         await self._doors.unsettled(CONFIRMED_WITHIN)
         opened = self._doors.doors_of(address, access.name)
         if access.ports and not any(door.opening.opened_ports() for door in opened):
+            if reason := self._doors.denial(request):
+                raise DoorsError(f"not opened: {reason}; {FOR_BANNED}")
             raise DoorsError("not opened: max_open_doors reached, or already closed")
         return [self._collector.of_door(door) for door in opened]
 

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable, Iterable
 
 from port_knocking_doors import events
+from port_knocking_doors.doors.manager import FOR_BANNED
 from port_knocking_doors.model import Door, Origin, Port, Settings
 from port_knocking_doors.system.clock import now, rounded
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
@@ -202,8 +203,7 @@ class EventLog:
     def _on_door_denied(self, event: events.DoorDenied) -> None:
         if self._denied.admits(event.when):
             extra = _fields(LogEvent.DENIED, event.door, reason=event.reason)
-            text = "%s: not opened: %s; set doors_for_banned = true to open doors for banned addresses"
-            self._denied.write(text, event.door.address, event.reason, extra=extra)
+            self._denied.write("%s: not opened: %s; %s", event.door.address, event.reason, FOR_BANNED, extra=extra)
 
     def _on_door_closed(self, event: events.DoorClosed) -> None:
         if event.door.opening.opened_ports() and self._closed.admits(now()):

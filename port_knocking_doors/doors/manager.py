@@ -23,6 +23,9 @@ from port_knocking_doors.events import (
 from port_knocking_doors.model import Access, AccessRequest, Address, Door, Opening, Origin
 from port_knocking_doors.system.clock import now, wait_at_most
 
+FOR_BANNED = "set doors_for_banned = true to open doors for banned addresses"
+"""The remedy where a door is denied."""
+
 
 class DoorManager:
     """Grants access requests, and closes doors at their deadlines.
@@ -68,8 +71,7 @@ class DoorManager:
             return
         for opening in access.openings:
             opener = self._openers[type(opening)]
-            interface = request.interface if opener.uses_interface else ""
-            door = Door(request.source, interface, access.name, opening)
+            door = self._door(request, opening)
             if reason := opener.denial(door):
                 self.on_denied(door, reason)
             elif not opener.stays_open(door):
@@ -77,6 +79,15 @@ class DoorManager:
             elif self._admit(door, opener, access, request.when):
                 self._start_opening(door, opener)
         self._changed()
+
+    def denial(self, request: AccessRequest) -> str:
+        """Why a door of the access must not be opened for the address; empty where all may."""
+        doors = (self._door(request, opening) for opening in request.access.openings)
+        return next((reason for door in doors if (reason := self._opener_of(door).denial(door))), "")
+
+    def _door(self, request: AccessRequest, opening: Opening) -> Door:
+        interface = request.interface if self._openers[type(opening)].uses_interface else ""
+        return Door(request.source, interface, request.access.name, opening)
 
     def _admit(self, door: Door, opener: Opener, access: Access, when: float) -> bool:
         """Whether the door is to be opened now; where it is open already, its deadline moves."""

@@ -56,6 +56,10 @@ class Doors:
         self.kinds: frozenset[type[Opening]] = frozenset()
         """What is not confirmed in time."""
         self.waited: list[float] = []
+        self.ban = ""
+
+    def denial(self, _: AccessRequest) -> str:
+        return self.ban
 
     def doors_of(self, address: Address, access: str) -> list[Door]:
         return [one for one in self.existing if (one.address, one.access) == (address, access)]
@@ -140,6 +144,12 @@ def test_open_prolongs_a_knocked_door_on_its_interface(asked: Asked) -> None:
 def test_opened_door_that_does_not_exist_afterwards_is_an_error(asked: Asked) -> None:
     asked.doors.opening = [door(RUN, "both")]
     with pytest.raises(DoorsError, match=r"not opened: max_open_doors reached, or already closed"):
+        result(asked.handler.open(ALICE, "both"))
+
+
+def test_open_for_a_banned_address_is_an_error_that_names_the_ban(asked: Asked) -> None:
+    asked.doors.ban = "address is in zone drop, whose target is DROP"
+    with pytest.raises(DoorsError, match=r"not opened: address is in zone drop, .* DROP; set doors_for_banned = true"):
         result(asked.handler.open(ALICE, "both"))
 
 

@@ -249,6 +249,8 @@ def test_door_for_a_banned_address_is_denied_and_not_opened(house: House) -> Non
     house.grant(Access.of("ssh", (Port(22),), 30))
     assert house.published == [DoorDenied(door, "a ban", START)]
     assert house.ports.asked == []
+    assert house.doors.denial(AccessRequest(ALICE, "eth0", Access.of("ssh", (Port(22),), 30), START)) == "a ban"
+    assert house.doors.denial(AccessRequest(BOB, "eth0", Access.of("ssh", (Port(22),), 30), START)) == ""
     assert house.doors.doors() == []
 
 
