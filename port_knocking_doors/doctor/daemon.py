@@ -28,7 +28,9 @@ def about_daemon(snapshot: Snapshot, loaded: Loaded) -> Iterator[Finding]:
     else:
         yield ok(f"daemon: process {snapshot.pid} runs")
     wanted = len(set(loaded.settings.opening_sequence))
-    if snapshot.listeners != wanted:
+    if wanted and not snapshot.listeners:
+        yield problem("daemon: it listens on none of its knock ports: it waits for one that another program uses")
+    elif snapshot.listeners != wanted:
         yield warning(
             f"daemon: it listens on {snapshot.listeners} UDP ports, but the configuration has {wanted}: "
             "run `port-knocking-doors reload`"

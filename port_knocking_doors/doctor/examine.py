@@ -59,7 +59,7 @@ def _findings(load: Callable[[], Loaded], priority: int | None) -> Iterator[Find
     yield from tested.findings
     yield from about_redirections(settings, tested.redirected)
     yield from about_services(settings)
-    if snapshot is None:
+    if snapshot is None or not snapshot.listeners:
         yield from about_knock_ports(settings)
     yield from about_ephemeral_ports(settings)
     yield from about_links(settings)

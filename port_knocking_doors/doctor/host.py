@@ -20,7 +20,7 @@ CAP_NET_RAW = 13  # linux/capability.h
 
 
 def about_knock_ports(settings: Settings) -> Iterator[Finding]:
-    """Whether another program uses a knock port; for when no daemon runs, which would use them itself."""
+    """Whether another program uses a knock port; for when no daemon listens on them itself."""
     served = listening_ports()
     ports = dict.fromkeys(settings.opening_sequence)
     taken = [place for place, port in enumerate(ports, 1) if Port(port, Protocol.UDP) in served]

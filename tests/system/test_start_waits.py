@@ -146,6 +146,10 @@ def test_start_is_not_ready_while_it_waits_and_asks_for_time(
     wait_until(lambda: manager.read().count("EXTEND_TIMEOUT_USEC=30000000") >= 3, SOON, "more time asked for")
     assert "READY=1" not in manager.read()
     assert re.search("^waiting for a knock port: opening_sequence: port number 3", manager.status)
+    argv = [sys.executable, "-m", "port_knocking_doors", "doctor", "--conf", str(conf)]
+    examined = box.server.run(argv, check=False, timeout=60).stdout
+    assert re.search("^PROBLEM +daemon: it listens on none of its knock ports", examined, re.MULTILINE)
+    assert re.search("^PROBLEM +knock ports: port number 3 of the opening sequence is in use", examined, re.MULTILINE)
     taken.close()
     manager.await_line("READY=1", SOON)
     daemon.wait_for("the knock port is free: listening on it")

@@ -143,6 +143,18 @@ def test_port_in_use_for_too_long_ends_with_status_1(manager: Manager, monkeypat
     assert "READY=1" not in manager.received
 
 
+def test_end_during_wait_for_port_is_no_failure(manager: Manager) -> None:
+    ports = free_ports(3)
+
+    async def story() -> None:
+        await until(lambda: "in use" in manager.status)
+
+    with occupy(ports[1]):
+        tell(story, lambda: a_daemon(ports)[0])
+    assert "STOPPING=1" in manager.received
+    assert "READY=1" not in manager.received
+
+
 def test_reload_during_wait_for_port_listens_on_the_new_ones(manager: Manager) -> None:
     old, new = free_ports(3), free_ports(3)
     made: list[tuple[Daemon, list[Loaded]]] = []

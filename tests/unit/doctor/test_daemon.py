@@ -57,6 +57,10 @@ OTHERWISE: dict[str, tuple[dict[str, Any], Finding]] = {
             "daemon: it listens on 4 UDP ports, but the configuration has 5: run `port-knocking-doors reload`",
         ),
     ),
+    "no port at all": (
+        {"listeners": 0},
+        problem("daemon: it listens on none of its knock ports: it waits for one that another program uses"),
+    ),
     "hung firewalld": (
         {"firewalld": FirewalldState.HUNG},
         problem("daemon: firewalld does not answer it: systemctl restart firewalld"),
