@@ -8,6 +8,7 @@ import typer
 from port_knocking_doors.cli.command import declare
 from port_knocking_doors.cli.knock_parser import guarded_port, sequence_steps, settings_of
 from port_knocking_doors.cli.options import CONF, SEQUENCE, Source, reject_options_before
+from port_knocking_doors.model import Payload
 from port_knocking_doors.system.terminal import show
 
 
@@ -34,6 +35,12 @@ def client_config(
 
     settings = settings_of(Source(conf, magic_seq, None, None, None).over(context.obj).load(served=tuple))
     known = snippets.HOST if host is None else step_syntax.host(host)
-    closing = next((one.close_steps for one in settings.sequences if one.name == name), ())
-    made = snippets.Snippets(sequence_steps(settings, name), known, guarded_port(settings, name), closing)
+    sniffed = next((one for one in settings.sequences if one.name == name), None)
+    made = snippets.Snippets(
+        sequence_steps(settings, name),
+        known,
+        guarded_port(settings, name),
+        sniffed.close_steps if sniffed else (),
+        any_payload=sniffed is not None or settings.payload is Payload.ANY,
+    )
     show(*made.text().split("\n"))

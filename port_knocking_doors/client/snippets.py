@@ -40,6 +40,8 @@ class Snippets:
     """The guarded TCP port to connect to, if it is known."""
     close_steps: tuple[Step, ...] = field(default=(), repr=False)
     """The steps that close the door ahead of time; empty for none."""
+    any_payload: bool = False
+    """Whether the server takes datagrams with any content for knocks."""
 
     def text(self) -> str:
         """All snippets, each below a heading."""
@@ -117,7 +119,9 @@ class Snippets:
         """What to enter in the app."""
         lines = [f"Host {self.host}, {PAUSE * 1000:g} ms between the packets:"]
         lines += [f"{position}. {_in_words(step)}" for position, step in enumerate(self.steps, start=1)]
-        if any(send_method(step) is SendMethod.DATAGRAM for step in self.steps):
+        if any(send_method(step) is SendMethod.DATAGRAM for step in self.steps) and self.any_payload:
+            lines.append("Content of each UDP packet: anything, or nothing")
+        elif any(send_method(step) is SendMethod.DATAGRAM for step in self.steps):
             code = base64.b64encode(PAYLOAD).decode()
             lines.append(
                 f'Content of each UDP packet: the word "knock" and a newline, {len(PAYLOAD)} bytes; '

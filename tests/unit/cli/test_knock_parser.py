@@ -283,6 +283,20 @@ def test_client_config_shows_active_sequence_and_port(conf: Path, arguments: lis
     assert "Host my.host\n" in call("client-config", "--conf", str(conf), "my.host", *arguments)
 
 
+@pytest.mark.parametrize(
+    ("more", "arguments", "said"),
+    [
+        ("", [], 'the word "knock" and a newline, 6 bytes'),
+        ('payload = "any"\n', [], "anything, or nothing"),
+        ("", ["-s", "ssh"], "anything, or nothing"),
+    ],
+    ids=["the daemon's own", "any", "a sniffed sequence"],
+)
+def test_client_config_names_the_content_that_counts(conf: Path, more: str, arguments: list[str], said: str) -> None:
+    conf.write_text(more + FILE)
+    assert f"Content of each UDP packet: {said}" in call("client-config", "--conf", str(conf), *arguments)
+
+
 def test_client_config_rejects_invalid_host(conf: Path) -> None:
     with pytest.raises(ConfigError, match="not a host"):
         call("client-config", "--conf", str(conf), "a b")
