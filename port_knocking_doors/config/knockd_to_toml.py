@@ -162,6 +162,8 @@ def _pair(drafts: list[_Draft]) -> None:
             door.sequence = replace(door.sequence, close_steps=draft.sequence.steps)
             door.notes.append(f"[{draft.theirs}] closes the door ahead of its time: it is in close_steps.")
             draft.notes.append(f"In close_steps of {door.sequence.name}.")
+            if draft.sequence.timeout != door.sequence.timeout:
+                door.notes.append(f"Its knocks had {draft.sequence.timeout:.10g} s; here both have the same timeout.")
             if closer.rest:
                 _run_at_the_end(door, closer.rest)
 

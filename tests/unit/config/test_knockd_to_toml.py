@@ -403,6 +403,12 @@ def test_rest_of_closing_line_runs_when_the_door_closes() -> None:
     assert one.access.command == CommandOpening("service ssh start", "service ssh stop", 3600)
 
 
+def test_another_time_limit_of_the_closer_is_in_a_comment() -> None:
+    said = "# Its knocks had 15 s; here both have the same timeout.\n"
+    assert said in pair(ACCEPT.format("A"), ACCEPT.format("D"), "Seq_Timeout = 15")
+    assert said not in pair(ACCEPT.format("A"), ACCEPT.format("D"))
+
+
 def test_closer_with_a_stop_command_leaves_it_to_the_door() -> None:
     text = pair(ACCEPT.format("A"), ACCEPT.format("D"), "Stop_Command = logger closed")
     (one,) = read_back(text)
