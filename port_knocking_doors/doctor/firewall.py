@@ -12,7 +12,7 @@ from port_knocking_doors.doctor.host import used_interfaces
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import advice, error_codes, exposure, firewalld
 from port_knocking_doors.firewall.bans import REFUSING
-from port_knocking_doors.firewall.zone_doubts import doubt_text, remedy
+from port_knocking_doors.firewall.zone_doubts import doubt_text, filled_by_others, remedy
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Port, Protocol, Settings
@@ -130,7 +130,7 @@ def about_zones(settings: Settings, zones: Zones, interfaces: Iterable[str]) -> 
 
 def about_doubts(zones: Zones) -> Iterator[Finding]:
     """The zones that the address of a door may be in, which a knock does not show."""
-    for doubt in zones.doubts():
+    for doubt in (*zones.doubts(), *filled_by_others(zones)):
         grade = ok if zones.targets.get(doubt.zone) in REFUSING else warning
         yield grade(f"zone {doubt.zone}: an address {doubt_text(doubt)}: {remedy(doubt, zones)}")
 

@@ -34,6 +34,10 @@ class AddressSet:
     def __bool__(self) -> bool:
         return any(self._prefixes.values())
 
+    def __len__(self) -> int:
+        """How many networks it consists of: an address is one, and a range may be many."""
+        return sum(len(found) for lengths in self._prefixes.values() for found in lengths.values())
+
     def add(self, text: str) -> None:
         """Add an address, a network or a range (`10.0.0.1-10.0.0.9`). Raises `ValueError` where it is none."""
         for version, length, prefix in _networks(text):

@@ -79,6 +79,11 @@ class SourceSet:
         return Membership.PERHAPS if self._second else Membership.INSIDE
 
     @property
+    def size(self) -> int:
+        """How many addresses and networks firewalld lists; 0 where it lists none."""
+        return len(self._addresses)
+
+    @property
     def doubt(self) -> str:
         """Why it cannot always be known from a knock; empty where it can."""
         if self._has_timeout:

@@ -55,6 +55,20 @@ class ZoneDoubts:
         return found
 
 
+def filled_by_others(zones: Zones) -> list[Doubt]:
+    """The sources of zones that are sets with more in the kernel than firewalld knows; what the kernel does not say is
+    left out."""
+    found = []
+    for source, zone in sorted(zones.sources.items()):
+        entries = zones.sets.get(source.removeprefix(SET)) if source.startswith(SET) else None
+        if entries is not None and not entries.doubt:
+            size = nft_set.set_size(TABLE, source.removeprefix(SET))
+            if size is not None and size > entries.size:
+                reason = f"the kernel has {size} entries and firewalld {entries.size}: another program adds some"
+                found.append(Doubt(zone, source, reason))
+    return found
+
+
 def doubt_text(doubt: Doubt) -> str:
     """What cannot be known; continues a sentence that begins with an address."""
     return f"may be in zone {doubt.zone}, by its source {doubt.source} ({doubt.reason})"

@@ -1,5 +1,6 @@
 """Doors open in the zone that the knocker's packets fall into, whatever an administrator does with zones."""
 
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,6 +154,14 @@ def test_set_that_another_program_fills_is_warned_of(box: Sandbox, client: Clien
     if is_filled:
         daemon.wait_for('10.0.1.2: may be in zone work, by its source ipset:friends .* set zone = "work"')
         assert client.connect(client.server4, GUARDED) == "prohibited"
+        doctor = box.server.run(
+            [sys.executable, "-m", "port_knocking_doors", "doctor", "--conf", str(tmp_path / "port_knocker.toml")],
+            check=False,
+        )
+        assert (
+            "may be in zone work, by its source ipset:friends (the kernel has 2 entries and firewalld 1"
+            in doctor.stdout
+        )
     else:
         wait_open(client, client.server4)
         assert "may be in zone" not in daemon.stderr.text

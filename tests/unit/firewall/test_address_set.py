@@ -64,5 +64,7 @@ def test_set_contains_what_a_list_of_its_networks_contains(
             found.discard(str(network))
             expected.discard(network)
     edges = [edge for network in expected for edge in (network.network_address, network.broadcast_address)]
+    prefixes = {(network.prefixlen, int(network.network_address)) for network in expected}
+    assert len(found) == len(prefixes)
     for address in [*map(ipaddress.IPv4Address, numbers), *edges]:
         assert (address in found) == any(address in network for network in expected)

@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 
 from port_knocking_doors.firewall.source_set import SourceSet
-from port_knocking_doors.firewall.zone_doubts import ZoneDoubts
+from port_knocking_doors.firewall.zone_doubts import ZoneDoubts, filled_by_others
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Address, Door, Port, PortOpening
 from port_knocking_doors.system import nft_set
@@ -80,3 +80,16 @@ def test_kernel_that_does_not_answer_is_not_asked_again(
     doubts, zones = ZoneDoubts(), Zones("public", sources={"ipset:known": "work"}, sets={"known": KNOWN})
     assert [messages(caplog, doubts, zones) for _ in range(3)] == [[], [], []]
     assert kernel.asked == [("firewalld", "known", "10.0.0.2")]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [(None, []), (1, []), (3, ["work"])], ids=["not known", "the same", "more in the kernel"]
+)
+def test_set_with_more_in_the_kernel_is_a_doubt(
+    monkeypatch: pytest.MonkeyPatch, size: int | None, expected: list[str]
+) -> None:
+    monkeypatch.setattr(nft_set, "set_size", lambda _table, _name: size)
+    sources = {"ipset:known": "work", "52:54:00:12:34:56": "home", "ipset:gone": "dmz"}
+    found = filled_by_others(Zones("public", sources=sources, sets={"known": KNOWN}))
+    assert [doubt.zone for doubt in found] == expected
+    assert all("the kernel has 3 entries and firewalld 1" in doubt.reason for doubt in found)
