@@ -9,6 +9,8 @@ from port_knocking_doors.doctor.programs import NotProvenError, TimeLimit, neede
 from port_knocking_doors.doctor.ruleset import Table, tables
 
 PROC = Path("/proc")
+IPSET = "ipset"
+"""The program of the sets that rules of iptables use."""
 
 _FAMILIES = {"ip": "iptables", "ip6": "ip6tables"}
 _MANAGED = re.compile(r"^# Warning: table (\S+) (\S+) is managed by iptables-nft", re.MULTILINE)
@@ -21,7 +23,7 @@ class KernelTables(NamedTuple):
     tables: tuple[Table, ...]
     """Those that nft can load."""
     restores: tuple[tuple[str, str], ...] = ()
-    """Programs such as `iptables-nft-restore`, each with its input: the other tables."""
+    """Programs such as `iptables-nft-restore`, each with its input: the other tables, after the sets that they use."""
 
     @property
     def has_firewalld(self) -> bool:
@@ -53,6 +55,8 @@ def read(limit: TimeLimit) -> KernelTables:
         covered = [table for table in compat if table.family == family and table.name in saved]
         found = [table for table in found if table not in covered]
         restores.append((f"{name}-nft-restore", "".join(saved[table.name] for table in covered)))
+    if any("--match-set" in text for _, text in restores):
+        restores.insert(0, (IPSET, run([needed(IPSET, IPSET), "save"], limit).output))
     if rest := [table for table in found if table in compat]:
         raise NotProvenError(f"table {rest[0]} has expressions of iptables that cannot be copied")
     return KernelTables(tuple(found), tuple(restores))

@@ -109,6 +109,16 @@ AHEAD = {
         oks=(ALL_PASS, r"knock ports: .* arrive on to-client .IPv6., to-stranger .IPv6."),
         denies_knocks=(4,),
     ),
+    "chain of an interface": Ahead(
+        chain=BASE_CHAIN.format(
+            hook='ingress device "to-client"', priority=0, policy="accept", rule=f"udp dport {SEQUENCE[1]} drop"
+        ).replace("ct state established,related accept", ""),
+        problems=(
+            r"knock ports: test datagrams to 1 of 5 do not arrive on to-client .IPv4, IPv6.: denied by table inet",
+        ),
+        oks=(ALL_PASS, r"knock ports: .* arrive on to-stranger .IPv4, IPv6."),
+        denies_knocks=FAMILIES,
+    ),
     "second chain that accepts": Ahead(
         chain=BASE_CHAIN.format(hook="input", priority=-5, policy="accept", rule="accept"), oks=(ALL_ARRIVE, ALL_PASS)
     ),

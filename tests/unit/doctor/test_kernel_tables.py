@@ -78,6 +78,15 @@ def test_tables_of_iptables_legacy_are_read_if_there_are_any(folder: Path) -> No
     assert found._replace(tables=()).has_firewalld
 
 
+def test_sets_of_iptables_are_read_where_its_rules_use_them(folder: Path) -> None:
+    program(folder, "nft", OWN + FILTER, MANAGED)
+    program(folder, "iptables-nft-save", SAVED_FILTER.replace("-m recent", "-m set --match-set banned src"))
+    with pytest.raises(NotProvenError, match="`ipset` not found: install ipset"):
+        read(TimeLimit(10))
+    program(folder, "ipset", "create banned hash:ip\n")
+    assert read(TimeLimit(10)).restores[0] == ("ipset", "create banned hash:ip\n")
+
+
 def test_empty_kernel_has_no_firewalld(folder: Path) -> None:
     program(folder, "nft", "table inet mine {\n}\n")
     assert not read(TimeLimit(10)).has_firewalld
