@@ -1,14 +1,28 @@
 """Warnings about valid but unwise sequences: public, short, in order, or on ports in use."""
 
-from collections.abc import Collection, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterator
+from itertools import pairwise
 
 from port_knocking_doors.config import readers
 from port_knocking_doors.config.reserve import at_risk
 from port_knocking_doors.config.schema import EXAMPLE_CLOSE_STEPS, EXAMPLE_STEPS
-from port_knocking_doors.model import DEFAULT_SEQUENCE, EphemeralPorts, Port, Protocol, Sequence, Settings
+from port_knocking_doors.knocks.prefix_tree import rules_of
+from port_knocking_doors.model import (
+    DEFAULT_SEQUENCE,
+    Dialect,
+    EphemeralPorts,
+    Port,
+    Protocol,
+    Sequence,
+    Settings,
+    Step,
+)
 
 SHORT = 3
 """A sniffed sequence of fewer steps is soon found by chance."""
+RULES_MANY = 16
+"""Sequences with one first step under so many different rules: a packet to it costs as much as to so many sequences."""
 PUBLIC = frozenset(
     {
         DEFAULT_SEQUENCE,
@@ -78,6 +92,7 @@ def sniffed_warnings(settings: Settings, file: str, served: Collection[Port]) ->
     # A running daemon listens on the knock ports of the opening sequence.
     own = {Port(port, Protocol.UDP) for port in settings.opening_sequence}
     busy = {*served} - opened - own
+    yield from _costly_warnings(settings, file)
     for sequence in (either for one in settings.sequences for either in (one, *one.closing())):
         if sequence.one_time:
             continue
@@ -91,6 +106,8 @@ def sniffed_warnings(settings: Settings, file: str, served: Collection[Port]) ->
             yield f"{at} {steps} soon found by chance; use {SHORT} or more"
         elif is_sorted(ports) and not _differs_in_flags_alone(sequence):
             yield f"{at} its ports are in rising or falling order, which is easy to guess; mix them"
+        if sequence.dialect is Dialect.KNOCKD and any(one == other for one, other in pairwise(sequence.steps)):
+            yield f"{at} a step comes twice in a row, and one packet may count for both if it is sent again; mix them"
         stepped_on = {Port(step.port, step.protocol) for step in sequence.steps}
         for those, why in (
             (opened, "are guarded, so every client of the services behind them knocks"),
@@ -98,6 +115,21 @@ def sniffed_warnings(settings: Settings, file: str, served: Collection[Port]) ->
         ):
             if both := len(stepped_on & those):
                 yield f"{at} {both} port(s) of its steps {why}; choose others"
+
+
+def _costly_warnings(settings: Settings, file: str) -> Iterator[str]:
+    """Sequences that share first steps cost no more than one, if nothing but their steps and doors differs."""
+    rules: dict[Step, set[Hashable]] = defaultdict(set)
+    for sequence in settings.sequences:
+        if sequence.steps:
+            rules[sequence.steps[0]].add(rules_of(sequence))
+    most = max(map(len, rules.values()), default=0)
+    if most > RULES_MANY:
+        yield (
+            f"{file or 'sequences'}: sequences with the same first step have {most} different time limits, interfaces, "
+            f"targets, flags or files, so a packet to it costs {most} times as much; give them the same ones, or other "
+            "first steps"
+        )
 
 
 def _differs_in_flags_alone(sequence: Sequence) -> bool:

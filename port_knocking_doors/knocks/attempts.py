@@ -25,9 +25,6 @@ from port_knocking_doors.model import Dialect
 DOUBLED_WITHIN = 0.05
 """Seconds within which a datagram with the same ports is the same one, doubled by the network."""
 
-ATTEMPTS_MAX = 32
-"""Attempts of one source at the same time; for one more, the oldest is given up."""
-
 PACKET_BITS = 48
 _PACKET = (1 << PACKET_BITS) - 1
 _PORT_BITS = 16
@@ -226,7 +223,6 @@ class Judgement:
         if not was_right:
             self.restarted = self.left[known:]
             self.is_right = False
-        del self.left[:-ATTEMPTS_MAX]
 
     def _keep(self, attempt: Attempt) -> None:
         self._kept[attempt.prefix.tree] |= attempt.members

@@ -35,6 +35,10 @@ from port_knocking_doors.knocks.renewal import Renewal
 from port_knocking_doors.knocks.wrong_knocks import WrongKnockLimit
 from port_knocking_doors.model import Dialect, Scope, Sequence
 
+ATTEMPTS_MAX = 32
+"""Attempts of one source at the same time, and twice as many as there are trees of sequences; for one more, the oldest
+is given up."""
+
 SHOWN_MAX = 32
 """Sequences that `view` shows of one source."""
 
@@ -74,6 +78,7 @@ class KnockerTable(Authenticator):
         self._compiled = compiled
         self._subscribers = compiled.subscribers
         self._trapped = compiled.trapped
+        self._attempts_max = max(ATTEMPTS_MAX, 2 * len(compiled.trees))
 
     @property
     def traps(self) -> Traps:
@@ -209,7 +214,7 @@ class KnockerTable(Authenticator):
             knocker = knocker.with_strays([key])
         elif outcome is None and tuple(left) == before:
             return REPEATED if is_repeated else IGNORED if is_ignored else NOT_A_KNOCK
-        knocker.attempts = tuple(left)
+        knocker.attempts = tuple(left[-self._attempts_max :])
         knocker.last_seen = now
         self._ranks.file(source, knocker)
         return outcome or (REPEATED if is_repeated else NOT_A_KNOCK)

@@ -33,6 +33,7 @@ def main() -> None:
     parser.add_argument("old", type=Path)
     parser.add_argument("new", type=Path, nargs="?", default=Path(__file__).parents[2])
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--rows", default="", help="only the rows with this text in their names")
     parser.add_argument("--worker", choices=[*COSTS, *MEMORY], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
@@ -40,7 +41,7 @@ def main() -> None:
         return
     trees = (options.old, options.new)
     print(f"{'':44}{'old':>10}{'new':>10}{'ratio':>8}")
-    for name in (*COSTS, *MEMORY):
+    for name in (name for name in (*COSTS, *MEMORY) if options.rows in name):
         found: dict[Path, list[float]] = {tree: [] for tree in trees}
         for _ in range(options.rounds if name in COSTS else 1):
             for tree in trees:
@@ -73,6 +74,51 @@ def table() -> Any:
         from port_knocking_doors.knockers import Knockers as KnockerTable  # type: ignore[import-not-found,no-redef]
     steps = tuple(Step(Protocol.UDP, port) for port in PORTS)
     return KnockerTable([Sequence("main", steps, lifetime=30.0, listened=True)], 5.0, LIMIT)
+
+
+def many_table(count: int, shared: int, dialect: str, limit: int = LIMIT) -> Any:
+    """A table of sniffed sequences of three UDP steps, of which so many share the first ones."""
+    from port_knocking_doors.knocks.table import KnockerTable
+    from port_knocking_doors.model import Dialect, Protocol, Sequence, Step
+
+    def ports(number: int) -> list[int]:
+        own = [20_000 + 3 * number + place for place in range(3)]
+        return [*(1001 + place for place in range(shared)), *own[shared:]]
+
+    sequences = [
+        Sequence(
+            f"s{number}",
+            tuple(Step(Protocol.UDP, port) for port in ports(number)),
+            timeout=30.0,
+            dialect=Dialect(dialect),
+            group="f" if dialect == "knockd" else "",
+        )
+        for number in range(count)
+    ]
+    return KnockerTable(sequences, 5.0, limit)
+
+
+def of_many(count: int, shared: int, dialect: str, port: int) -> float:
+    """A forged first knock at this port, into a table that such ones have filled."""
+    limit = 4096  # an older version takes milliseconds for one
+    knockers = many_table(count, shared, dialect, limit)
+    rounds = 16 if count == 1 or hasattr(knockers, "_judge") else 1
+    each(knockers, [(source, 17 << 16 | port, 40000) for source in sources(limit, 1 << 20)])
+    return each(knockers, [(source, 17 << 16 | port, 40000) for source in sources(rounds * limit)])
+
+
+def of_many_resident(count: int, shared: int, steps: int) -> float:
+    """MiB that a full table adds: sources that have done so many steps."""
+
+    def pages() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1])
+
+    knockers = many_table(count, shared, "native", 16_384)
+    before = pages()
+    for number, source in enumerate(sources(2 * 16_384)):
+        for step in range(steps):
+            knockers.on_knock(source, 17 << 16 | 1001 + step, 40_000, 1e6 + number // BATCH * 0.0001)
+    return (pages() - before) * os.sysconf("SC_PAGESIZE") / 2**20
 
 
 def code(step: int) -> int:
@@ -156,11 +202,18 @@ COSTS: dict[str, Callable[[], float]] = {
     "right and then wrong step, µs": wrong_after_right,
     "ignored source, µs": ignored,
     "not a knock, µs": not_a_knock,
+    "first step, 1 sequence, µs": partial(of_many, 1, 2, "native", 1001),
+    "… 1,000 that share 2 of 3 steps, µs": partial(of_many, 1000, 2, "native", 1001),
+    "… 1,000 doors of knockd's that share 2, µs": partial(of_many, 1000, 2, "knockd", 1001),
+    "… 1,000 doors of knockd's that share none, µs": partial(of_many, 1000, 0, "knockd", 20_000),
+    "no first step, 1,000 doors of knockd's, µs": partial(of_many, 1000, 0, "knockd", 20_001),
 }
 MEMORY: dict[str, Callable[[], float]] = {
     "full of first steps, MiB": partial(resident, lambda: iter((0,))),
     "full of wrong steps, MiB": partial(resident, lambda: iter((2,))),
     "full of two right steps, MiB": partial(resident, lambda: iter((0, 1))),
+    "16,384 of two steps, 1 sequence, MiB": partial(of_many_resident, 1, 2, 2),
+    "… 1,000 that share them, MiB": partial(of_many_resident, 1000, 2, 2),
 }
 
 if __name__ == "__main__":

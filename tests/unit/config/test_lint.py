@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from port_knocking_doors.config import lint, render
-from port_knocking_doors.model import Port, Protocol, Sequence, Settings, Step
+from port_knocking_doors.model import Dialect, Port, Protocol, Sequence, Settings, Step
 from tests.unit.config.world import EXAMPLE, World, sequence, sniffed, text_of, write
 
 
@@ -122,3 +122,23 @@ def test_foreign_sequences_have_warnings_with_their_files() -> None:
         "F: sequence web: 1 step is soon found by chance; use 3 or more",
         "F: sequence web: 1 port(s) of its steps have a program listening, so every client of it knocks; choose others",
     )
+
+
+def test_step_twice_in_a_row_of_knockd_has_a_warning() -> None:
+    steps = tuple(Step(Protocol.TCP, port, 2, 2) for port in (9321, 5432, 5432, 7123))
+    for dialect, count in ((Dialect.KNOCKD, 1), (Dialect.NATIVE, 0), (Dialect.TPORTKNOCKD, 0)):
+        found = lint.foreign_warnings((Sequence("ssh", steps, dialect=dialect, group="/k.conf"),), ())
+        assert sum("twice in a row" in warning for warning in found) == count
+
+
+def test_first_step_under_many_rules_has_a_warning() -> None:
+    def warnings(count: int) -> list[str]:
+        steps = tuple(Step(Protocol.UDP, port) for port in (5432, 9321, 7123))
+        every = [Sequence(f"s{number}", steps, timeout=number % count + 1) for number in range(50)]
+        found = lint.sniffed_warnings(Settings(sequences=tuple(every)), "file", ())
+        return [warning for warning in found if "as much" in warning]
+
+    assert warnings(lint.RULES_MANY) == []
+    (warning,) = warnings(lint.RULES_MANY + 1)
+    assert warning.startswith("file: sequences with the same first step have 17 different time limits")
+    assert "5432" not in warning

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from port_knocking_doors.knocks.attempts import ATTEMPTS_MAX
 from port_knocking_doors.knocks.authenticator import Grant, Outcome, Verdict, merged
 from port_knocking_doors.knocks.code import code_of
-from port_knocking_doors.knocks.table import KnockerTable
+from port_knocking_doors.knocks.table import ATTEMPTS_MAX, KnockerTable
 from port_knocking_doors.model import Protocol, Sequence, Step
 
 ALICE, BOB = b"\x0a\x00\x00\x02", b"\x0a\x00\x00\x03"
@@ -172,6 +171,13 @@ def test_more_attempts_than_the_limit_give_up_the_oldest() -> None:
     assert knockers.stage(ALICE, many[0]) == 0
     assert [knockers.stage(ALICE, one) for one in many[1:]] == [1] * ATTEMPTS_MAX
     assert knockers.on_knock(ALICE, udp(500 + ATTEMPTS_MAX), 9, 0).verdict is C
+
+
+def test_attempts_at_sequences_under_many_rules_are_all_kept() -> None:
+    many = [sequence(1, 2, 3, name=f"s{number}", lifetime=30.0 + number) for number in range(3 * ATTEMPTS_MAX)]
+    knockers = KnockerTable(many, IGNORING, 100)
+    assert [knockers.on_knock(ALICE, udp(port), 9, 0).verdict for port in (1, 2)] == [A, A]
+    assert knockers.on_knock(ALICE, udp(3), 9, 0).sequences == tuple(many)
 
 
 def test_knocker_does_not_help_another() -> None:
