@@ -18,7 +18,8 @@ def doctor(
         "--listen",
         "-l",
         metavar="SECONDS",
-        help="Afterwards show each knock that the running daemon receives, with its result.",
+        help="Afterwards show each knock that the running daemon receives, with its result, and each datagram with "
+        "another payload.",
     ),
     conf: Optional[Path] = CONF,
     priority: Optional[str] = PRIORITY,

@@ -5,7 +5,7 @@ import io
 import pytest
 
 from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
-from port_knocking_doors.doctor.report import print_report
+from port_knocking_doors.doctor.report import print_report, waiting
 
 
 class Terminal(io.StringIO):
@@ -46,3 +46,14 @@ def test_terminal_gets_red_problems_and_yellow_warnings(
     assert lines[0] == "ok       a"
     assert lines[1] == ("\x1b[33mwarning\x1b[0m  b" if coloured else "warning  b")
     assert lines[2] == ("\x1b[31mPROBLEM\x1b[0m  c" if coloured else "PROBLEM  c")
+
+
+@pytest.mark.parametrize(("stream", "shown"), [(Terminal, "looking …\r\x1b[K"), (io.StringIO, "")])
+def test_what_takes_its_time_is_shown_on_a_terminal(
+    stream: type[io.StringIO], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors = stream()
+    monkeypatch.setattr("sys.stderr", errors)
+    with waiting("looking"):
+        assert errors.getvalue() == shown.partition("\r")[0]
+    assert errors.getvalue() == shown
