@@ -116,7 +116,8 @@ class _Report:
         if decision is not None:
             return f"the rule that accepts it: {self._hidden(decision)}"
         if not self._seen.has_firewalld:
-            return f"firewalld has no rule in the kernel: {_RESTART}"
+            remedy = f": {_RESTART}" if self._expected.zones is not None else ""  # else it is said of firewalld
+            return f"firewalld has no rule in the kernel{remedy}"
         return "no rule denies it: `nft list ruleset` shows the rules"
 
     # Knock ports. ----------------------------------------------------------------------------------------------------

@@ -54,6 +54,18 @@ REPORTS: dict[str, tuple[Expected, Observation, list[Finding]]] = {
         seen(has_firewalld=False, with_doors={}),
         [GUARDED_OK, KNOCKS_OK],
     ),
+    "no firewalld, open": (
+        Expected(),
+        seen({(VPN, SSH): OPEN}, has_firewalld=False, with_doors={}),
+        [
+            problem(
+                "port 22/tcp: OPEN WITHOUT A KNOCK: a test packet from outside arrives on wg0 (IPv4); firewalld has no "
+                "rule in the kernel"
+            ),
+            replace(GUARDED_OK, text=GUARDED_OK.text.replace("22/tcp, ", "")),
+            KNOCKS_OK,
+        ],
+    ),
     "flushed": (
         EXPECTED,
         seen({(way, port): OPEN for way in (ETH4, ETH6, VPN) for port in (SSH, WEB)}, has_firewalld=False),
