@@ -32,7 +32,9 @@ _SORTED_SINCE = 2
 _ADDED, _REMOVED = "EntryAdded", "EntryRemoved"
 RULE_SIGNALS = ("RichRuleAdded", "RichRuleRemoved")
 _RULE_REMOVED = RULE_SIGNALS[1]
-_FOLLOW = f"type='signal',sender='{NAME}',interface='{IPSET}',member='{{}}',arg0='{{}}'"
+_FOLLOW = f"type='signal',sender='{NAME}',interface='{IPSET}',member='{{}}'"
+_FOLLOWED = 100
+"""Sets that are followed one by one; of more, every set is: a connection may have 512 match rules (dbus-daemon(1))."""
 
 
 class ZoneSurvey:
@@ -137,7 +139,8 @@ class ZoneSurvey:
         # Followed before they are read, so that no entry is missed. One may be in the answer and in a signal, but the
         # last signal about an entry is always right.
         self._missed = {name: [] for name in new}
-        await self._bus.watch(_FOLLOW.format(member, name) for name in names for member in (_ADDED, _REMOVED))
+        few = [f",arg0='{name}'" for name in names] if len(names) <= _FOLLOWED else [""]
+        await self._bus.watch(_FOLLOW.format(member) + name for name in few for member in (_ADDED, _REMOVED))
         found = {name: self._sets[name] for name in names - new}
         found |= {name: await self._read_set(name) for name in sorted(new)}
         missed, self._missed = self._missed, {}

@@ -79,6 +79,8 @@ class FakeBus:
         """Every call to firewalld, in order, but for those that read properties."""
         self.on_reload: Callable[[], None] = lambda: None
         """What the method `reload` does."""
+        self.matches: list[str] = []
+        """The match rules of every connection."""
         self.connections = 0
         self._unanswered: list[tuple[Message, asyncio.StreamWriter]] = []
         self._writers: list[asyncio.StreamWriter] = []
@@ -220,6 +222,10 @@ class FakeBus:
             case "Hello" if self.greeting is not Greeting.NO_HELLO:
                 return _returned(call, "s", [":1.42"])
             case "AddMatch" if self.greeting is not Greeting.NO_MATCH:
+                self.matches.append(call.body[0])
+                return _returned(call, "", [])
+            case "RemoveMatch":
+                self.matches.remove(call.body[0])
                 return _returned(call, "", [])
             case "NameHasOwner":
                 return _returned(call, "b", [self.owned])

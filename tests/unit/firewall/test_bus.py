@@ -91,6 +91,25 @@ def test_zones_and_rules_are_read_added_and_removed(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize(("number", "rules"), [(0, 0), (2, 4), (100, 200), (300, 2)])
+def test_sets_are_followed_with_a_bounded_number_of_match_rules(tmp_path: Path, number: int, rules: int) -> None:
+    async def main() -> None:
+        async with FakeBus(tmp_path) as bus, running() as client:
+            await client.reported(FirewalldEvent.APPEARED)
+            names = [f"set{one}" for one in range(number)]
+            active = {"public": {"sources": [f"ipset:{name}" for name in names]}}
+            bus.replies["getActiveZones"] = ("a{sa{sas}}", [active])
+            bus.replies["getIPSetSettings"] = ("(ssssa{ss}as)", [["", "", "", "hash:net", {}, ["10.0.0.0/8"]]])
+            zones = await client.firewalld.zones()
+            assert zones.sets.keys() == set(names)
+            assert sum("EntryAdded" in rule or "EntryRemoved" in rule for rule in bus.matches) == rules
+            bus.replies["getActiveZones"] = ("a{sa{sas}}", [{"public": {}}])
+            await client.firewalld.zones()
+            assert not any("Entry" in rule for rule in bus.matches), "they are followed no longer"
+
+    asyncio.run(main())
+
+
 @pytest.mark.parametrize("owned", [False, True], ids=["appears", "disappears"])
 def test_signal_right_behind_the_answer_about_the_owner_is_newer(tmp_path: Path, owned: bool) -> None:
     """The answer and the signal arrive in one read, and the signal is newer."""
