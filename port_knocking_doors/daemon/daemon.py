@@ -33,6 +33,7 @@ from port_knocking_doors.system.crash_guard import CrashGuard
 from port_knocking_doors.system.deadline_timer import DeadlineTimer
 from port_knocking_doors.system.instance import has_rules, instance_lock
 from port_knocking_doors.system.sd_notify import STOPPING, Watchdog, notify, reloading, report_wait
+from port_knocking_doors.system.shell_command import keep_statuses
 
 _MARGIN = 5.0
 """Seconds that the end of the daemon is given beyond its own limits."""
@@ -88,6 +89,7 @@ class Daemon:
             raise placed from error
 
     async def _run(self) -> None:
+        keep_statuses()
         with ExitStack() as stack:
             stack.enter_context(instance_lock(self._priority))
             stack.enter_context(Watchdog())

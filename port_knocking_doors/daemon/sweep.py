@@ -41,6 +41,7 @@ from port_knocking_doors.system.instance import (
     usable_directories,
 )
 from port_knocking_doors.system.log import logger
+from port_knocking_doors.system.shell_command import keep_statuses
 
 ABSENCE = 5.0
 """Seconds after which a firewalld that is not on the bus counts as stopped, and its runtime rules as gone."""
@@ -243,6 +244,7 @@ def close_all(patience: float) -> None:
 
     For root that is also the directory of the unit's user: its stop commands run as that user.
     """
+    keep_statuses()
     _in_every_directory(lambda directory: _close_all_in(directory, patience))
 
 
@@ -350,6 +352,7 @@ def _close_and_report(priority: int) -> None:
 def main() -> int:
     """Run the closer with the command line's arguments."""
     log.set_up(verbose=False, as_json=_JSON in sys.argv[2:])
+    keep_statuses()
     error = close(int(sys.argv[1]))
     if error is None:
         return 0

@@ -30,8 +30,9 @@ from port_knocking_doors.system.rate_limit import RateLimit
 NAME = "doors-guard"
 """What the kernel calls the process (at most 15 octets): a signal by the daemon's name does not reach it."""
 
-# Signals for the daemon's process group are not meant for the guard: it ends when the daemon has ended.
-_IGNORED = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
+# Signals for the daemon's process group are not meant for the guard: it ends when the daemon has ended. It handles them
+# and does not ignore them, since what it executes, stop commands too, would inherit that.
+_WITHOUT_EFFECT = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM)
 _WORD = b"closed\n"
 _PAUSE = 0.1
 """Seconds between two looks at a guard without a descriptor."""
@@ -137,11 +138,9 @@ class CrashGuard:
                 await readable(handle)
             finally:
                 os.close(handle)
-        while True:
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return status
+        while (ended := os.waitpid(self.pid, os.WNOHANG)) == (0, 0):
             await asyncio.sleep(_PAUSE)
+        return ended[1]
 
     def dismiss(self) -> None:
         """The doors are closed: the closer is not needed."""
@@ -156,8 +155,8 @@ class CrashGuard:
         finally:
             os.close(self._pipe)
         if self._dismissed:
-            with suppress(ChildProcessError):
-                os.waitpid(self.pid, 0)
+            os.kill(self.pid, signal.SIGKILL)  # it may be stopped, and has nothing left to do
+            os.waitpid(self.pid, 0)
 
 
 @contextmanager
@@ -193,8 +192,8 @@ def _leave_parent(pipe: int) -> None:
     """Keep nothing of the parent's but its memory: its lock, its sockets and its session go."""
     os.setsid()
     signal.set_wakeup_fd(-1)
-    for number in _IGNORED:
-        signal.signal(number, signal.SIG_IGN)
+    for number in _WITHOUT_EFFECT:
+        signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
     gc.freeze()  # what holds a descriptor that is closed here must never be collected
     # Python searches modules in its working directory first: no other user may write there.

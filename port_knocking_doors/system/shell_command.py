@@ -8,6 +8,7 @@ ends before it opens the gate, the command never runs.
 
 import asyncio
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -46,6 +47,12 @@ class ProcessIdentity(NamedTuple):
     def is_running(self) -> bool:
         """Whether it runs. A zombie does not."""
         return _began(self.pid) == self.began
+
+
+def keep_statuses() -> None:
+    """Have the kernel keep the exit statuses of children, also where the program that started this one ignores SIGCHLD
+    (signal(7)): a command that failed would seem to have worked. For the main thread."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def environment(environ: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -109,14 +109,14 @@ def test_guard_does_not_wait_for_a_child_of_its_owner(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"])
 def test_signal_does_not_end_guard(tmp_path: Path, name: str) -> None:
     with guard(tmp_path / "trace") as kept:
-        ignored = f"/proc/{kept.pid}/status"
+        status = f"/proc/{kept.pid}/status"
         bit = 1 << (signal.Signals[name] - 1)
 
         def trapped() -> bool:
-            lines = Path(ignored).read_text().splitlines()
-            return bool(next(int(line.split()[1], 16) for line in lines if line.startswith("SigIgn")) & bit)
+            lines = Path(status).read_text().splitlines()
+            return bool(next(int(line.split()[1], 16) for line in lines if line.startswith("SigCgt")) & bit)
 
-        wait_until(trapped, SOON, "its trap")
+        wait_until(trapped, SOON, "its handler")
         os.kill(kept.pid, signal.Signals[name])
         assert alive(kept.pid)
         assert os.getpgid(kept.pid) == os.getsid(kept.pid) == kept.pid, "a Ctrl-C for the owner is not for the guard"
@@ -151,6 +151,24 @@ def test_guard_that_cannot_be_forked_is_an_error_of_one_line(tmp_path: Path, mon
 
 def no_process() -> int:
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+
+
+def test_stopped_guard_is_dismissed_all_the_same(tmp_path: Path) -> None:
+    with guard(tmp_path / "trace") as kept:
+        os.kill(kept.pid, signal.SIGSTOP)
+        kept.dismiss()
+    assert not alive(kept.pid)
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM", "SIGPIPE"])
+def test_what_the_guard_executes_ignores_no_signal(tmp_path: Path, name: str) -> None:
+    seen = tmp_path / "seen"
+    program = Program("/bin/sh", ("sh", "-c", f"grep SigIgn /proc/self/status >{seen}"))
+    with CrashGuard(Closer(lambda: None, fail, [program])) as kept:
+        pass
+    os.waitpid(kept.pid, 0)
+    assert not int(seen.read_text().split()[1], 16) & 1 << (signal.Signals[name] - 1)
 
 
 # --- what the guard has of its owner

@@ -162,3 +162,15 @@ def test_command_gets_an_empty_standard_input(tmp_path: Path) -> None:
 
 def test_identity_survives_its_way_through_a_file() -> None:
     assert ProcessIdentity(*json.loads(json.dumps(ProcessIdentity(1, 2)))) == (1, 2)
+
+
+def test_status_is_known_where_the_parent_ignores_ends_of_children() -> None:
+    script = """
+import signal
+from port_knocking_doors.system.shell_command import keep_statuses
+from tests.unit.system.test_shell_command import run
+keep_statuses()
+raise SystemExit(run("exit 3"))
+"""
+    ignoring = ["sh", "-c", 'trap "" CHLD; exec "$@"', "sh", sys.executable, "-c", script]
+    assert subprocess.run(ignoring, cwd=REPOSITORY, check=False).returncode == 3
