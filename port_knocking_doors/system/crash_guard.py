@@ -106,8 +106,8 @@ class CrashGuard:
     async def watch(self) -> None:
         """Start another guard whenever this one is killed; runs until it is cancelled."""
         while True:
-            status = await self._end()
             killed = self.pid
+            status = await self._end()
             if now() - self._began < _SHORT_LIFE:
                 await asyncio.sleep(_MOMENT)
             await self._start_another()
@@ -140,6 +140,7 @@ class CrashGuard:
                 os.close(handle)
         while (ended := os.waitpid(self.pid, os.WNOHANG)) == (0, 0):
             await asyncio.sleep(_PAUSE)
+        self.pid = 0  # the number may be another process's from now on
         return ended[1]
 
     def dismiss(self) -> None:
@@ -154,7 +155,7 @@ class CrashGuard:
             pass  # the guard was killed
         finally:
             os.close(self._pipe)
-        if self._dismissed:
+        if self._dismissed and self.pid:
             os.kill(self.pid, signal.SIGKILL)  # it may be stopped, and has nothing left to do
             os.waitpid(self.pid, 0)
 

@@ -20,7 +20,7 @@ from port_knocking_doors.doors.commands import CommandRunner, command_line
 from port_knocking_doors.doors.owed_stops import run_left_behind
 from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.events import CommandEnded, CommandStarted, EventStream
-from port_knocking_doors.model import CommandOpening, Door
+from port_knocking_doors.model import Access, CommandOpening, Door
 from port_knocking_doors.system import command_output
 from port_knocking_doors.system.clock import now as clock
 from port_knocking_doors.system.command_output import CommandOutput
@@ -199,6 +199,40 @@ def test_commands_above_the_limit_wait(tmp_path: Path) -> None:
     run(tmp_path, story)
 
 
+def test_waiting_start_commands_are_logged_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(commands, "PLACES", 1)
+    waits = "start command waits, 1 run already and have not ended"
+
+    async def story(ran: CommandRunner, recorder: Recorder) -> None:
+        ran.open(door(f"until [ -e {tmp_path}/go ]; do sleep 0.02; done", address="10.0.1.0"))
+        await until(lambda: recorder.ran)
+        began = clock()
+        for number, seconds in enumerate((0, 59, 61, 62), start=1):
+            monkeypatch.setattr(commands, "now", lambda seconds=seconds: began + seconds)
+            ran.open(door("true", address=f"10.0.1.{number}"))
+            await asyncio.sleep(0.01)
+        assert caplog.messages == [f"10.0.1.1: ssh: {waits}", f"10.0.1.3: ssh: {waits}"]
+        (tmp_path / "go").touch()
+        await until(lambda: len(recorder.ended) == 5)
+        await ran.close_all(SOON)
+
+    run(tmp_path, story)
+
+
+def test_runner_of_commands_is_available_and_uses_their_delay(tmp_path: Path) -> None:
+    async def story(ran: CommandRunner, _: Recorder) -> None:
+        it = Door(ip_address("10.0.0.2"), "", "ssh", CommandOpening("true", "true", delay=7))
+        access = Access("ssh", (it.opening,), duration=1.0)
+        assert (ran.is_available, ran.uses_interface, ran.counts_from_open) == (True, False, True)
+        assert (ran.stays_open(it), ran.stays_open(door("true"))) == (True, False)
+        assert ran.seconds(it, access) == 7
+        await ran.settled()
+
+    run(tmp_path, story)
+
+
 def test_hung_start_commands_delay_no_stop_command(tmp_path: Path) -> None:
     async def story(ran: CommandRunner, recorder: Recorder) -> None:
         it = door("true", f"touch {tmp_path}/stopped")
@@ -229,11 +263,14 @@ def test_commands_above_the_queue_limit_are_refused(
         assert len(recorder.failed) == 12
         assert len(caplog.messages) == 5
         assert caplog.messages[0] == "10.0.1.2: ssh: not started, 2 commands wait already"
-        ahead = clock() + 11
-        monkeypatch.setattr(commands, "now", lambda: ahead)
+        began = clock()
+        monkeypatch.setattr(commands, "now", lambda: began + 9.5)
+        ran.open(doors[3])
+        assert len(caplog.messages) == 5
+        monkeypatch.setattr(commands, "now", lambda: began + 10.5)
         ran.open(doors[3])
         assert caplog.messages[5:] == [
-            "7 more start commands not run",
+            "8 more start commands not run",
             "10.0.1.3: ssh: not started, 2 commands wait already",
         ]
         await ran.close_all(SOON)
@@ -331,7 +368,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from unittest.mock import Mock
 from port_knocking_doors.doors.commands import CommandRunner
-from port_knocking_doors.model import CommandOpening, Door
+from port_knocking_doors.model import Access, CommandOpening, Door
 from port_knocking_doors.system import command_output
 from port_knocking_doors.system.command_output import CommandOutput
 async def main():
@@ -455,6 +492,36 @@ def test_empty_start_command_runs_nothing_and_stop_command_runs(tmp_path: Path) 
         assert recorder.ran == ["echo stop"]
 
     run(tmp_path, story)
+
+
+# --- what a dead daemon left on record
+
+
+@pytest.mark.parametrize("mark", [31313, 31314, 1 << 17])
+def test_start_runs_what_dead_daemons_left_and_settles_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: int
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    left = tmp_path / f"pending-{mark}" / "a.json"
+    left.parent.mkdir()
+    stop = f"touch {tmp_path}/ran; until [ -e {tmp_path}/go ]; do sleep 0.02; done"
+    left.write_text(json.dumps({"address": "10.0.0.2", "sequence": "ssh", "stop": stop}))
+
+    async def main() -> None:
+        runner = CommandRunner(31313, EventStream())
+        runner.listener = Recorder(EventStream())
+        runner.start()
+        await until((tmp_path / "ran").exists)
+        settling = asyncio.create_task(runner.settled())
+        await asyncio.sleep(0.05)
+        assert not settling.done()
+        (tmp_path / "go").touch()
+        await asyncio.wait_for(settling, SOON)
+        await runner.close_all(SOON)
+
+    asyncio.run(main())
+    assert list((tmp_path / "pending-31313").iterdir()) == []
+    assert not left.exists()
 
 
 # --- a stop command that fails
