@@ -37,6 +37,8 @@ _FIRST_SOURCE_PORT = 33000
 _ETH_P_ALL = 3  # linux/if_ether.h
 _PROCESSED_WITHIN = 5.0
 """Seconds within which the kernel has handled everything that was sent; it takes some microseconds a packet."""
+_UNKNOWN_TYPE = "Unknown device type"
+"""ip(8)'s words for a kernel without such links."""
 _BACKLOG = 4096
 _CHUNK = 64
 """Packets that are sent before answers are read: less than the smallest receive buffer holds."""
@@ -153,7 +155,13 @@ class HostCopy:
         for name, value in _SYSCTLS.items():
             with contextlib.suppress(OSError):  # no IPv6, or read only
                 (PROC_SYS / name).write_text(value)
-        self._batch("link set lo up", *(line for numbered in enumerate(self._names) for line in self._link(*numbered)))
+        try:
+            self._batch(
+                "link set lo up", *(line for numbered in enumerate(self._names) for line in self._link(*numbered))
+            )
+        except NotProvenError as error:
+            hint = ": modprobe veth" if _UNKNOWN_TYPE in str(error) else ""
+            raise NotProvenError(f"cannot copy this host's network: {error}{hint}") from error
         for number, name in enumerate(self._links):
             sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.htons(_ETH_P_ALL))
             self._resources.callback(sock.close)
@@ -207,7 +215,10 @@ class HostCopy:
             run(command, self._limit, text)
         text = "".join(copy_of(table, addresses) for table in kernel.tables)
         early = "".join(_INGRESS.format(*one) for one in enumerate(self._links)) if "hook ingress" in text else ""
-        self.change(text + _WATCH + early)
+        try:
+            self.change(text + _WATCH + early)
+        except NotProvenError as error:
+            raise NotProvenError(f"cannot copy the kernel's tables: {error}") from error
 
     def change(self, commands: str) -> None:
         """Run nft's commands on the copy."""
