@@ -1,5 +1,6 @@
 """A daemon with one fault built in, to see that the soak test notices: `python -m tests.soak.broken NAME [OPTION]…`."""
 
+import asyncio
 import logging
 import sys
 import time
@@ -54,6 +55,37 @@ def no_crash_guard() -> None:
     crash_guard._close = lambda closer: 0  # noqa: ARG005
 
 
+def one_crash_guard() -> None:
+    """A crash guard that is killed is not replaced."""
+    from port_knocking_doors.system.crash_guard import CrashGuard
+
+    async def stand_still(_: CrashGuard) -> None:
+        await asyncio.Event().wait()
+
+    CrashGuard.watch = stand_still  # type: ignore[method-assign, assignment]
+
+
+def believes_firewalld() -> None:
+    """What firewalld confirmed is taken for what the kernel has."""
+    from port_knocking_doors.firewall.kernel_check import KernelCheck
+    from port_knocking_doors.firewall.zones import Zones
+
+    async def believe(self: KernelCheck, _: Zones) -> None:
+        self.is_due = False
+
+    KernelCheck.examine = believe  # type: ignore[method-assign, assignment]
+
+
+def waits_for_its_log() -> None:
+    """The event loop writes the log itself."""
+    from port_knocking_doors.system.background_writer import BackgroundWriter, Write
+
+    def put(_: BackgroundWriter, write: Write) -> None:
+        write()
+
+    BackgroundWriter.put = put  # type: ignore[method-assign, assignment]
+
+
 def leaks() -> None:
     """Memory for each knock that is never given back."""
     from port_knocking_doors.knocks.table import KnockerTable
@@ -94,6 +126,9 @@ FAULTS: dict[str, Callable[[], None]] = {
         never_ignores,
         leaves_commands,
         no_crash_guard,
+        one_crash_guard,
+        believes_firewalld,
+        waits_for_its_log,
         leaks,
         shows_port,
         by_the_wall_clock,
