@@ -106,7 +106,11 @@ def sniffed_warnings(settings: Settings, file: str, served: Collection[Port]) ->
             yield f"{at} {steps} soon found by chance; use {SHORT} or more"
         elif is_sorted(ports) and not _differs_in_flags_alone(sequence):
             yield f"{at} its ports are in rising or falling order, which is easy to guess; mix them"
-        if sequence.dialect is Dialect.KNOCKD and any(one == other for one, other in pairwise(sequence.steps)):
+        if (
+            sequence.dialect is not Dialect.NATIVE
+            and not _differs_in_flags_alone(sequence)
+            and any(one == other for one, other in pairwise(sequence.steps))
+        ):
             yield f"{at} a step comes twice in a row, and one packet may count for both if it is sent again; mix them"
         stepped_on = {Port(step.port, step.protocol) for step in sequence.steps}
         for those, why in (

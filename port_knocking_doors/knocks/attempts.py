@@ -3,12 +3,14 @@
 * A knock that is the next step of a sequence advances it; the last step completes it, and the next knock begins again.
 * A packet that an attempt has accepted is no knock if it arrives once more: TCP sent it again, or the network doubled
   it. Of TCP it has the same source port and sequence number. Datagrams have a source port only, which a client may
-  keep: the same one as the next step is a knock again after `DOUBLED_WITHIN`.
+  keep.
+* native: that is so where the next step is equal, too, but for datagrams after `DOUBLED_WITHIN`. The other programs
+  take any packet for the next step that looks like it, and so do their dialects.
 * native: a second SYN to the port just accepted is no knock either, since browsers make two connections, and other
   clients retry. A scan gains nothing by it: without these SYNs, the rest of the scan does the same.
 * native and tportknockd: any other knock takes an attempt back to its start, and counts as first step if it is one.
 * knockd: any other knock ends the attempt and begins none; as long as a source is on its way through any door of a file
-  it begins no other of it. A packet once more is the next step if that is equal, as in knockd.
+  it begins no other of it.
 * After a sequence's time limit, from the first knock or from the last, nothing of an attempt counts.
 
 What a wrong knock costs beyond that: `wrong_knocks`.
@@ -184,7 +186,7 @@ class Judgement:
             self._keep(attempt)
             return
         repeated = attempt.repeats(code, packet_id, now)
-        if repeated is Repeated.SURELY and tree.dialect is not Dialect.KNOCKD:
+        if repeated is Repeated.SURELY and tree.dialect is Dialect.NATIVE:
             self.is_repeated = True
             self._keep(attempt)
             return

@@ -91,7 +91,7 @@ class Prefix:
                 below.last == after.last for after in below._all_below()
             )
             below.finish()
-        for code, prefixes in self.next.items():
+        for code, prefixes in self.next.items() if self.depth else ():  # of no step there are no attempts
             # A mixed one is part complete, and a packet may be one that was accepted already.
             is_plain = len(prefixes) == 1 and prefixes[0].terminal in (0, prefixes[0].mask)
             if is_plain and not prefixes[0].is_timed and not any(code in accepts for accepts in self.accepted):

@@ -35,7 +35,7 @@ from port_knocking_doors.knocks.renewal import Renewal
 from port_knocking_doors.knocks.wrong_knocks import WrongKnockLimit
 from port_knocking_doors.model import Dialect, Scope, Sequence
 
-ATTEMPTS_MAX = 32
+ATTEMPTS_MAX = 16
 """Attempts of one source at the same time, and twice as many as there are trees of sequences; for one more, the oldest
 is given up."""
 

@@ -136,7 +136,7 @@ class KnockModel:
             progress = alive.get(one)
             is_knockd = one.dialect is KNOCKD
             repeated = self._repeats(one, progress, packet) if progress is not None else None
-            if progress is not None and repeated == "surely" and not is_knockd:
+            if progress is not None and repeated == "surely" and one.dialect is NATIVE:
                 judged.is_repeated = True
                 continue
             if progress is not None and progress.stage and code in self.accepts[one][progress.stage]:

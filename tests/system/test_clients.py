@@ -39,6 +39,26 @@ CLIENTS = {
 }
 
 
+def test_one_connection_is_one_knock_however_often_its_syn_comes(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    """Of three equal steps: the zone drops, so TCP sends the SYN of a connection after one and three seconds again."""
+    box.firewall_cmd("--zone=drop", f"--change-interface={client.server_interface}")
+    daemon = sniffing(
+        box,
+        tmp_path,
+        {"steps": [f"tcp:{PORTS[0]}"] * 3, "timeout": 30, "open": [GUARDED], "traps": None},
+        options=("-v",),
+    )
+    assert client.connect(client.server4, PORTS[0], timeout=3.5) == "timeout"
+    daemon.wait_for(f"{client.address4}: knock repeated")
+    assert "step 2" not in daemon.stderr.text
+    for _ in range(2):
+        client.connect(client.server4, PORTS[0], timeout=1.2)
+    daemon.wait_for(f"{client.address4}: opened")
+    assert "wrong knock" not in daemon.stderr.text
+
+
 @pytest.mark.parametrize("zone", ["public", "drop"])
 def test_client_that_tries_again_opens_the_door(box: Sandbox, tmp_path: Path, zone: str) -> None:
     daemon = sniffing(

@@ -120,7 +120,7 @@ def test_alternating_knocks_of_two_clients_open_for_both(
 def test_sequence_with_a_port_twice_opens(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
     ports = (21007, 21003, 21007, 21007, 21005)
     start_daemon(box, tmp_path, opening_sequence=list(ports))
-    knock(client, client.server4, ports)
+    knock(client, client.server4, ports, pause=0.06)  # from one source port: sooner, it would be a doubled datagram
     wait_open(client, client.server4)
 
 

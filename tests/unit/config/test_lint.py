@@ -124,9 +124,9 @@ def test_foreign_sequences_have_warnings_with_their_files() -> None:
     )
 
 
-def test_step_twice_in_a_row_of_knockd_has_a_warning() -> None:
+def test_step_twice_in_a_row_of_another_dialect_has_a_warning() -> None:
     steps = tuple(Step(Protocol.TCP, port, 2, 2) for port in (9321, 5432, 5432, 7123))
-    for dialect, count in ((Dialect.KNOCKD, 1), (Dialect.NATIVE, 0), (Dialect.TPORTKNOCKD, 0)):
+    for dialect, count in ((Dialect.KNOCKD, 1), (Dialect.NATIVE, 0), (Dialect.TPORTKNOCKD, 1)):
         found = lint.foreign_warnings((Sequence("ssh", steps, dialect=dialect, group="/k.conf"),), ())
         assert sum("twice in a row" in warning for warning in found) == count
 
