@@ -12,7 +12,7 @@ from port_knocking_doors.firewall import rich_rule
 from port_knocking_doors.firewall.error_codes import NO_ANSWER
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent, FirewalldFacts
 from port_knocking_doors.firewall.health import FirewalldHealth
-from port_knocking_doors.firewall.kernel_rules import KernelRules, read_base_rules, read_kernel_rules
+from port_knocking_doors.firewall.kernel_rules import KernelRules, read_base_rules, read_kernel_rules_in_parts
 from port_knocking_doors.firewall.leftovers import in_kernel, is_door, unknown_to_firewalld
 from port_knocking_doors.firewall.plan import Item
 from port_knocking_doors.firewall.zone_rules import ZoneRule
@@ -136,7 +136,7 @@ class KernelCheck:
         base = self._base()
         if base is None or not base.are_doubled:
             return None if base is None else frozenset()
-        kernel = read_kernel_rules()
+        kernel = await read_kernel_rules_in_parts()
         if kernel is None:
             return None
         known = [ZoneRule(zone, rule) for zone in sorted(zones.known) for rule in await self._firewalld.rules(zone)]
@@ -168,7 +168,8 @@ class KernelCheck:
         Waits for up to `FLUSHING` seconds, since firewalld leaves the bus before it removes its rules.
         """
         while True:
-            kernel = read_kernel_rules() if self._facts.uses_nftables or not self._facts.version else None
+            may_know = self._facts.uses_nftables or not self._facts.version
+            kernel = await read_kernel_rules_in_parts() if may_know else None
             if kernel is None:
                 return None if self._facts.cleans_up else len(self._before)
             left = doors_in(kernel, self._priority)

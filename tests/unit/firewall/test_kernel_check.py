@@ -31,6 +31,10 @@ class Kernel:
     def __init__(self) -> None:
         self.rules: KernelRules | None = WELL
 
+    async def read(self) -> KernelRules | None:
+        await asyncio.sleep(0)
+        return self.rules
+
     def base(self) -> KernelRules | None:
         return None if self.rules is None else KernelRules(self.rules.base)
 
@@ -62,7 +66,7 @@ Story = Callable[[RuleOpener, Recorder], Awaitable[None]]
 @pytest.fixture
 def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     found = Kernel()
-    monkeypatch.setattr(kernel_check, "read_kernel_rules", lambda: found.rules)
+    monkeypatch.setattr(kernel_check, "read_kernel_rules_in_parts", found.read)
     monkeypatch.setattr(kernel_check, "read_base_rules", found.base)
     monkeypatch.setattr(kernel_check, "FLUSHING", 0.2)
     monkeypatch.setattr(kernel_check, "_PAUSE", 0.02)

@@ -1,12 +1,19 @@
 """firewalld's rules as the kernel sends them, in bytes; and which of them firewalld does not know."""
 
+import asyncio
 import ipaddress
 import struct
 
 import pytest
 
 from port_knocking_doors.firewall import kernel_rules
-from port_knocking_doors.firewall.kernel_rules import Accept, KernelRules, read_base_rules, read_kernel_rules
+from port_knocking_doors.firewall.kernel_rules import (
+    Accept,
+    KernelRules,
+    read_base_rules,
+    read_kernel_rules,
+    read_kernel_rules_in_parts,
+)
 from port_knocking_doors.firewall.leftovers import is_door, unknown_to_firewalld
 from port_knocking_doors.firewall.zone_rules import ZoneRule
 from port_knocking_doors.model import Port, Protocol
@@ -120,6 +127,14 @@ def test_kernel_that_does_not_answer_says_nothing(number: int, monkeypatch: pyte
 
     monkeypatch.setattr(kernel_rules, "read_rules", refuse)
     assert (read_kernel_rules(), read_base_rules()) == (None, None)
+    assert asyncio.run(read_kernel_rules_in_parts()) is None
+
+
+@pytest.mark.parametrize("number", [0, 1, 199, 200, 201, 1000])
+def test_rules_that_are_read_in_parts_are_all_rules(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = [NftRule("filter_INPUT", b"a"), *[NftRule("filter_IN_public_post", DOOR)] * number]
+    monkeypatch.setattr(kernel_rules, "read_rules", lambda _: rules)
+    assert asyncio.run(read_kernel_rules_in_parts()) == kernel_rules.kernel_rules(rules)
 
 
 # What firewalld does not know. ---------------------------------------------------------------------------------------
