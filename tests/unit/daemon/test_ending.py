@@ -188,7 +188,7 @@ from port_knocking_doors import cli
 from port_knocking_doors.client import snippets
 def end(*_):
     raise SystemExit({128 + signal.SIGTERM})
-snippets.Snippets = end
+snippets.Snippets.text = end
 cli.main()
 """
     argv = [sys.executable, "-c", script, "client-config", "-c", str(conf)]
