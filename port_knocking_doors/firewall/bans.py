@@ -2,13 +2,14 @@
 
 A ban is made for a source. Its address, network or set is a source of a zone that refuses every packet (target DROP or
 REJECT, as of the zones drop and block), or of a rich rule that drops or rejects packets to a port of the door, whatever
-the rule's priority. What is for every source is no ban, but how a zone answers: a zone of an interface or the default
-zone, whatever its target, and a rule without a source or for 0.0.0.0/0 and ::/0. Neither is a rule for a hardware
-address, which a knock does not show, nor one for some destinations only.
+the rule's priority; a rule of its zone, or of a policy from there to this host. What is for every source is no ban, but
+how a zone answers: a zone of an interface or the default zone, whatever its target, and a rule without a source or for
+0.0.0.0/0 and ::/0. Nor is a rule for a hardware address, which a knock does not show, or for some destinations.
 """
 
 import ipaddress
 from collections.abc import Iterable, Mapping
+from typing import NamedTuple
 
 from port_knocking_doors.firewall import rich_match
 from port_knocking_doors.firewall.address_set import AddressSet
@@ -104,6 +105,15 @@ class Denials:
             if rule.family in ("", f"ipv{address.version}") and _is_source(rule, address, sets):
                 found.append(words)
         return found
+
+
+class PolicyDenials(NamedTuple):
+    """Those of a policy for packets to this host."""
+
+    name: str
+    zones: frozenset[str]
+    """The zones that it is for, or `ANY`."""
+    denials: Denials
 
 
 def _is_ban(rule: RichParts) -> bool:

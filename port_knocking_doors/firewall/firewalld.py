@@ -22,11 +22,10 @@ from port_knocking_doors.firewall.error_codes import (
 )
 from port_knocking_doors.firewall.runtime_settings import reload_sparing_others
 from port_knocking_doors.firewall.zone_settings import ServiceSettings, ZoneSettings
-from port_knocking_doors.firewall.zone_survey import IPSET, RULE_SIGNALS, ZONE, ZoneSurvey, read_services
+from port_knocking_doors.firewall.zone_survey import HOST, IPSET, POLICY, RULE_SIGNALS, ZONE, ZoneSurvey, read_services
 from port_knocking_doors.firewall.zones import Zones
 
 CONFIG_PATH = PATH + "/config"
-POLICY = NAME + ".policy"
 CONFIG = NAME + ".config"
 CONFIG_ZONE = NAME + ".config.zone"
 PROPERTIES = "org.freedesktop.DBus.Properties"
@@ -59,6 +58,7 @@ _MATCHES = (
     f"type='signal',sender='{NAME}',interface='{NAME}',member='Reloaded'",
     f"type='signal',sender='{NAME}',interface='{NAME}',member='DefaultZoneChanged'",
     f"type='signal',sender='{NAME}',interface='{CONFIG_ZONE}',member='Updated'",
+    f"type='signal',sender='{NAME}',interface='{POLICY}',member='PolicyUpdated'",
     *(
         f"type='signal',sender='{NAME}',interface='{ZONE}',member='{member}'"
         for member in sorted({*_ZONE_SIGNALS, *RULE_SIGNALS} - {"DefaultZoneChanged"})
@@ -67,8 +67,8 @@ _MATCHES = (
 _FAILED = "FAILED"
 _CLEAN_STARTS = {(1, 2): 7, (1, 3): 4, (2, 0): 1}
 """The releases with firewalld's change "always flush main table on start", by branch; later branches have it."""
-# Symbolic zones of policies (firewalld.policy(5)).
-_ANY, _HOST = "ANY", "HOST"
+# The symbolic zone of policies for packets from every zone (firewalld.policy(5)).
+_ANY = "ANY"
 _SERVICE_IN_RULE = re.compile(r'\bservice name="([^"]+)"')
 
 
@@ -167,7 +167,7 @@ class Firewalld:
         elif member in RULE_SIGNALS:
             if self._survey.on_rule(member, arguments):
                 self._on_event(FirewalldEvent.ZONES_CHANGED)
-        elif member in _ZONE_SIGNALS:
+        elif member in _ZONE_SIGNALS or interface == POLICY:
             self._on_event(FirewalldEvent.ZONES_CHANGED)
 
     async def zones(self) -> Zones:
@@ -245,7 +245,7 @@ class Firewalld:
             return [
                 dbus_settings.settings(name, await self._call(POLICY, "getPolicySettings", "s", name), is_policy=True)
                 for name, what in sorted(active.items())
-                if _HOST in what.get("egress_zones", ()) and zones.intersection(what.get("ingress_zones", ()))
+                if HOST in what.get("egress_zones", ()) and zones.intersection(what.get("ingress_zones", ()))
             ]
         except FirewallError as error:
             if error.code in NO_ANSWER:

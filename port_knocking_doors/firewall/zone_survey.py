@@ -12,7 +12,7 @@ from typing import Any
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import dbus_settings
-from port_knocking_doors.firewall.bans import Denials, may_deny
+from port_knocking_doors.firewall.bans import Denials, PolicyDenials, may_deny
 from port_knocking_doors.firewall.bus import NAME, FirewalldBus
 from port_knocking_doors.firewall.error_codes import NO_ANSWER
 from port_knocking_doors.firewall.source_set import SourceSet
@@ -21,7 +21,11 @@ from port_knocking_doors.firewall.zones import SET, Zones
 
 ZONE = NAME + ".zone"
 IPSET = NAME + ".ipset"
+POLICY = NAME + ".policy"
 PROPERTIES = "org.freedesktop.DBus.Properties"
+
+HOST = "HOST"
+"""The symbolic zone of policies for packets to this host (firewalld.policies(5))."""
 
 _SLICE = 2000
 """Entries that are read in one turn of the event loop: 3 µs each."""
@@ -103,10 +107,12 @@ class ZoneSurvey:
             priorities[zone] = dbus_settings.value(settings, "ingress_priority", "i", 0)
             targets[zone] = dbus_settings.value(settings, "target", "s", "default")
             denials[zone] = await _denials(dbus_settings.value(settings, "rules_str", "as", ()))
+        policies = await self._policies()
+        every = [*denials.values(), *(one.denials for one in policies)]
         sources = {source: zone for zone, what in active.items() for source in what.get("sources", ())}
         names = {source.removeprefix(SET) for source in sources if source.startswith(SET)}
-        sets = await self._read_sets(names.union(*(one.sets for one in denials.values())))
-        services = await read_services(self._bus, set().union(*(one.services for one in denials.values())))
+        sets = await self._read_sets(names.union(*(one.sets for one in every)))
+        services = await read_services(self._bus, set().union(*(one.services for one in every)))
         is_sorted = await self._is_sorted()
         missed, self._missed_rules = self._missed_rules, None
         if generation == self._generation:
@@ -123,9 +129,19 @@ class ZoneSurvey:
             priorities={zone: priority for zone, priority in priorities.items() if priority},
             targets={zone: target for zone, target in targets.items() if target != "default"},
             denials=denials,
+            policies=policies,
             services=services,
             is_sorted=is_sorted,
         )
+
+    async def _policies(self) -> tuple[PolicyDenials, ...]:
+        found = []
+        for name, what in sorted((await self._answer(POLICY, "getActivePolicies", "") or {}).items()):
+            if HOST in what.get("egress_zones", ()):
+                settings = await self._answer(POLICY, "getPolicySettings", "s", name) or {}
+                rules = await _denials(dbus_settings.value(settings, "rich_rules", "as", ()))
+                found.append(PolicyDenials(name, frozenset(what.get("ingress_zones", ())), rules))
+        return tuple(found)
 
     async def _is_sorted(self) -> bool:
         if not self._version:

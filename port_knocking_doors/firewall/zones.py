@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from port_knocking_doors.firewall.address_set import AddressSet
-from port_knocking_doors.firewall.bans import REFUSING, Denials
+from port_knocking_doors.firewall.bans import REFUSING, Denials, PolicyDenials
 from port_knocking_doors.firewall.source_set import HARDWARE, Membership, SourceSet
 from port_knocking_doors.firewall.zone_settings import ServiceSettings
 from port_knocking_doors.model import Address, Port
@@ -24,6 +24,7 @@ SET = "ipset:"
 """What a source begins with that is a set."""
 EVERY = "+"
 """The end of a pattern of interfaces; alone it is every interface."""
+_ANY = "ANY"  # the symbolic zone of policies for every zone (firewalld.policies(5))
 _BEHIND = 32768
 """Behind the last ingress priority, 32767: where firewalld puts zones of every interface, such as the default one."""
 
@@ -119,6 +120,8 @@ class Zones:
     """Zone → target, as firewalld writes it (firewalld.zone(5)), of the active zones."""
     denials: Mapping[str, Denials] = field(default_factory=dict)
     """Zone → the rich rules that deny packets of some sources, of the active zones; they follow firewalld's."""
+    policies: tuple[PolicyDenials, ...] = ()
+    """The same of the active policies for packets to this host."""
     services: Mapping[str, ServiceSettings] = field(default_factory=dict)
     """The services that these rules name, and those that they include."""
     is_sorted: bool = True
@@ -156,8 +159,11 @@ class Zones:
             target = REFUSING.get(self.targets.get(zone, ""))
             if match.by_source and target:
                 return f"address is in zone {zone}, whose target is {target}"
-            if zone in self.denials and (rule := self.denials[zone].find(address, ports, self.sets, self.services)):
-                return f"rich rule `{rule}` of zone {zone} denies the address"
+            places = [(f"zone {zone}", self.denials[zone])] if zone in self.denials else []
+            places += [(f"policy {one.name}", one.denials) for one in self.policies if one.zones & {zone, _ANY}]
+            for place, denials in places:
+                if rule := denials.find(address, ports, self.sets, self.services):
+                    return f"rich rule `{rule}` of {place} denies the address"
         return ""
 
     @cached_property

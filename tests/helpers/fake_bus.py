@@ -266,6 +266,7 @@ class FakeBus:
             ":getDefaultZone": lambda _: ("s", ["public"]),
             ".zone:getActiveZones": lambda _: ("a{sa{sas}}", [{"public": {"interfaces": ["eth0"]}}]),
             ".zone:getZoneSettings2": lambda _: ("a{sv}", [{}]),
+            ".policy:getActivePolicies": lambda _: ("a{sa{sas}}", [{}]),
             ".zone:getZones": lambda _: ("as", [sorted(self.zones)]),
             ".zone:getRichRules": lambda call: ("as", [self.zones[call.body[0]]]),
             ".zone:addRichRule": lambda call: self._add(self.zones, call.body[0], call.body[1]),

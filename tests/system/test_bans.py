@@ -13,6 +13,10 @@ from tests.helpers.waiting import wait_until
 
 SOURCE = 'rule family="ipv4" source address="10.0.1.2"'
 
+POLICY = """<?xml version="1.0"?>
+<policy target="CONTINUE"><ingress-zone name="ANY"/><egress-zone name="HOST"/></policy>
+"""
+
 
 class Ban(NamedTuple):
     """What firewalld gets, and what the log says of it; whether a door wins over it with `doors_for_banned`."""
@@ -35,6 +39,7 @@ BANS = {
         "public", 'rule family="ipv4" source address="10.0.0.0/16" drop', "of zone public denies", door_wins=False
     ),
     "a rule for a set": Ban("public", 'rule source ipset="bad" drop', "of zone public denies", door_wins=False),
+    "a rule of a policy": Ban("policy strict", f"{SOURCE} drop", "of policy strict denies", door_wins=False),
     "a rule behind the door": Ban(
         "public", f"{SOURCE} reject".replace("rule", 'rule priority="32000"'), "of zone public"
     ),
@@ -48,9 +53,10 @@ NO_BANS = {
 
 @pytest.fixture
 def box(box: Sandbox) -> Iterator[Sandbox]:
-    """The sandbox, with a set of banned addresses and a service on the guarded port."""
+    """The sandbox, with a set of banned addresses, a policy and a service on the guarded port."""
     box.firewall_cmd("--permanent", "--new-ipset=bad", "--type=hash:net")
     box.firewall_cmd("--permanent", "--ipset=bad", "--add-entry=10.0.1.0/24")
+    box.server.run(["tee", "/etc/firewalld/policies/strict.xml"], text=POLICY)
     box.firewall_cmd("--reload")
     with box.server.listen(GUARDED):
         yield box
@@ -58,7 +64,9 @@ def box(box: Sandbox) -> Iterator[Sandbox]:
 
 def change(box: Sandbox, member: str, zone: str, what: str) -> None:
     """`add` or `remove` a source, an interface or a rich rule."""
-    if what.startswith("rule"):
+    if zone.startswith("policy"):
+        box.firewall_cmd(f"--{zone.replace(' ', '=')}", f"--{member}-rich-rule={what}")
+    elif what.startswith("rule"):
         box.firewalld.ask("zone", f"{member}RichRule", zone, what, *([0] if member == "add" else []))
     else:
         kind = "Source" if what.startswith(("10.", "ipset:")) else "Interface"

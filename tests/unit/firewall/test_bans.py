@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from port_knocking_doors.firewall.bans import Denials
+from port_knocking_doors.firewall.bans import Denials, PolicyDenials
 from port_knocking_doors.firewall.source_set import SourceSet
 from port_knocking_doors.firewall.zone_settings import ServiceSettings
 from port_knocking_doors.firewall.zones import Zones
@@ -136,3 +136,11 @@ def test_address_is_banned_by_a_rule_of_its_own_zone_only() -> None:
     address, ports = ip_address("10.0.0.2"), (Port(22),)
     assert zones.ban(address, "eth0", ports) == ""
     assert zones.ban(address, "eth1", ports) == f"rich rule `{rule}` of zone work denies the address"
+
+
+@pytest.mark.parametrize(("zones", "is_banned"), [(["ANY"], True), (["public", "home"], True), (["work"], False)])
+def test_address_is_banned_by_a_policy_from_its_zone(zones: list[str], is_banned: bool) -> None:
+    rule = BANS["an address"]
+    policy = PolicyDenials("strict", frozenset(zones), Denials([rule]))
+    expected = f"rich rule `{rule}` of policy strict denies the address" if is_banned else ""
+    assert Zones("public", policies=(policy,)).ban(ip_address("10.0.0.2"), "eth0", (Port(22),)) == expected

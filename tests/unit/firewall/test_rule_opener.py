@@ -329,3 +329,20 @@ def test_zone_that_a_knock_does_not_show_is_logged_once(bus: FakeBus, caplog: py
         "10.0.0.8: may be in zone external, by its source 52:54:00:12:34:56 (a hardware address cannot be known from a "
         'knock): the door opens in zone public; if its door lets nothing in, set zone = "external"'
     )
+
+
+def test_rule_of_a_policy_bans_once_the_policy_has_it(bus: FakeBus) -> None:
+    policy = {"ingress_zones": ["ANY"], "egress_zones": ["HOST"]}
+    bus.replies["getActivePolicies"] = ("a{sa{sas}}", [{"strict": policy, "out": {"egress_zones": ["ANY"]}}])
+    bus.replies["getPolicySettings"] = ("a{sv}", [{}])
+
+    async def story(opener: RuleOpener, _: Recorder) -> None:
+        await opener.prepare()
+        assert opener.denial(door(2)) == ""
+        assert bus.called("getPolicySettings") == [["strict"]]
+        bus.replies["getPolicySettings"] = ("a{sv}", [{"rich_rules": Variant("as", [DENIAL])}])
+        bus.signal(f"{NAME}.policy", "PolicyUpdated", "sa{sv}", "strict", {})
+        await until(lambda: opener.denial(door(2)))
+        assert opener.denial(door(2)) == f"rich rule `{DENIAL}` of policy strict denies the address"
+
+    play(bus, story)
