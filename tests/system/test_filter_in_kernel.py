@@ -155,7 +155,7 @@ def send(interface: str, folder: Path) -> None:
 def any_frames(random: Random, ports: list[int], count: int) -> list[Frame]:
     row: list[Frame] = []
     while len(row) < count:
-        frame = frames.any_frame(random.choice, ports)
+        frame = replace(frames.any_frame(random.choice, ports), interface=About.interface)  # none comes by lo
         if frame.cut is not None and frame.tag is not None:
             continue  # the kernel throws away a tag with next to nothing behind it
         row.append(frame if len(frame.packet()) <= MTU else replace(frame, payload=0))
