@@ -21,17 +21,15 @@ from enum import Enum, auto
 
 from port_knocking_doors.knocks.authenticator import Outcome
 from port_knocking_doors.knocks.code import is_bare_syn, is_tcp
-from port_knocking_doors.knocks.prefix_tree import Concern, Prefix, StepTree
+from port_knocking_doors.knocks.prefix_tree import PACKET_BITS, PORT_BITS, Concern, Prefix, StepTree
 from port_knocking_doors.model import Dialect
 
 DOUBLED_WITHIN = 0.05
 """Seconds within which a datagram with the same ports is the same one, doubled by the network."""
 
-PACKET_BITS = 48
 _PACKET = (1 << PACKET_BITS) - 1
-_PORT_BITS = 16
-_PORT = (1 << _PORT_BITS) - 1
-_TIME = (1 << (PACKET_BITS - _PORT_BITS)) - 1
+_PORT = (1 << PORT_BITS) - 1
+_TIME = (1 << (PACKET_BITS - PORT_BITS)) - 1
 _TICKS = 10_000  # in a second
 
 
@@ -46,8 +44,9 @@ class Repeated(Enum):
 class Attempt:
     """The first steps of some sequences that a source has done, and the packets that it did them with.
 
-    `packets` has 48 bits for each packet, the latest one lowest: its packet id, and where `Prefix.is_timed` the time of
-    a datagram above its source port. In one number, since a tuple for each source of a flood takes twice the memory.
+    `packets` has `Prefix.packet_bits` for each packet, the latest one lowest: its packet id, and if `Prefix.is_timed`
+    the time of a datagram above its source port. In one number, since a tuple for each source of a flood takes twice
+    the memory.
     """
 
     __slots__ = ("last_seen", "members", "packets", "prefix", "started")
@@ -77,10 +76,11 @@ class Attempt:
 
     def repeats(self, code: int, packet_id: int, now: float) -> Repeated:
         """Whether it has accepted this packet."""
-        packets = self.packets
+        packets, bits = self.packets, self.prefix.packet_bits
+        mask = (1 << bits) - 1
         for place, accepts in enumerate(self.prefix.accepted):
-            packet = packets & _PACKET
-            packets >>= PACKET_BITS
+            packet = packets & mask
+            packets >>= bits
             if code not in accepts:
                 continue
             if is_tcp(code):
@@ -89,7 +89,7 @@ class Attempt:
             elif packet & _PORT == packet_id:
                 if place and not self.prefix.depth:
                     break  # it is complete: a client that keeps its source port may begin again at once
-                if stamp := packet >> _PORT_BITS:
+                if stamp := packet >> PORT_BITS:
                     is_just_now = (_ticks(now) - stamp) & _TIME < DOUBLED_WITHIN * _TICKS
                 else:
                     is_just_now = not place and now - self.last_seen < DOUBLED_WITHIN
@@ -103,7 +103,7 @@ class Attempt:
             code = next(iter(accepts))
             if len(accepts) == 1 and is_tcp(code):
                 yield packet_key(code, packets & _PACKET)
-            packets >>= PACKET_BITS
+            packets >>= self.prefix.packet_bits
 
 
 def packet_key(code: int, packet_id: int) -> int:
@@ -113,7 +113,7 @@ def packet_key(code: int, packet_id: int) -> int:
 
 def packet_entry(prefix: Prefix, packet_id: int, now: float) -> int:
     """What `Attempt.packets` has of the packet that leads to this prefix."""
-    return _ticks(now) << _PORT_BITS | packet_id if prefix.is_timed else packet_id
+    return _ticks(now) << PORT_BITS | packet_id if prefix.is_timed else packet_id
 
 
 def _ticks(now: float) -> int:
@@ -234,7 +234,7 @@ class Judgement:
         _, packet_id, now = self._packet
         self.is_right = True
         self._kept[prefix.tree] |= members
-        packets = packets << PACKET_BITS | packet_entry(prefix, packet_id, now)
+        packets = packets << prefix.packet_bits | packet_entry(prefix, packet_id, now)
         for reached, those in ((prefix.ended, members & prefix.terminal), (prefix, members & ~prefix.terminal)):
             if those and reached is not None:
                 self.left.append(Attempt(reached, those, packets, started, now))

@@ -12,7 +12,12 @@ from dataclasses import dataclass
 from port_knocking_doors.knocks import dialects
 from port_knocking_doors.knocks.authenticator import Grant, Outcome, Verdict
 from port_knocking_doors.knocks.code import is_tcp
-from port_knocking_doors.model import Dialect, Sequence
+from port_knocking_doors.model import Dialect, Protocol, Sequence
+
+PACKET_BITS = 48
+"""Of a packet id."""
+PORT_BITS = 16
+"""Of the packet id of a datagram, which is its source port."""
 
 
 class Prefix:
@@ -31,6 +36,7 @@ class Prefix:
         "next",
         "only_next",
         "outcome",
+        "packet_bits",
         "span",
         "terminal",
         "timeout",
@@ -42,6 +48,7 @@ class Prefix:
         self.lifetime = tree.lifetime
         self.timeout = tree.timeout
         self.span = min(tree.lifetime, tree.timeout)
+        self.packet_bits = tree.packet_bits
         self.accepted = accepted
         """The codes that each of the steps accepts, the last step first."""
         self.last: dialects.Codes = accepted[0] if accepted else frozenset()
@@ -120,7 +127,7 @@ class Concern:
 class StepTree:
     """Sequences under the same rules, at least one, each with one step or more."""
 
-    __slots__ = ("dialect", "group", "length", "lifetime", "paths", "root", "sequences", "timeout")
+    __slots__ = ("dialect", "group", "length", "lifetime", "packet_bits", "paths", "root", "sequences", "timeout")
 
     def __init__(self, sequences: Iterable[Sequence]) -> None:
         self.sequences = tuple(sequences)
@@ -129,6 +136,12 @@ class StepTree:
         self.group = one.group if one.dialect is Dialect.KNOCKD else None
         self.lifetime = one.lifetime
         self.timeout = one.timeout
+        is_short = all(
+            all(step.protocol is Protocol.UDP for step in one.steps) and len(set(one.steps)) == len(one.steps)
+            for one in self.sequences
+        )
+        self.packet_bits = PORT_BITS if is_short else PACKET_BITS
+        """Bits that an attempt keeps of each packet: where all steps are datagrams, and none comes twice, the port."""
         self.root = Prefix(self, ())
         self.paths = tuple(self._path(number, sequence) for number, sequence in enumerate(self.sequences))
         """For each sequence, the prefix of its first step, of its first two steps …"""

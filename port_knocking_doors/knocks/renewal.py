@@ -27,7 +27,8 @@ class Renewal:
         if found is None:
             found = self._known[where] = self._find(*where)
         return [
-            Attempt(prefix, members, attempt.packets, attempt.started, attempt.last_seen) for prefix, members in found
+            Attempt(prefix, members, _packets(attempt, prefix), attempt.started, attempt.last_seen)
+            for prefix, members in found
         ]
 
     def _find(self, prefix: Prefix, members: int) -> list[tuple[Prefix, int]]:
@@ -40,3 +41,14 @@ class Renewal:
                 if reached is not None:
                     found[reached] |= 1 << new_number
         return list(found.items())
+
+
+def _packets(attempt: Attempt, prefix: Prefix) -> int:
+    """The packets of an attempt as one at this prefix has them: in another tree, each may have more bits or less."""
+    old, new = attempt.prefix.packet_bits, prefix.packet_bits
+    if old == new:
+        return attempt.packets
+    packets = 0
+    for place in range(len(attempt.prefix.accepted)):
+        packets |= (attempt.packets >> place * old & (1 << min(old, new)) - 1) << place * new
+    return packets

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Iterable, Mapping
 from itertools import islice
 from types import MappingProxyType
 
-from port_knocking_doors.knocks.attempts import PACKET_BITS, Judgement, packet_key
+from port_knocking_doors.knocks.attempts import Judgement, packet_key
 from port_knocking_doors.knocks.authenticator import (
     FORGIVEN,
     IGNORED,
@@ -181,7 +181,7 @@ class KnockerTable(Authenticator):
                     and not knocker.strays
                 ):
                     attempt.prefix = following.following
-                    attempt.packets = attempt.packets << PACKET_BITS | packet_id
+                    attempt.packets = attempt.packets << prefix.packet_bits | packet_id
                     attempt.last_seen = knocker.last_seen = now
                     self._ranks.file(source, knocker)
                     return following.outcome

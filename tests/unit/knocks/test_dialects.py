@@ -242,6 +242,21 @@ class TestAdopt:
         assert new.on_knock(BOB, code("t8:s"), 9, 1).verdict is Verdict.ADVANCED
         assert new.on_knock(BOB, code("t9:s"), 10, 10).verdict is Verdict.NOT_A_KNOCK, "its time counts from the first"
 
+    @pytest.mark.parametrize("is_widened", [True, False])
+    def test_packets_are_known_again_beside_other_sequences(self, is_widened: bool) -> None:
+        """Of a tree with TCP or with a step twice, more is kept of each packet."""
+        datagrams = Sequence("a", tuple(Step(Protocol.UDP, port) for port in (1, 2, 3)), timeout=10.0)
+        twice = Sequence("b", tuple(Step(Protocol.UDP, port) for port in (1, 2, 4, 2)), timeout=10.0)
+        tables = [KnockerTable(those, 5.0, 100) for those in ([datagrams], [datagrams, twice])]
+        old, new = tables if is_widened else tables[::-1]
+        for number, word in enumerate(("u1", "u2")):
+            old.on_knock(ALICE, code(word), 40000 + number, 1e6)
+        new.adopt(old)
+        words = (("u2", 40001), *([] if is_widened else [("u1", 40000)]))  # the other one would begin with that
+        verdicts = [new.on_knock(ALICE, code(word), packet_id, 1e6 + 1).verdict for word, packet_id in words]
+        assert verdicts == [Verdict.REPEATED] * len(words)
+        assert new.on_knock(ALICE, code("u3"), 40002, 1e6 + 1).verdict is Verdict.COMPLETE
+
     def test_attempt_at_changed_sequence_starts_again(self) -> None:
         old = KnockerTable([OPEN], 5.0, 100)
         old.on_knock(ALICE, code("t7:s"), 1, 0)
