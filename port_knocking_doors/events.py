@@ -203,12 +203,14 @@ class ReloadFailed(NamedTuple):
 
 
 class Stopped(NamedTuple):
-    """The daemon ends, with all of its doors closed."""
+    """The daemon ends."""
 
     doors: int
-    """How many were open."""
+    """How many were open, and are closed."""
     is_requested: bool
     """Whether the daemon was asked to end, and does not end with an error."""
+    are_all_closed: bool = True
+    """Whether every door is confirmed closed; the error that follows names the others."""
 
 
 Handler = Callable[[Any], None]

@@ -177,7 +177,11 @@ class Daemon:
         self._config.end()  # a request for a door is too late now
         self._receiver.close()
         self._timer.cancel()
-        doors = await self._doors.close_all()
+        try:
+            doors = await self._doors.close_all()
+        except DoorsError:
+            self._events.publish(Stopped(0, is_requested, are_all_closed=False))
+            raise
         guard.dismiss()
         self._events.publish(Stopped(doors, is_requested))
 

@@ -126,7 +126,7 @@ class EventLog:
         logger.error("configuration reload failed, keeping the running one: %s", event.reason, extra=extra)
 
     def _on_stopped(self, event: events.Stopped) -> None:
-        if event.is_requested:  # an error has a line of its own
+        if event.is_requested and event.are_all_closed:  # an error has a line of its own
             doors = "1 door" if event.doors == 1 else f"{event.doors} doors"
             logger.info("stopped: %s closed", doors, extra=event_fields(LogEvent.STOPPED, count=event.doors))
 

@@ -269,8 +269,8 @@ def test_closed_door_has_its_reason_as_a_field(
 
 @pytest.mark.parametrize(
     "event",
-    [DoorOpened(BY_COMMAND, (), 3), DoorClosed(BY_COMMAND), Stopped(0, False)],
-    ids=["opened", "closed", "an error ended the daemon"],
+    [DoorOpened(BY_COMMAND, (), 3), DoorClosed(BY_COMMAND), Stopped(0, False), Stopped(0, True, are_all_closed=False)],
+    ids=["opened", "closed", "an error ended the daemon", "a door was not closed"],
 )
 def test_event_that_other_lines_report_has_none_of_its_own(caplog: pytest.LogCaptureFixture, event: object) -> None:
     _, publish = observed()
