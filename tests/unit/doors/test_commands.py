@@ -177,6 +177,8 @@ def test_start_command_does_not_run_if_stop_cannot_be_remembered(
         it = door(f"touch {tmp_path}/started", "true")
         ran.open(it)
         await until(lambda: recorder.failed == [it])
+        await until(lambda: not ran._lives)
+        assert (ran._closing, ran._waiting, recorder.opened) == ({}, 0, [])
         await ran.close_all(SOON)
 
     run(tmp_path, story)
@@ -228,6 +230,7 @@ def test_runner_of_commands_is_available_and_uses_their_delay(tmp_path: Path) ->
         assert (ran.is_available, ran.uses_interface, ran.counts_from_open) == (True, False, True)
         assert (ran.stays_open(it), ran.stays_open(door("true"))) == (True, False)
         assert ran.seconds(it, access) == 7
+        assert ran.denial(it) == ""
         await ran.settled()
 
     run(tmp_path, story)
@@ -689,7 +692,10 @@ def test_stop_command_that_cannot_be_started_is_owed(
         with monkeypatch.context() as patch:
             patch.setattr(subprocess, "Popen", lambda *_, **__: os.close(-1))
             ran.close(it)
-            await until(lambda: "10.0.0.2: ssh: stop command not run, it is tried again" in caplog.text)
+            await until(lambda: caplog.messages)
+            again = "10.0.0.2: ssh: stop command not run, it is tried again every 0.05 s: [Errno 9] Bad file descriptor"
+            assert caplog.messages[0] == again
+            assert caplog.records[0].funcName == "_stop"
         await until((tmp_path / "ran").exists)
         await ran.close_all(SOON)
 
@@ -714,6 +720,8 @@ def test_start_command_does_not_run_where_it_cannot_be_noted(
         monkeypatch.setattr(pending.StopRecord, "save", fail)
         ran.open(it)
         await until(lambda: recorder.failed == [it])
+        await until(lambda: not ran._lives)
+        assert recorder.opened == []
         await ran.close_all(SOON)
 
     run(tmp_path, story)
