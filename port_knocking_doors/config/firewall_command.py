@@ -1,5 +1,6 @@
 """What a start or stop command does to the firewall for the knocker, and what it does besides."""
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -33,9 +34,22 @@ _SAVING = frozenset(
         ("service", "ip6tables", "save"),
         ("service", "netfilter-persistent", "save"),
         ("invoke-rc.d", "iptables-persistent", "save"),
+        ("systemctl", "reload", "firewalld"),
+        ("systemctl", "reload", "firewalld.service"),
+        ("service", "firewalld", "reload"),
     }
 )
 _SHELLS = frozenset({"sh", "bash", "dash"})
+_SUCCEEDING = frozenset({"logger", "echo", "printf", "date", "touch", "sleep", "true", ":"})
+"""Programs whose success is no condition for what follows `&&`."""
+_DECIDING = frozenset(
+    {"exit", "return", "exec", "set", "trap", "eval", ".", "source", "alias", "wait", "at", "batch", "systemd-run"}
+)
+"""Commands that decide whether or when others run."""
+_FIREWALL = re.compile(r"(?<![\w-])(?:ip6?tables|ipset|nft|ufw|firewall-cmd|knock_add)(?!\w)|\|\s*(?:at|batch)\b")
+"""A firewall's program within another command, or a later time for one: what that does is not known."""
+_PERIOD = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)")
+_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
 _SUDO_OPTIONS = frozenset({"-n", "-E", "-H", "--"})
 
 
@@ -49,6 +63,8 @@ class Reading:
     told: list[str] = field(default_factory=list)
     seconds: float | None = None
     """The time after which the line or the firewall itself closes what it opens."""
+    waited: float = 0
+    """Seconds that the line sleeps after something was opened."""
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -80,26 +96,61 @@ def read(line: str, services: ServiceNames) -> Reading | None:
         return read(inner, services)
     reading = Reading()
     checks: list[Effect] = []
-    waited: float | None = None
+    before: SimpleCommand | None = None
+    is_sure = True
     for command in cut.commands:
-        if seconds := _sleep(command, reading):
-            waited = seconds
-            continue
+        is_sure = _is_sure(command, before, is_sure)
         effect = _effect(command, services)
         if isinstance(effect, Effect):
-            if not _add(reading, effect, command, checks, waited):
+            if not is_sure or not _add(reading, effect, command, checks):
                 return None
-        elif effect is None or command.join == "||":
+        elif effect is None or checks or not _run(reading, command, before):
             return None
-        else:
-            join = "" if not reading.rest else " " if reading.rest.endswith("&") else "; "
-            reading.rest += f"{join}{command.text}"
-    if not (reading.opened or reading.closed) or checks or (waited and reading.seconds is None):
+        before = command
+    if not (reading.opened or reading.closed) or checks or (reading.waited and reading.seconds is None):
         return None
     if cut.comment:
         reading.told.append(f"The command's comment: {cut.comment}")
-    _without_renewals(reading)
     return reading
+
+
+def _is_sure(command: SimpleCommand, before: SimpleCommand | None, is_sure: bool) -> bool:
+    """Whether the command runs whatever commands that are no firewall's return; `is_sure` for the one before."""
+    if command.join not in ("&&", "||") or before is None:
+        return True
+    return is_sure and (command.join == "||" or _name(before) in {*PROGRAMS, *_SUCCEEDING} or _is_start(before))
+
+
+def _run(reading: Reading, command: SimpleCommand, before: SimpleCommand | None) -> bool:
+    """Add a command that changes no firewall; False if it decides about others, or if that is not known."""
+    name = _name(command)
+    if command.join == "||":
+        return name in ("true", ":")
+    if name == "sleep" and reading.opened:
+        seconds = _sleep(command)
+        reading.waited += seconds or 0
+        return seconds is not None and reading.seconds is None
+    if reading.waited or name in _DECIDING or _FIREWALL.search(command.text):
+        return False
+    is_next = before is not None and bool(reading.rest) and reading.rest.endswith(before.text)
+    join = " && " if is_next and command.join == "&&" else " " if reading.rest.endswith("&") else "; "
+    reading.rest += f"{join if reading.rest else ''}{command.text}"
+    return True
+
+
+def _name(command: SimpleCommand) -> str:
+    words = _without_sudo(command.words)
+    return words[0].rpartition("/")[2] if words else ""
+
+
+def _is_start(command: SimpleCommand) -> bool:
+    """Whether it starts a service: what follows needs the service, and opens nothing that it would not without it."""
+    return _name(command) in ("service", "systemctl") and not {"start", "restart"}.isdisjoint(command.words)
+
+
+def names_firewall(line: str) -> bool:
+    """Whether a firewall's program is named anywhere in the line."""
+    return _FIREWALL.search(line) is not None
 
 
 def _of_shell(line: ShellLine) -> str | None:
@@ -113,7 +164,7 @@ def _of_shell(line: ShellLine) -> str | None:
 
 
 def _without_sudo(words: tuple[str, ...]) -> tuple[str, ...]:
-    while words and (words[0].rpartition("/")[2] == "sudo" or words[0] in _SUDO_OPTIONS):
+    while words and (words[0].rpartition("/")[2] in ("sudo", "doas") or words[0] in _SUDO_OPTIONS):
         words = words[1:]
     return words
 
@@ -144,14 +195,16 @@ def _effect(command: SimpleCommand, services: ServiceNames) -> Effect | str | No
     return effect if is_by_number else None  # the number is computed
 
 
-def _sleep(command: SimpleCommand, reading: Reading) -> float | None:
-    """The seconds of a `sleep` after something was opened."""
-    if reading.opened and not reading.rest and len(command.words) == 2 and command.words[0] == "sleep":
-        return float(command.words[1]) if command.words[1].isdecimal() else None
-    return None
+def _sleep(command: SimpleCommand) -> float | None:
+    """The seconds of a `sleep` (sleep(1)); None if it is in the background, or not understood."""
+    _, *periods = _without_sudo(command.words)
+    found = [_PERIOD.fullmatch(period) for period in periods]
+    if not found or not command.is_plain or command.text.endswith("&"):
+        return None
+    return sum(float(one[1]) * _UNITS[one[2]] for one in found if one) if all(found) else None
 
 
-def _add(reading: Reading, effect: Effect, command: SimpleCommand, checks: list[Effect], waited: float | None) -> bool:
+def _add(reading: Reading, effect: Effect, command: SimpleCommand, checks: list[Effect]) -> bool:
     """Add an effect; False if it depends on an earlier one in a way that is not understood."""
     if command.join == "||":
         # `iptables -C RULE || iptables -A RULE`: a rule that exists is not added again.
@@ -161,21 +214,19 @@ def _add(reading: Reading, effect: Effect, command: SimpleCommand, checks: list[
         return False
     if effect.act is Act.CHECK:
         checks.append(effect)
-    elif effect.act is Act.CLOSE and waited is not None:
+    elif effect.act is Act.CLOSE and reading.waited:
         if not any(effect.undoes(one) for one in reading.opened):
             return False
-        reading.seconds = waited
+        reading.seconds = min(reading.waited, reading.seconds or reading.waited)
     elif effect.act is Act.CLOSE:
         reading.closed.append(effect)
     elif effect.act is Act.OPEN:
+        if reading.waited:
+            return False
+        # A rule that is removed first is not added twice.
+        reading.closed = [one for one in reading.closed if not one.undoes(effect)]
         reading.opened.append(effect)
         if effect.seconds is not None:
             reading.seconds = min(effect.seconds, reading.seconds or effect.seconds)
     reading.told += [sentence for sentence in effect.told if sentence not in reading.told]
     return True
-
-
-def _without_renewals(reading: Reading) -> None:
-    """Leave out that a rule is removed so that it is not added twice."""
-    if reading.opened:
-        reading.closed = [one for one in reading.closed if not any(one.undoes(theirs) for theirs in reading.opened)]

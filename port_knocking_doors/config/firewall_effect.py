@@ -10,6 +10,10 @@ from port_knocking_doors.model import PORT_MAX, Port, Protocol
 
 KNOCKER = frozenset({"%IP%", "%IP%/32", "%IP%/128"})
 """The knocker's address, as a source of packets."""
+OF_OTHER_PACKETS = re.compile(r"forward|fwd|prerouting|postrouting|output|ingress|egress|docker", re.IGNORECASE)
+"""Chains of packets that do not end at this host, by their usual names: no door is for them."""
+DENYING = re.compile(r"black|block|ban(?!k)|den(?:y|ied)|drop|reject", re.IGNORECASE)
+"""Sets and zones of addresses that are denied, by their usual names."""
 PORTS_MAX = 64
 """Ports of a door, as for `readers.guarded_ports`."""
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}

@@ -5,7 +5,7 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 
 from port_knocking_doors.config import iptables_command
-from port_knocking_doors.config.firewall_effect import KNOCKER, Act, Effect, Unclear, ports_of, seconds_of
+from port_knocking_doors.config.firewall_effect import DENYING, KNOCKER, Act, Effect, Unclear, ports_of, seconds_of
 from port_knocking_doors.config.service_names import ServiceNames
 from port_knocking_doors.model import Port, Protocol
 
@@ -94,9 +94,9 @@ def _changed(act: Act, what: str, value: str, options: _Options, services: Servi
             return None
         ports = ports_of([number], (Protocol(protocol),), services)
         return Effect(act, ports if isinstance(ports, tuple) else (), place, unclear=Unclear.EVERY_ADDRESS)
-    if what == "source" and value in KNOCKER:
-        return Effect(act, (), place, unclear=Unclear.EVERY_PORT)
-    if what == "entry" and value in KNOCKER and options.ipset:
+    if what == "source" and value in KNOCKER and not DENYING.search(options.zone):
+        return Effect(act, (), place, unclear=Unclear.EVERY_PORT if options.zone == "trusted" else Unclear.ELSEWHERE)
+    if what == "entry" and value in KNOCKER and options.ipset and not DENYING.search(options.ipset):
         return Effect(act, (), f"set {options.ipset}", unclear=Unclear.ELSEWHERE)
     return None
 

@@ -1,10 +1,18 @@
 """Commands of iptables and ip6tables, of knockd's helper script for them, and of ipset."""
 
-import re
 from collections import deque
 from dataclasses import dataclass, field, replace
 
-from port_knocking_doors.config.firewall_effect import KNOCKER, Act, Effect, Unclear, ports_of, seconds_of
+from port_knocking_doors.config.firewall_effect import (
+    DENYING,
+    KNOCKER,
+    OF_OTHER_PACKETS,
+    Act,
+    Effect,
+    Unclear,
+    ports_of,
+    seconds_of,
+)
 from port_knocking_doors.config.service_names import ServiceNames
 from port_knocking_doors.model import Protocol
 
@@ -15,9 +23,9 @@ _ACTS = {
 }
 _MATCHES = frozenset(["tcp", "udp", "state", "conntrack", "multiport", "comment"])
 _ALONE = frozenset(["--syn", "-w", "--wait", "-4", "-6", "--ipv4", "--ipv6", "-v", "--verbose", "-n", "--numeric"])
-_OF_OTHER_PACKETS = re.compile(r"FORWARD|PREROUTING|POSTROUTING|DOCKER.*")
-"""Chains of packets that do not end at this host: no door is for them."""
 _PROTOCOLS = {"tcp": Protocol.TCP, "6": Protocol.TCP, "udp": Protocol.UDP, "17": Protocol.UDP}
+_WITH_PORTS = frozenset({"", "all", "0", *_PROTOCOLS})
+"""Protocols of rules without ports that accept packets to ports, too."""
 
 
 @dataclass
@@ -43,7 +51,7 @@ def read(words: tuple[str, ...], services: ServiceNames) -> Effect | None:
     `-A INPUT -s %IP% -p tcp --dport N -j ACCEPT`, in any order, with the usual additions.
     """
     rule = _read(words[1:])
-    if rule is None or rule.act is None or _OF_OTHER_PACKETS.fullmatch(rule.chain):
+    if rule is None or rule.act is None or (rule.chain != "OUTPUT" and OF_OTHER_PACKETS.search(rule.chain)):
         return None
     family = 6 if words[0].startswith("ip6") else 4
     whole = Effect(rule.act, place=f"chain {rule.chain}", family=family, told=tuple(rule.told))
@@ -56,7 +64,7 @@ def read(words: tuple[str, ...], services: ServiceNames) -> Effect | None:
     if rule.destination or rule.replies or rule.source not in {*KNOCKER, ""}:
         return None
     if not rule.ports:
-        return replace(whole, unclear=_without_ports(rule))
+        return replace(whole, unclear=_without_ports(rule)) if rule.protocol in _WITH_PORTS else None
     if not rule.protocol:
         return replace(whole, unclear=Unclear.NO_PROTOCOL)
     if rule.protocol not in _PROTOCOLS:
@@ -162,7 +170,7 @@ def read_ipset(words: tuple[str, ...], services: ServiceNames) -> Effect | None:
         return None
     verb, name, entry, *rest = plain
     seconds = seconds_of(rest[1]) if len(rest) == 2 and rest[0] == "timeout" else None
-    if rest and seconds is None:
+    if (rest and seconds is None) or DENYING.search(name):
         return None
     told = (f"The command's entry is in set {name}.",)
     whole = Effect(acts[verb], place=f"set {name}", family=4, seconds=seconds, told=told)

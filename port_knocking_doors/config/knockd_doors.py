@@ -61,8 +61,11 @@ def door_of(command: CommandOpening, services: ServiceNames) -> KnockdDoor | Non
             f"The command opens for ever. Here the door closes after {way.seconds:g} s, unless the sequence is knocked "
             "again: change duration."
         )
-    if not command.start6 and way.opening.family == 4:
-        notes.append("The command is for IPv4 addresses only; here the door opens for IPv6 addresses, too.")
+    if not command.start6 and (family := way.opening.family):
+        other = 10 - family  # 4 or 6
+        notes.append(
+            f"The command is for IPv{family} addresses only; here the door opens for IPv{other} addresses, too."
+        )
     notes.append(f"Instead of: {command.start}")
     return KnockdDoor(
         way.opening.ports,
@@ -118,6 +121,8 @@ def notes_on(command: CommandOpening, services: ServiceNames) -> list[str]:
     unclear = next((one for one in reading.opened if one.unclear), None)
     if unclear is not None:
         return _advice(unclear)
+    if command.stop and not readers.seconds.low <= command.delay <= readers.seconds.high:
+        return [f"The stop command runs after {command.delay:g} s, expected {readers.seconds.expects}: no door."]
     return ["The stop command does not undo the start command, or not all of it is understood: no door."]
 
 
@@ -127,6 +132,20 @@ def _advice(effect: Effect) -> list[str]:
         return [effect.unclear.value]
     ports = ", ".join(str(port.number) if port.protocol is Protocol.TCP else f'"{port}"' for port in effect.ports)
     return [effect.unclear.value, f"open = [{ports or 22}]"]
+
+
+def leaves_open(command: CommandOpening, closer: Reading, services: ServiceNames) -> bool:
+    """Whether a command that is no door opens what the closer closes, or may do so as it names the same port."""
+    for line in dict.fromkeys(filter(None, (command.start, command.start6))):
+        reading = firewall_command.read(line, services)
+        if reading is not None:
+            if any(one.undoes(theirs) for one in closer.closed for theirs in reading.opened):
+                return True
+        elif firewall_command.names_firewall(line):
+            numbers = {port.number for one in closer.closed for port in one.ports}
+            if any(re.search(rf"(?<!\d){number}(?!\d)", line) for number in numbers):
+                return True
+    return False
 
 
 def stem(name: str) -> str:

@@ -12,7 +12,7 @@ from port_knocking_doors.config import native, readers, render
 from port_knocking_doors.config.describe import flags_in_words
 from port_knocking_doors.config.firewall_command import Reading
 from port_knocking_doors.config.firewall_effect import Effect
-from port_knocking_doors.config.knockd_doors import KnockdDoor, closer_of, door_of, notes_on, stem
+from port_knocking_doors.config.knockd_doors import KnockdDoor, closer_of, door_of, leaves_open, notes_on, stem
 from port_knocking_doors.config.service_names import ServiceNames
 from port_knocking_doors.errors import ConfigError
 from port_knocking_doors.model import ALL_FLAGS, Access, CommandOpening, Flags, Protocol, Sequence, Step
@@ -25,6 +25,8 @@ _HEAD = """\
 """
 _TRAPS = 512
 """The default of a `[[sequence]]`."""
+_CLOSED_BY = "[{}] closes the door ahead of its time: it is in close_steps."
+_CLOSES = "In close_steps of {}."
 _NO_LETTERS_AHEAD = re.compile(r"^[\W\d_]+")
 
 
@@ -48,17 +50,13 @@ def as_toml(sequences: tuple[Sequence, ...], services: ServiceNames | None = Non
     for sequence in sequences:
         drafts.append(_draft(sequence, names, services or ServiceNames()))
         names.add(drafts[-1].sequence.name)
+    _keep_commands(drafts, services or ServiceNames())
     _pair(drafts)
     made: list[Sequence] = []
     for draft in drafts:
-        try:
-            if not draft.is_closer_of_doors:
-                _check(draft, made)
-        except ConfigError as wrong:
-            draft.notes.append(f"Commented out, because this file cannot have it: {wrong.problem}.")
-            draft.works = False
-        parts.append(_text(draft))
-    return "\n".join(parts)
+        if not draft.is_closer_of_doors:
+            _try(draft, made)
+    return "\n".join([*parts, *map(_text, drafts)])
 
 
 def _text(draft: "_Draft") -> str:
@@ -81,8 +79,12 @@ class _Draft:
     works: bool = True
     door: KnockdDoor | None = None
     """What it opens in the firewall, if that is all known."""
+    command: CommandOpening | None = None
+    """What knockd runs."""
     closer: Reading | None = None
     """What it closes in the firewall, if it does nothing else there."""
+    closed_by: "_Draft | None" = None
+    """The sequence that became its close_steps."""
     is_closer_of_doors: bool = False
     """Whether it closes nothing but what doors of this file open, so that it is no sequence any more."""
 
@@ -110,32 +112,55 @@ def _draft(sequence: Sequence, taken: set[str], services: ServiceNames) -> _Draf
         made = replace(made, traps=0)
         notes.append("The ports are neighbours: no trap fits between them, and a port scan may open this door.")
     draft = _Draft(made, notes, sequence.name)
-    if sequence.access.command is not None:
-        _open(draft, sequence.access.command, services)
+    draft.command = sequence.access.command
+    if draft.command is not None:
+        _open(draft, draft.command, services)
     return draft
 
 
 def _open(draft: _Draft, command: CommandOpening, services: ServiceNames) -> None:
     """Give the draft the access with the ports that the command opens, or with the command."""
-    name = draft.sequence.name
     draft.door = door = door_of(command, services)
     if door is not None:
         draft.notes += door.notes
-        access = Access.of(name, door.ports, door.seconds, door.command)
+        access = Access.of(draft.sequence.name, door.ports, door.seconds, door.command)
+        draft.sequence = replace(draft.sequence, access=access)
     else:
         draft.closer = closer_of(command, services)
         draft.notes += notes_on(command, services)
-        apart = _apart(command)
-        if apart is None:
-            draft.notes.append("The commands for IPv6 are missing: write a script that distinguishes the addresses.")
-            apart = CommandOpening(command.start, command.stop, command.delay)
-        elif command.start6 is not None or command.stop6 is not None:
-            draft.notes.append("One command for both address families: an IPv6 address has a colon.")
-        access = Access.of(name, command=apart if apart.stop else CommandOpening(apart.start))
+        _run_commands(draft, command)
+
+
+def _run_commands(draft: _Draft, command: CommandOpening) -> None:
+    apart = _apart(command)
+    if apart is None:
+        draft.notes.append("The commands for IPv6 are missing: write a script that distinguishes the addresses.")
+        apart = CommandOpening(command.start, command.stop, command.delay)
+    elif command.start6 is not None or command.stop6 is not None:
+        draft.notes.append("One command for both address families: an IPv6 address has a colon.")
+    access = Access.of(draft.sequence.name, command=apart if apart.stop else CommandOpening(apart.start))
     draft.sequence = replace(draft.sequence, access=access)
 
 
 # Pairs of sequences
+
+
+def _keep_commands(drafts: list[_Draft], services: ServiceNames) -> None:
+    """Let doors be commands again where their closer also closes what a command opens: it is needed for that."""
+    for draft in drafts:
+        closer = draft.closer
+        if closer is None:
+            continue
+        others = [(one.theirs, one.command) for one in drafts if one.door is None and one.closer is None]
+        other = next((name for name, command in others if command and leaves_open(command, closer, services)), None)
+        doors = [door for door in drafts if any(one.undoes(it) for one in closer.closed for it in door.opened)]
+        for door in doors if other is not None else ():
+            assert door.door is not None
+            assert door.command is not None
+            door.notes = [note for note in door.notes if note not in door.door.notes]
+            door.notes.append(f"No door: [{draft.theirs}] also closes what the command of [{other}] opens.")
+            door.door = None
+            _run_commands(door, door.command)
 
 
 def _pair(drafts: list[_Draft]) -> None:
@@ -160,8 +185,9 @@ def _pair(drafts: list[_Draft]) -> None:
         draft.notes = [draft.notes[0]]
         for door in _closed_by(draft, free):
             door.sequence = replace(door.sequence, close_steps=draft.sequence.steps)
-            door.notes.append(f"[{draft.theirs}] closes the door ahead of its time: it is in close_steps.")
-            draft.notes.append(f"In close_steps of {door.sequence.name}.")
+            door.closed_by = draft
+            door.notes.append(_CLOSED_BY.format(draft.theirs))
+            draft.notes.append(_CLOSES.format(door.sequence.name))
             if draft.sequence.timeout != door.sequence.timeout:
                 door.notes.append(f"Its knocks had {draft.sequence.timeout:.10g} s; here both have the same timeout.")
             if closer.rest:
@@ -189,6 +215,14 @@ def _run_at_the_end(door: _Draft, line: str) -> None:
     door.sequence = replace(door.sequence, access=access)
 
 
+def _try(draft: _Draft, earlier: list[Sequence]) -> None:
+    try:
+        _check(draft, earlier)
+    except ConfigError as wrong:
+        draft.notes.append(f"Commented out, because this file cannot have it: {wrong.problem}.")
+        draft.works = False
+
+
 def _check(draft: _Draft, earlier: list[Sequence]) -> None:
     """Check the draft as the reader of our own file does, and add it to the earlier ones."""
     sequence = draft.sequence
@@ -206,9 +240,18 @@ def _check(draft: _Draft, earlier: list[Sequence]) -> None:
             readers.knock_steps([readers.knock_step.spell(step) for step in sequence.close_steps])
             native.check_sequence(sequence, earlier, lambda *_: "")
     except ConfigError as wrong:
-        draft.notes.append(f"Without close_steps: {wrong.problem}.")
-        draft.sequence = plain
+        _without_close_steps(draft, wrong.problem)
     earlier.append(draft.sequence)
+
+
+def _without_close_steps(draft: _Draft, problem: str) -> None:
+    closer, name = draft.closed_by, draft.sequence.name
+    draft.sequence = replace(draft.sequence, close_steps=())
+    draft.notes.append(f"Without close_steps: {problem}.")
+    if closer is not None:
+        draft.notes.remove(_CLOSED_BY.format(closer.theirs))
+        left_out = f"Left out: the door of {name} cannot have these close_steps, and closes after its duration."
+        closer.notes = [left_out if note == _CLOSES.format(name) else note for note in closer.notes]
 
 
 def _name(name: str, taken: set[str]) -> str:

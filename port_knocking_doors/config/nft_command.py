@@ -5,11 +5,22 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from port_knocking_doors.config.firewall_effect import KNOCKER, Act, Effect, Unclear, ports_of, seconds_of
+from port_knocking_doors.config.firewall_effect import (
+    DENYING,
+    KNOCKER,
+    OF_OTHER_PACKETS,
+    Act,
+    Effect,
+    Unclear,
+    ports_of,
+    seconds_of,
+)
 from port_knocking_doors.config.service_names import ServiceNames
 from port_knocking_doors.model import Port, Protocol
 
-_FAMILIES = frozenset(["ip", "ip6", "inet", "arp", "bridge", "netdev"])
+_FAMILIES = frozenset(["ip", "ip6", "inet"])
+"""Families of tables for packets to this host."""
+_OTHER_TABLES = frozenset(["nat", "mangle", "raw"])
 _TOKEN = re.compile(r'"[^"]*"|[{},;]|[^\s{},;"]+')
 _INTERFACE = frozenset({"iif", "iifname"})
 
@@ -26,6 +37,8 @@ def read(words: tuple[str, ...], services: ServiceNames) -> Effect | None:
     if verb not in ("add", "insert", "create", "delete") or len(left) < 3:
         return None
     table, name = left.popleft(), left.popleft()
+    if table.lower() in _OTHER_TABLES or OF_OTHER_PACKETS.search(name) or DENYING.search(name):
+        return None
     act = Act.CLOSE if verb == "delete" else Act.OPEN
     place = f"{family} {table} {name}"
     if kind == "element":
@@ -94,7 +107,9 @@ def _rule(act: Act, place: str, left: deque[str], services: ServiceNames) -> Eff
         elif word == "comment" and left:
             rule.told.append(f"The command's comment: {left.popleft()}")
         elif word == "counter":
-            pass
+            while len(left) > 1 and left[0] in ("packets", "bytes") and left[1].isdecimal():
+                left.popleft()
+                left.popleft()
         elif is_accepting or not _take(rule, word, left, services):
             return None
     if not is_accepting or rule.ports is None:
@@ -124,6 +139,9 @@ def _take(rule: _NftRule, word: str, left: deque[str], services: ServiceNames) -
     if word in ("ip", "ip6") and len(left) > 1 and left[0] == "saddr" and not rule.source:
         left.popleft()
         rule.source, rule.family = left.popleft(), 6 if word == "ip6" else 4
+        if rule.source == "{" and len(left) > 1 and left[1] == "}":
+            rule.source = left.popleft()
+            left.popleft()
         return rule.source in KNOCKER
     if word == "ct" and len(left) > 1 and left[0] == "state":
         left.popleft()

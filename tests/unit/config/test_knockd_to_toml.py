@@ -122,6 +122,22 @@ DOORS = {
     "unless it exists": (f"{ACCEPT.format('C')} || {ACCEPT.format('A')}", ACCEPT.format("D"), SSH, 10, ""),
     "removed first": (f"{ACCEPT.format('D')}; {ACCEPT.format('A')}", ACCEPT.format("D"), SSH, 10, ""),
     "closed by a sleep": (f"{ACCEPT.format('A')}; sleep 30; {ACCEPT.format('D')}", "", SSH, 30, ""),
+    "closed by a sleep in minutes, after something else": (
+        f"{ACCEPT.format('A')} && sleep 1.5m && sleep 10s; {ACCEPT.format('D')} || true",
+        "",
+        SSH,
+        100,
+        "",
+    ),
+    "firewalld reloaded by systemd": (f"{ACCEPT.format('A')} && systemctl reload firewalld", "", SSH, 3600, FOR_EVER),
+    "whatever the firewall says": (f"{ACCEPT.format('A')} || true", f"{ACCEPT.format('D')} || :", SSH, 10, ""),
+    "IPv6 only": (
+        ACCEPT.format("A").replace("ip", "ip6"),
+        ACCEPT.format("D").replace("ip", "ip6"),
+        SSH,
+        10,
+        "The command is for IPv6 addresses only; here the door opens for IPv4 addresses, too.",
+    ),
     "saved": (f"{ACCEPT.format('A')} && netfilter-persistent save", "", SSH, 3600, "Left out: netfilter-persistent"),
     "answers let out": (
         f"{ACCEPT.format('A')}; iptables -A OUTPUT -d %IP% -p tcp --sport 22 -j ACCEPT",
@@ -219,6 +235,13 @@ DOORS = {
         WEB,
         3600,
         "The command's comment: x",
+    ),
+    "nft, an address in braces, a counter with its values": (
+        "doas nft add rule inet filter input ip saddr { %IP% } tcp dport 22 counter packets 0 bytes 0 accept",
+        "",
+        SSH,
+        3600,
+        "",
     ),
     "nft, an element with a port": (
         "nft add element inet t s { %IP% . 22 timeout 1h30m }",
@@ -325,6 +348,30 @@ COMMANDS = {
         "iptables refuses --dport without -p tcp or -p udp ahead of it. For a door, write instead:\n# open = [22]",
     ),
     "an en dash": (ACCEPT.format("A").replace("--dport", "\u2013dport"), "", ""),
+    "a condition": (f"[ -f /run/x ] && {ACCEPT.format('A')}", ACCEPT.format("D"), ""),
+    "a condition far ahead": (f"grep -q %IP% /x && logger y && {ACCEPT.format('A')}", ACCEPT.format("D"), ""),
+    "an exit ahead": (f"exit; {ACCEPT.format('A')}", ACCEPT.format("D"), ""),
+    "closed at once": (f"{ACCEPT.format('A')}; {ACCEPT.format('D')}", "", "The stop command does not undo"),
+    "closed by at": (f'{ACCEPT.format("A")}; echo "{ACCEPT.format("D")}" | at now + 1 minute', "", ""),
+    "closed by a script of at": (f"{ACCEPT.format('A')}; echo /root/close | at now + 1 minute", "", ""),
+    "closed by another shell": (f"{ACCEPT.format('A')}; nohup sh -c 'sleep 3; {ACCEPT.format('D')}' &", "", ""),
+    "closed while it sleeps": (f"{ACCEPT.format('A')}; sleep 9 & {ACCEPT.format('D')}", "", ""),
+    "closed after something else": (f"{ACCEPT.format('A')}; sleep 9; logger x; {ACCEPT.format('D')}", "", ""),
+    "a sleep of unknown length": (f"{ACCEPT.format('A')}; sleep infinity; {ACCEPT.format('D')}", "", ""),
+    "on another host, too": (
+        f"{ACCEPT.format('A')}; ssh router {ACCEPT.format('A')}",
+        f"{ACCEPT.format('D')}; ssh router {ACCEPT.format('D')}",
+        "",
+    ),
+    "no ports but ICMP": (ACCEPT.format("A").replace("tcp --dport 22", "icmp"), "", ""),
+    "forwarded packets of OpenWrt": (ACCEPT.format("A").replace("INPUT", "forwarding_rule"), "", ""),
+    "forwarded packets by nft": (NFT.format("add").replace("input", "forward"), "", ""),
+    "a table of nft that accepts nothing": (NFT.format("add").replace("inet filter input", "ip nat a"), "", ""),
+    "a family of nft that accepts nothing": (NFT.format("add").replace("inet", "netdev"), "", ""),
+    "a set that denies": ("nft add element inet t blacklist { %IP% . 22 }", "", ""),
+    "a set of ipset that denies": ("ipset add blocked %IP%,tcp:22", "", ""),
+    "a zone that denies": ("firewall-cmd --zone=drop --add-source=%IP%", "", ""),
+    "another zone": ("firewall-cmd --zone=home --add-source=%IP%", "", ELSEWHERE),
     "no shell's text": ("echo '", "true", ""),
     "a script": ("/root/open %IP%", "/root/close %IP%", ""),
     "a loop": (f"for p in 1 2; do {ACCEPT.format('A')}; done", "", ""),
@@ -397,6 +444,34 @@ def test_closer_keeps_its_command_if_something_it_closes_is_no_door() -> None:
     assert [one.close_steps for one in read_back(more)] == [(), ()]
 
 
+OTHER_OPENERS = {
+    "is a condition": [f"Command = test -e /x && {ACCEPT.format('A')}"],
+    "is a loop": [f"Command = for i in 1; do {ACCEPT.format('A')}; done"],
+    "has an unknown stop command": [f"Command = {ACCEPT.format('A')}", "Stop_Command = /root/close"],
+}
+
+
+@pytest.mark.parametrize("other", OTHER_OPENERS.values(), ids=OTHER_OPENERS)
+def test_closer_that_another_command_needs_stays_and_its_door_too(other: list[str]) -> None:
+    text = pair(ACCEPT.format("A"), ACCEPT.format("D"), "[other]", "Sequence = 5,4,9", *other)
+    opener, closer, _ = read_back(text)
+    assert (opener.access.ports, opener.access.command) == ((), CommandOpening(ACCEPT.format("A")))
+    assert (closer.access.ports, closer.access.command) == ((), CommandOpening(ACCEPT.format("D")))
+    assert "# No door: [closeSSH] also closes what the command of [other] opens.\n[[sequence]]" in text
+
+
+def test_conditions_among_other_commands_stay_conditions() -> None:
+    one = only(f"Command = {ACCEPT.format('A')}; test -e /x && logger x", f"Stop_Command = {ACCEPT.format('D')}")
+    assert one.access.command == CommandOpening("test -e /x && logger x")
+
+
+def test_stop_command_at_once_is_a_note() -> None:
+    text = toml(
+        "[a]", STEPS, f"Command = {ACCEPT.format('A')}", f"Stop_Command = {ACCEPT.format('D')}", "Cmd_Timeout=0"
+    )
+    assert "# The stop command runs after 0 s, expected a number of seconds from 0.1 to " in text
+
+
 def test_rest_of_closing_line_runs_when_the_door_closes() -> None:
     text = pair(f"{ACCEPT.format('A')}; service ssh start", f"service ssh stop;{ACCEPT.format('D')}")
     (one,) = read_back(text)
@@ -449,6 +524,8 @@ def test_closer_with_steps_of_the_opener_is_left_out_of_the_door() -> None:
     (one,) = read_back(text)
     assert one.close_steps == ()
     assert "# Without close_steps: the close_steps of sequence a are the same as the steps of sequence a" in text
+    assert "# [b]\n# Left out: the door of a cannot have these close_steps, and closes after its duration." in text
+    assert "in close_steps." not in text
 
 
 @pytest.mark.parametrize(
