@@ -96,6 +96,8 @@ class Sniffer(Resource):
             sock.setsockopt(ring.SOL_PACKET, ring.PACKET_IGNORE_OUTGOING, 1)
             sock.setsockopt(ring.SOL_PACKET, ring.PACKET_RX_RING, GEOMETRY.request())
             self._ring = mmap.mmap(sock.fileno(), GEOMETRY.size)
+            # A crash guard that is forked later would keep the socket capturing for as long as it has the memory.
+            self._ring.madvise(mmap.MADV_DONTFORK)
             asyncio.get_running_loop().add_reader(sock, self._read)
         except PermissionError as error:
             raise CaptureError(

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.sandbox import ClientHost, Process, Sandbox
+from tests.helpers.doorstep import children
 from tests.helpers.raw_knock import send_tcp
 from tests.helpers.running import (
     GUARDED,
@@ -324,3 +325,19 @@ def test_log_never_has_a_step(box: Sandbox, client: ClientHost, tmp_path: Path) 
     daemon.wait(10)
     for secret in (UDP_STEP, SYN_STEP, FLAGS_STEP, "frap"):
         assert str(secret) not in daemon.stderr.text
+
+
+def test_guard_that_was_replaced_keeps_no_capture_alive(box: Sandbox, tmp_path: Path) -> None:
+    """The daemon's ring is mapped when the second guard is forked: a mapping keeps its socket."""
+    daemon = sniffing(box, tmp_path)
+
+    def captures() -> int:
+        return len(box.server.run(["cat", "/proc/net/packet"]).stdout.splitlines()) - 1
+
+    assert captures() == 1
+    box.server.run(["kill", "-KILL", *map(str, children(box, daemon))])
+    daemon.wait_for("takes its place")
+    write_configuration(tmp_path)
+    daemon.send_signal(signal.SIGHUP)
+    daemon.wait_for("configuration reloaded")
+    wait_until(lambda: captures() == 0, 5, "the end of the capture")
