@@ -124,6 +124,11 @@ class FirewalldHealth:
         text = "%s of ours in the kernel are unknown to firewalld, so that doors are not closed: run `%s`"
         logger.error(text, _rules(rules), RELOAD, extra=_fields("left", count=rules))
 
+    def on_kept_by_failed(self, rules: int) -> None:
+        """firewalld failed to start, and so many rules of doors are active in the kernel."""
+        text = "firewalld has failed and left %s of doors active in the kernel: doors are not closed until it is mended"
+        logger.error(text, _rules(rules), extra=_fields("left", count=rules))
+
     def on_doors_left(self, rules: int | None) -> None:
         """firewalld ended, and so many rules of doors are active in the kernel; None: that is unknown."""
         if rules:

@@ -86,6 +86,11 @@ class KernelCheck:
             self._health.on_problem(problem)
             if problem is None and self.is_account_stale:
                 await self._compare(zones)
+            elif problem is FirewalldState.FAILED and self.is_account_stale:
+                kept = await self._kept_by_failed(zones)
+                if kept and not self.left:
+                    self._health.on_kept_by_failed(len(kept))
+                self.left = kept
         except FirewallError:
             self.is_due = True
             raise
@@ -131,6 +136,14 @@ class KernelCheck:
         self._before, self._knows_before = frozenset(), True
         self.is_account_stale = False
 
+    async def _kept_by_failed(self, zones: Zones) -> frozenset[ZoneRule]:
+        """Doors of before that a firewalld that failed to start has in the kernel, or may have."""
+        kernel = await read_kernel_rules_in_parts() if self._facts.uses_nftables else None
+        if kernel is None:
+            return self._before
+        left = doors_in(kernel, self._priority).difference(await self._known(zones))
+        return left & self._before if self._knows_before else left
+
     async def _left(self, zones: Zones) -> frozenset[ZoneRule] | None:
         """What the kernel holds of ours and firewalld does not know; None where the kernel does not say."""
         base = self._base()
@@ -139,8 +152,10 @@ class KernelCheck:
         kernel = await read_kernel_rules_in_parts()
         if kernel is None:
             return None
-        known = [ZoneRule(zone, rule) for zone in sorted(zones.known) for rule in await self._firewalld.rules(zone)]
-        return unknown_to_firewalld(kernel, known, self._priority)
+        return unknown_to_firewalld(kernel, await self._known(zones), self._priority)
+
+    async def _known(self, zones: Zones) -> list[ZoneRule]:
+        return [ZoneRule(zone, rule) for zone in sorted(zones.known) for rule in await self._firewalld.rules(zone)]
 
     def _is_suspect(self) -> bool:
         """Whether the firewalld that started may have left doors open, as far as is known without the kernel."""

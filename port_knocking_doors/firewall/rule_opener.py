@@ -162,6 +162,11 @@ class RuleOpener:
             raise FirewallError(
                 f"doors are not closed: firewalld {self.reconciler.unavailable_reason}: run `{RESTART}`"
             )
+        if self.state is FirewalldState.FAILED and self.reconciler.active_rules:
+            raise FirewallError(
+                f"doors are not closed: firewalld {self.reconciler.unavailable_reason}: mend what `firewall-cmd "
+                f"--check-config` names, then run `{RESTART}`"
+            )
         if not self.reconciler.present:
             await self._verify_without_firewalld()
         elif rules := self.reconciler.active_rules:

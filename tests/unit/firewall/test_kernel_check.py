@@ -324,6 +324,44 @@ def test_no_door_opens_while_rules_of_firewalld_are_not_active(
     assert "firewalld's rules are active again" in caplog.text
 
 
+KEPT_BY_FAILED = {
+    # what the kernel shows while firewalld has failed, whether the door is called closed
+    "the kernel has the door": (OPEN, False),
+    "the kernel has no door": (WELL, True),
+    "the kernel cannot be read": (None, False),
+}
+
+
+@pytest.mark.parametrize(("shown", "is_closed"), KEPT_BY_FAILED.values(), ids=KEPT_BY_FAILED)
+def test_door_that_a_failed_firewalld_keeps_is_not_closed(
+    bus: FakeBus, kernel: Kernel, caplog: pytest.LogCaptureFixture, shown: KernelRules | None, is_closed: bool
+) -> None:
+    """It started on top of the rules of an earlier one (CleanupOnExit=no), and failed."""
+    bus.on_reload = clean(bus, kernel)
+
+    async def story(opener: RuleOpener, recorder: Recorder) -> None:
+        opener.open(DOOR)
+        await opener.settled()
+        bus.properties["state"], kernel.rules = "FAILED", shown
+        await restarted(bus, opener)
+        opener.close(DOOR)
+        for _ in range(3):
+            await opener.settled()
+            opener.reconciler.check()
+        await opener.settled()
+        assert recorder.calls == ["open", *["closed"] * is_closed]
+        if not is_closed:
+            with pytest.raises(FirewallError, match="doors are not closed: firewalld is in the state FAILED"):
+                await opener.close_all()
+        bus.properties["state"], kernel.rules = "RUNNING", shown and WELL
+        await restarted(bus, opener)
+        await until(lambda: recorder.calls == ["open", "closed"])
+
+    play(bus, story)
+    line = "firewalld has failed and left 1 rule of doors active in the kernel"
+    assert caplog.text.count(line) == (not is_closed)
+
+
 def test_change_that_finds_no_chain_shows_flushed_tables(
     bus: FakeBus, kernel: Kernel, caplog: pytest.LogCaptureFixture
 ) -> None:
