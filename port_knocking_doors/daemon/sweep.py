@@ -37,6 +37,7 @@ from port_knocking_doors.system.instance import (
     has_rules,
     instance_lock,
     pending_directory,
+    runtime_directory,
     unreleased_marks,
     usable_directories,
 )
@@ -314,9 +315,9 @@ def forget_failed() -> None:
 def _forget_in(directory: Path) -> None:
     for mark in unreleased_marks(directory):
         for record in pending.failed_on_record(pending_directory(mark, directory)):
-            record.remove()
-            text = "%s: %s: stop command dropped, which failed %d times, at last with status %s"
-            logger.warning(text, record.address, record.sequence, record.tries, record.status)
+            if record.remove():
+                text = "%s: %s: stop command dropped, which failed %d times, at last with status %s"
+                logger.warning(text, record.address, record.sequence, record.tries, record.status)
 
 
 # For the crash guard. -------------------------------------------------------------------------------------------------
@@ -328,7 +329,8 @@ def closer(priority: int) -> Closer:
     programs = [Program("/proc/self/exe", module), Program(sys.executable, module)]
     if script := shutil.which(_SCRIPT):
         programs.append(Program(script, (script, "sweep", "--patience", f"{PATIENCE:g}")))
-    return Closer(_prepare, lambda: _close_and_report(priority), programs)
+    directory = runtime_directory()  # while it can be written: later its file system may be read-only
+    return Closer(_prepare, lambda: _close_and_report(priority, directory), programs)
 
 
 def _prepare() -> None:
@@ -337,16 +339,19 @@ def _prepare() -> None:
     "x".encode("ascii").decode("latin-1")
 
 
-def _close_and_report(priority: int) -> None:
-    """`close`, and again with growing pauses while stop commands fail."""
-    error = close(priority)
-    for pause in owed_stops.PAUSES:
-        if error is None or isinstance(error, FirewallError):
-            break
+def _close_and_report(priority: int, directory: Path) -> None:
+    """`close`, and again with growing pauses while stop commands fail or the runtime directory cannot be used."""
+    reported = ""
+    for pause in (*owed_stops.PAUSES, None):
+        error = close(priority, directory=directory if directory.is_dir() else None)  # None: another one, or made again
+        if error is None:
+            return
+        if str(error) != reported:
+            reported = str(error)
+            logger.error("closing the doors of a daemon that ended: %s", error)
+        if pause is None or isinstance(error, FirewallError):
+            return
         time.sleep(pause)
-        error = close(priority)
-    if error is not None:
-        logger.error("closing the doors of a daemon that ended: %s", error)
 
 
 def main() -> int:

@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from port_knocking_doors.errors import AlreadyRunningError
+from port_knocking_doors.errors import AlreadyRunningError, in_words
 from port_knocking_doors.model import Door
 from port_knocking_doors.system import instance
 from port_knocking_doors.system.instance import CLOSER
@@ -44,9 +44,15 @@ class StopRecord(NamedTuple):
         """Whether it is still on record."""
         return self.path.exists()
 
-    def remove(self) -> None:
-        """The stop command worked, or the door was never opened."""
-        self.path.unlink(missing_ok=True)
+    def remove(self) -> bool:
+        """The stop command worked, or the door was never opened. False, and a line in the log, where it is kept."""
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            text = "%s cannot be removed (%s): its stop command, which is over, runs again at the next start"
+            logger.error(text, self.path, in_words(error))
+            return False
+        return True
 
     def save(self) -> "StopRecord":
         """Write it, atomically. Raises `OSError`."""
@@ -94,7 +100,8 @@ def on_record(directory: Path) -> list[StopRecord]:
     if not directory.is_dir():
         return []
     for path in directory.glob(f"*{_DRAFT}"):
-        path.unlink(missing_ok=True)  # its door was not opened, or the record is there beside it
+        with suppress(OSError):
+            path.unlink(missing_ok=True)  # its door was not opened, or the record is there beside it
     return list(_records(directory))
 
 

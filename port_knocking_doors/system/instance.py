@@ -5,6 +5,7 @@ as long as it runs, a closer (see `crash_guard`) for a moment. The kernel releas
 SIGKILL.
 """
 
+import errno
 import fcntl
 import os
 import re
@@ -80,8 +81,8 @@ def runtime_directory(environ: Mapping[str, str] = os.environ) -> Path:
 
 
 def usable_directories(environ: Mapping[str, str] = os.environ) -> list[Path]:
-    """The runtime directories of any daemon that this user may take over from."""
-    return [path for path in known_directories(environ) if _is_usable(path)]
+    """The runtime directories of any daemon that this user may take over from, on a read-only file system, too."""
+    return [path for path in known_directories(environ) if _is_usable(path, read_only=True)]
 
 
 def foreign_directories() -> list[Path]:
@@ -97,11 +98,14 @@ def shares_lock(directory: Path) -> bool:
     return directory in (runtime_directory(), *_system_directories())
 
 
-def _is_usable(path: Path) -> bool:
+def _is_usable(path: Path, *, read_only: bool = False) -> bool:
+    """`read_only`: also where no user can write, for want of a file system that takes it."""
     try:
         # The directory's owner could put links in place of the files that are written there.
         if path.is_symlink() or not path.is_dir() or path.stat().st_uid not in (0, os.geteuid()):
             return False
+        if read_only and os.statvfs(path).f_flag & os.ST_RDONLY:
+            return os.access(path, os.R_OK | os.X_OK)
     except OSError:
         return False
     return os.access(path, os.W_OK | os.X_OK)
@@ -130,12 +134,12 @@ def instance_lock(
             raise DoorsError(f"{path}: cannot lock the mark ({error.strerror})") from error
         yield
         if not leaves_rules:
-            os.ftruncate(descriptor, 0)
+            _write(descriptor, role, "")
 
 
 def _claim(path: Path, role: str, priority: int, held: ExitStack) -> int:
     """The descriptor of the locked file, with role and process in it. Raises `OSError` and `AlreadyRunningError`."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    descriptor = _open(path, role)
     held.callback(os.close, descriptor)
     _lock(descriptor, role, priority)
     # A daemon that root starts by hand, with another directory, must see the service's lock too.
@@ -145,9 +149,28 @@ def _claim(path: Path, role: str, priority: int, held: ExitStack) -> int:
             held.callback(os.close, elsewhere)
             if not os.path.sameopenfile(descriptor, elsewhere):
                 _lock(elsewhere, role, priority)
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, f"{role} {os.getpid()}\n".encode(), 0)
+    _write(descriptor, role, f"{role} {os.getpid()}\n")
     return descriptor
+
+
+def _open(path: Path, role: str) -> int:
+    flags = os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        return os.open(path, flags | os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        if role != CLOSER or error.errno != errno.EROFS:
+            raise
+        return os.open(path, flags | os.O_RDONLY)
+
+
+def _write(descriptor: int, role: str, content: str) -> None:
+    """Raises `OSError` for a daemon alone: a full or read-only file system must keep no door open."""
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, content.encode(), 0)
+    except OSError:
+        if role != CLOSER:
+            raise
 
 
 def unreleased_marks(directory: Path | None = None) -> list[int]:

@@ -30,6 +30,12 @@ from tests.helpers.waiting import wait_until
 
 CONFIGURATION = "/etc/firewalld/firewalld.conf"
 PROGRAM = [sys.executable, "-m", "port_knocking_doors"]
+BROKEN = "/etc/firewalld/policies/broken.xml"
+HARMS = {
+    "read-only": "cd /run; mount --bind port-knocking-doors port-knocking-doors\n"
+    "mount -o remount,bind,ro port-knocking-doors",
+    "gone": "rm -r /run/port-knocking-doors",
+}
 OTHERS = 'rule family="ipv4" source address="10.9.9.9" port port="9999" protocol="tcp" accept'
 """A runtime rule of another program."""
 
@@ -127,6 +133,41 @@ def test_stopped_firewalld_keeps_doors_that_are_shown_as_not_closed(
     daemon.wait_for(": closed", NOTICE)
     assert state(client) == "prohibited"
     assert end(daemon) == 0
+
+
+def test_failed_firewalld_keeps_doors_that_are_shown_as_not_closed(
+    box: Sandbox, client: ClientHost, tmp_path: Path
+) -> None:
+    """Before 1.2.7, 1.3.4 and 2.0.1; later ones remove what an earlier one left before they fail."""
+    daemon, deadline = open_door(box, tmp_path, 2)
+    box.firewalld.stop()
+    box.server.run(["tee", BROKEN], text="<policy><nonsense")
+    box.firewalld.start()
+    daemon.wait_for("state FAILED", NOTICE)
+    past(deadline + 1)
+    is_kept = f"{client.address4} tcp dport {GUARDED}" in box.nft()
+    assert (standings(box), len(said(daemon, ": closed"))) == ((["closing"], 0) if is_kept else ([], 1))
+    assert len(said(daemon, "has failed and left 1 rule of doors")) == is_kept
+    box.server.run(["rm", BROKEN])
+    box.firewalld.restart()
+    daemon.wait_for(": closed", NOTICE)
+    assert state(client) == "prohibited"
+    assert end(daemon) == 0
+
+
+@pytest.mark.parametrize("harm", ["read-only", "gone"])
+def test_crash_guard_closes_whatever_became_of_the_runtime_directory(
+    box: Sandbox, client: ClientHost, tmp_path: Path, harm: str
+) -> None:
+    conf = write_configuration(tmp_path, max_opened_door_duration=60)
+    daemon = begin_daemon(box, conf, env={"XDG_RUNTIME_DIR": ""})
+    daemon.wait_for(r"\bready\b", 20)
+    knock(client, client.server4)
+    await_open(client)
+    box.server.run(["sh", "-ec", HARMS[harm]])
+    daemon.kill()
+    await_closed(client)
+    assert door_rules(box) == []
 
 
 def test_end_with_stopped_firewalld_fails_and_sweep_closes_later(

@@ -89,6 +89,22 @@ def test_record_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monkey
     assert pending.load(record.path) == record
 
 
+def test_record_that_cannot_be_removed_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record = StopRecord(tmp_path / "a.json", "10.0.0.2", "ssh", "stop").save()
+    (tmp_path / "b.draft").touch()
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    assert pending.on_record(tmp_path) == [record]
+    assert not record.remove()
+    reason = "cannot be removed (Read-only file system): its stop command, which is over, runs again at the next start"
+    assert caplog.messages == [f"{record.path} {reason}"]
+
+
 # --- what dead daemons of other marks left
 
 

@@ -1,5 +1,6 @@
 """The runtime directory, and the lock that keeps two daemons from closing each other's doors."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -257,6 +259,50 @@ def test_closer_never_waits_for_another_holder(folder: Path) -> None:
             with pytest.raises(AlreadyRunningError):
                 instance_lock(MARK, CLOSER).__enter__()
             assert time.monotonic() - start < 0.3
+
+
+@pytest.fixture
+def read_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every file system takes no writes, as after an error of its disk."""
+    really_open, really_ask = os.open, os.statvfs
+
+    def refuse(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return really_open(path, flags, mode)
+
+    def ask(path: str) -> SimpleNamespace:
+        return SimpleNamespace(f_flag=really_ask(path).f_flag | os.ST_RDONLY)
+
+    monkeypatch.setattr(os, "open", refuse)
+    monkeypatch.setattr(os, "access", lambda _path, how: not how & os.W_OK)
+    monkeypatch.setattr(os, "statvfs", ask)
+
+
+def test_closer_locks_on_a_read_only_file_system_and_daemon_does_not(
+    folder: Path, request: pytest.FixtureRequest
+) -> None:
+    with instance_lock(MARK, leaves_rules=True):
+        pass
+    request.getfixturevalue("read_only")
+    assert instance.usable_directories({}) == [folder]
+    with pytest.raises(DoorsError, match="Read-only file system"), instance_lock(MARK, directory=folder):
+        pass
+    held = instance_lock(MARK, CLOSER, directory=folder)
+    with held, pytest.raises(AlreadyRunningError), instance_lock(MARK, CLOSER, directory=folder):
+        pass
+    assert unreleased_marks(folder) == [MARK]
+
+
+def test_closer_locks_on_a_full_file_system(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "pwrite", fail)
+    with instance_lock(MARK, CLOSER), pytest.raises(AlreadyRunningError), instance_lock(MARK, CLOSER):
+        pass
+    with pytest.raises(DoorsError, match="No space left"), instance_lock(MARK):
+        pass
 
 
 def test_daemon_waits_for_closer(folder: Path) -> None:
