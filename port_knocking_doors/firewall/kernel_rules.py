@@ -29,6 +29,7 @@ _PART = 200
 _EXPR_NAME, _EXPR_DATA = 1, 2  # NFTA_EXPR_*
 _PAYLOAD_BASE, _PAYLOAD_OFFSET, _PAYLOAD_LENGTH = 2, 3, 4  # NFTA_PAYLOAD_*
 _META_KEY = 2  # NFTA_META_KEY
+_CT_KEY, _CT_STATE = 2, 0  # NFTA_CT_KEY, NFT_CT_STATE
 _CMP_OP, _CMP_DATA = 2, 3  # NFTA_CMP_*
 _IMMEDIATE_DATA = 2  # NFTA_IMMEDIATE_DATA
 _DATA_VALUE, _DATA_VERDICT, _VERDICT_CODE = 1, 2, 1  # NFTA_DATA_*, NFTA_VERDICT_CODE
@@ -38,13 +39,16 @@ _U32 = struct.Struct(">I")
 # What an expression loads: a key of meta (enum nft_meta_keys), or base (enum nft_payload_bases), offset and length.
 _NFPROTO, _L4PROTO = 15, 16
 _NETWORK, _TRANSPORT = 1, 2
+_CONNECTION_STATE = "state"
+"""Until 1.3 firewalld accepts in each rule only `ct state { new, untracked }`."""
 _SOURCES = {(_NETWORK, 12, 4), (_NETWORK, 8, 16)}  # RFC 791, RFC 8200
 _DESTINATION_PORT = (_TRANSPORT, 2, 2)
 _PROTOCOLS = {socket.IPPROTO_TCP: Protocol.TCP, socket.IPPROTO_UDP: Protocol.UDP}
 
 
 class Accept(NamedTuple):
-    """A rule that accepts one port in a zone, for one address or for all (None), and has no other condition."""
+    """A rule that accepts one port in a zone, for one address or for all (None), and has no other condition but for the
+    state of the connection."""
 
     zone: str
     source: Address | None
@@ -126,6 +130,10 @@ def _accept(zone: str, expressions: bytes) -> Accept | None:
                 loaded = _number(data, _META_KEY)
             case b"payload":
                 loaded = tuple(_number(data, kind) for kind in (_PAYLOAD_BASE, _PAYLOAD_OFFSET, _PAYLOAD_LENGTH))
+            case b"ct" if _number(data, _CT_KEY) == _CT_STATE:
+                loaded = _CONNECTION_STATE
+            case b"lookup" | b"bitwise" | b"cmp" if loaded == _CONNECTION_STATE:
+                pass
             case b"cmp" if _number(data, _CMP_OP) == _CMP_EQ:
                 values[loaded] = bytes(_nested(data, _CMP_DATA).get(_DATA_VALUE, b""))
             case b"immediate":

@@ -65,6 +65,7 @@ def port(number: int, protocol: int = TCP) -> bytes:
 
 DOOR = source("10.0.0.2") + port(22) + verdict()
 MASK = expression("bitwise", b"")
+STATE = expression("ct", numbers(_1=1, _2=0))
 
 RULES = {
     "door": (DOOR, Accept("public", ipaddress.ip_address("10.0.0.2"), Port(22))),
@@ -77,6 +78,16 @@ RULES = {
         port(7000, UDP) + expression("counter", b"") + verdict(),
         Accept("public", None, Port(7000, Protocol.UDP)),
     ),
+    "new connections, as a set (firewalld 1.1)": (
+        port(7000, UDP) + STATE + expression("lookup", b"") + verdict(),
+        Accept("public", None, Port(7000, Protocol.UDP)),
+    ),
+    "new connections, as a mask": (
+        STATE + MASK + equal(bytes(4), op=1) + port(7000, UDP) + verdict(),
+        Accept("public", None, Port(7000, Protocol.UDP)),
+    ),
+    "a set of ports": (meta(16) + equal(bytes([TCP])) + payload(2, 2, 2) + expression("lookup", b"") + verdict(), None),
+    "another property of the connection": (expression("ct", numbers(_1=1, _2=3)) + port(22) + verdict(), None),
     "drops": (source("10.0.0.2") + port(22) + verdict(0), None),
     "no verdict": (source("10.0.0.2") + port(22), None),
     "no port": (source("10.0.0.2") + verdict(), None),
