@@ -14,3 +14,6 @@ INVALID_RULE = "INVALID_RULE"
 
 NO_ANSWER = frozenset({UNREACHABLE, UNANSWERED})
 """With these it is unknown whether firewalld did what it was asked for."""
+
+NO_SUCH_CHAIN = "No such file or directory"
+"""In firewalld's text where a chain or a rule of its own is not in the kernel: the kernel's ENOENT."""

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import polkit
-from port_knocking_doors.firewall.error_codes import INVALID_ZONE
+from port_knocking_doors.firewall.error_codes import INVALID_ZONE, NO_SUCH_CHAIN
 from port_knocking_doors.model import FirewalldState
 from port_knocking_doors.system import firewalld_service
 from port_knocking_doors.system.log import LogEvent, event_fields, logger
@@ -91,6 +91,8 @@ class FirewalldHealth:
             self._reported.add((place, error.code))
             what = "adding" if adds else "removing"
             text = f"zone {place}: {what} a rule failed: firewalld says: {error}{polkit.remedy(error)}"
+            if NO_SUCH_CHAIN in text:
+                text += f": another program has changed firewalld's tables: run `{RESTART}`"
             logger.error("%s", text, extra=_fields(error, zone=place))
 
     def on_problem(self, problem: FirewalldState | None) -> None:

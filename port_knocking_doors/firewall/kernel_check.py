@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import rich_rule
-from port_knocking_doors.firewall.error_codes import NO_ANSWER
+from port_knocking_doors.firewall.error_codes import NO_ANSWER, NO_SUCH_CHAIN
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent, FirewalldFacts
 from port_knocking_doors.firewall.health import FirewalldHealth
 from port_knocking_doors.firewall.kernel_rules import KernelRules, read_base_rules, read_kernel_rules_in_parts
@@ -24,8 +24,6 @@ from port_knocking_doors.system.clock import now
 FLUSHING = 1.0
 """Seconds that a firewalld that left the bus may take to remove its rules from the kernel."""
 _PAUSE = 0.1
-_NO_SUCH_CHAIN = "No such file or directory"
-"""In firewalld's text when its chain is not in the kernel: the kernel's ENOENT."""
 
 
 class KernelCheck:
@@ -108,7 +106,7 @@ class KernelCheck:
     def is_flushed(self, error: FirewallError) -> bool:
         """Whether firewalld's rules are gone from the kernel, where firewalld refused a change with this error."""
         base = self._base()
-        if _NO_SUCH_CHAIN not in str(error) or (base is not None and base.exist):
+        if NO_SUCH_CHAIN not in str(error) or (base is not None and base.exist):
             return False
         self._health.on_problem(FirewalldState.FLUSHED)
         return True

@@ -83,6 +83,19 @@ def test_daemon_that_ends_with_flushed_tables_fails_at_once(box: Sandbox, client
     assert state(client) == "prohibited"
 
 
+def test_flushed_chain_of_a_zone_is_logged_with_its_remedy(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    """firewalld cannot remove the door's rule, and the door is not called closed until it was restarted."""
+    daemon = start_daemon(box, tmp_path, **{**QUICK, "max_opened_door_duration": 1})
+    knock_and_open(box, daemon, 1)
+    box.server.run(["nft", "flush", "chain", "inet", "firewalld", "filter_IN_public_post"])
+    daemon.wait_for("removing a rule failed: .*another program .* run `systemctl restart firewalld`", NOTICE)
+    assert status(box) == ("present", ["closing"])
+    box.firewalld.restart()
+    daemon.wait_for(": closed", NOTICE)
+    assert state(client) == "prohibited"
+    assert len(said(daemon, "another program")) == 1
+
+
 def test_flushed_tables_show_at_next_knock_if_the_kernel_cannot_be_read(box: Sandbox, tmp_path: Path) -> None:
     daemon = box.server.popen([*WITHOUT_NET_ADMIN, *PROGRAM, "--conf", str(write_configuration(tmp_path, **QUICK))])
     daemon.wait_for(r"\bready\b", 20)
