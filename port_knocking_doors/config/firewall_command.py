@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from port_knocking_doors.config import firewalld_command, iptables_command, nft_command, ufw_command
 from port_knocking_doors.config.firewall_effect import Act, Effect
 from port_knocking_doors.config.service_names import ServiceNames
-from port_knocking_doors.config.shell_line import ShellLine, SimpleCommand, split
+from port_knocking_doors.config.shell_line import SimpleCommand, inner_line, split, without_sudo
 from port_knocking_doors.model import Port
 
 _Read = Callable[[tuple[str, ...], ServiceNames], Effect | None]
@@ -39,7 +39,6 @@ _SAVING = frozenset(
         ("service", "firewalld", "reload"),
     }
 )
-_SHELLS = frozenset({"sh", "bash", "dash"})
 _SUCCEEDING = frozenset({"logger", "echo", "printf", "date", "touch", "sleep", "true", ":"})
 """Programs whose success is no condition for what follows `&&`."""
 _DECIDING = frozenset(
@@ -50,7 +49,6 @@ _FIREWALL = re.compile(r"(?<![\w-])(?:ip6?tables|ipset|nft|ufw|firewall-cmd|knoc
 """A firewall's program within another command, or a later time for one: what that does is not known."""
 _PERIOD = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)([smhd]?)")
 _UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-_SUDO_OPTIONS = frozenset({"-n", "-E", "-H", "--"})
 
 
 @dataclass
@@ -92,7 +90,7 @@ def read(line: str, services: ServiceNames) -> Reading | None:
     cut = split(line)
     if cut is None:
         return None
-    if (inner := _of_shell(cut)) is not None:
+    if (inner := inner_line(cut)) is not None:
         return read(inner, services)
     reading = Reading()
     checks: list[Effect] = []
@@ -139,7 +137,7 @@ def _run(reading: Reading, command: SimpleCommand, before: SimpleCommand | None)
 
 
 def _name(command: SimpleCommand) -> str:
-    words = _without_sudo(command.words)
+    words = without_sudo(command.words)
     return words[0].rpartition("/")[2] if words else ""
 
 
@@ -151,22 +149,6 @@ def _is_start(command: SimpleCommand) -> bool:
 def names_firewall(line: str) -> bool:
     """Whether a firewall's program is named anywhere in the line."""
     return _FIREWALL.search(line) is not None
-
-
-def _of_shell(line: ShellLine) -> str | None:
-    """The line within `sh -c 'LINE'`, if that is all."""
-    if len(line.commands) != 1 or line.comment or not line.commands[0].is_plain:
-        return None
-    words = _without_sudo(line.commands[0].words)
-    if len(words) != 3 or words[1] != "-c":
-        return None
-    return words[2] if words[0].rpartition("/")[2] in _SHELLS else None
-
-
-def _without_sudo(words: tuple[str, ...]) -> tuple[str, ...]:
-    while words and (words[0].rpartition("/")[2] in ("sudo", "doas") or words[0] in _SUDO_OPTIONS):
-        words = words[1:]
-    return words
 
 
 def _unasked(command: SimpleCommand) -> SimpleCommand:
@@ -182,7 +164,7 @@ def _unasked(command: SimpleCommand) -> SimpleCommand:
 def _effect(command: SimpleCommand, services: ServiceNames) -> Effect | str | None:
     """The effect of one command; its text if that has none on a firewall; None if that is not known."""
     command = _unasked(command)
-    words = _without_sudo(command.words)
+    words = without_sudo(command.words)
     name = words[0].rpartition("/")[2] if words else ""
     if (name, *words[1:]) in _SAVING or name in ("iptables-save", "ip6tables-save"):
         return Effect(Act.IGNORED, told=(f"Left out: {command.text}. A door needs none.",))
@@ -197,7 +179,7 @@ def _effect(command: SimpleCommand, services: ServiceNames) -> Effect | str | No
 
 def _sleep(command: SimpleCommand) -> float | None:
     """The seconds of a `sleep` (sleep(1)); None if it is in the background, or not understood."""
-    _, *periods = _without_sudo(command.words)
+    _, *periods = without_sudo(command.words)
     found = [_PERIOD.fullmatch(period) for period in periods]
     if not found or not command.is_plain or command.text.endswith("&"):
         return None

@@ -39,6 +39,10 @@ class _IptablesRule:
     destination: str = ""
     protocol: str = ""
     ports: list[str] = field(default_factory=list)
+    has_match: bool = False
+    """Whether a match with ports is named."""
+    is_known: bool = True
+    """Whether iptables knows the option of the ports, because the protocol or such a match is ahead of it."""
     replies: list[str] = field(default_factory=list)
     """The source ports of a rule for answers."""
     target: str = ""
@@ -65,7 +69,7 @@ def read(words: tuple[str, ...], services: ServiceNames) -> Effect | None:
         return None
     if not rule.ports:
         return replace(whole, unclear=_without_ports(rule)) if rule.protocol in _WITH_PORTS else None
-    if not rule.protocol:
+    if not (rule.protocol and rule.is_known):
         return replace(whole, unclear=Unclear.NO_PROTOCOL)
     if rule.protocol not in _PROTOCOLS:
         return None
@@ -122,6 +126,7 @@ def _take(rule: _IptablesRule, word: str, value: str, left: deque[str]) -> bool:
         rule.protocol = value.lower()
     elif word in ("--dport", "--destination-port", "--dports", "--destination-ports") and not rule.ports:
         rule.ports = value.split(",")
+        rule.is_known = bool(rule.protocol) or rule.has_match
     elif word in ("--sport", "--source-port", "--sports", "--source-ports") and not rule.replies:
         rule.replies = value.split(",")
     elif word in ("-j", "--jump") and not rule.target:
@@ -133,6 +138,7 @@ def _take(rule: _IptablesRule, word: str, value: str, left: deque[str]) -> bool:
     elif word in ("--state", "--ctstate"):
         return "NEW" in value.split(",")
     elif word in ("-m", "--match"):
+        rule.has_match = rule.has_match or value in ("tcp", "udp", "multiport")
         return value in _MATCHES
     else:
         return (word, value) in (("-t", "filter"), ("--table", "filter"))

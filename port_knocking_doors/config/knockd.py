@@ -294,7 +294,7 @@ class _KnockdReader:
         elif self._door is not None:
             self._door.take(key, value)
         elif key == "interface":
-            if value[:1] in ("'", '"'):
+            if knockd_advice.is_quoted(value):
                 raise ConfigError("the value has quotes")
             self.options = replace(self.options, interface=readers.interface_name(value) if value else "")
         elif key == "logfile":

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from port_knocking_doors.config.describe import flags_in_words
 from port_knocking_doors.config.reader_types import nearest, quoted
-from port_knocking_doors.config.shell_line import split
+from port_knocking_doors.config.shell_line import inner_line, split
 from port_knocking_doors.model import Flags, Protocol
 
 OWN_LINE = "a comment needs a line of its own"
@@ -29,8 +29,13 @@ _DASHES = re.compile("[\u2010-\u2015\u2212]")
 _QUOTES = re.compile("[\u2018-\u201f]")
 _BLANKS = re.compile("[\u00a0\u2000-\u200b\u202f\u205f\u2060\u3000\ufeff]")
 _IPTABLES = frozenset({"iptables", "ip6tables"})
+_QUOTED = re.compile("""['"`\u00b4\u2018-\u201f]""")
+_COMMENT = re.compile(r"#|[ \t](?:;|//|--)[ \t]")
+"""What begins a comment in some format or other."""
 _WHOLE_IN_QUOTES = re.compile(r""""[^"]*\s[^"]*"|'[^']*\s[^']*'""")
 _DPORT = re.compile(r"--d(?:estination-)?ports?(?:=.*)?")
+_WITH_PORTS = frozenset({"tcp", "udp", "multiport"})
+"""Matches of iptables that have ports."""
 _PROTOCOL = re.compile(r"-p.*|--proto(?:col)?(?:=.*)?")
 
 
@@ -62,6 +67,8 @@ def on_line(statement: str, names: dict[str, str], continued: int | None) -> str
 
 def on_unknown_directive(word: str, names: dict[str, str]) -> str:
     """The problem of a line with `word` ahead of its `=`; `names` have the manual's spelling by small letters."""
+    if _BLANKS.search(word):
+        return "the line has a blank that is no space, expected plain spaces"
     key = word.strip().lower()
     if key in _FORKS:
         return f"{key} is a directive {_FORKS[key]}, which this program does not have, expected a file of knockd 0.8"
@@ -72,13 +79,18 @@ def on_unknown_directive(word: str, names: dict[str, str]) -> str:
 
 def on_wrong_value(key: str, value: str, problem: str) -> str:
     """The problem of a value, or rather what is behind it."""
-    if key == "interface" and value[:1] in ("'", '"'):
+    if key == "interface" and is_quoted(value):
         return "the quotes are a part of the value, expected the name without quotes"
     if value.endswith("\\"):
         return "the value ends in a backslash, and knockd has no continued lines, expected the whole value in this line"
-    if "#" in value and not key.endswith(("command", "command_6")):
+    if _COMMENT.search(value) and not key.endswith(("command", "command_6")):
         return f"{OWN_LINE}, expected the value alone"
     return problem
+
+
+def is_quoted(value: str) -> bool:
+    """Whether the value begins with a quote, typographic ones included, and no name of an interface does."""
+    return _QUOTED.match(value) is not None
 
 
 def on_step(number: str, name: str) -> str | None:
@@ -119,6 +131,8 @@ def _on_command(line: str) -> Iterator[str]:
     cut = split(line)
     if cut is not None and len(cut.commands) == 1 and _WHOLE_IN_QUOTES.fullmatch(line):
         yield "the quotes make the whole line the name of a program, so nothing runs; write the command without them"
+    inner = inner_line(cut) if cut is not None else None
+    cut = cut if inner is None else split(inner)
     for command in cut.commands if cut is not None else ():
         if _names_port_alone(command.words):
             yield "iptables refuses --dport without -p tcp or -p udp ahead of it, so the command does nothing"
@@ -131,5 +145,9 @@ def _names_port_alone(words: Iterable[str]) -> bool:
     if at is None:
         return False
     options = list(words)[at + 1 :]
-    has_port = any(_DPORT.fullmatch(word) for word in options)
-    return has_port and not any(_PROTOCOL.fullmatch(word) for word in options)
+    port = next((position for position, word in enumerate(options) if _DPORT.fullmatch(word)), None)
+    if port is None or any(_PROTOCOL.fullmatch(word) for word in options[:port]):
+        return False
+    # A match that is named loads the option; without -p anywhere, the kernel refuses the rule.
+    is_named = not _WITH_PORTS.isdisjoint(options[:port])
+    return not (is_named and any(_PROTOCOL.fullmatch(word) for word in options))

@@ -155,9 +155,12 @@ def _leaves_open(sequence: Sequence) -> bool:
 
 def _prefix_problem(one: Sequence, other: Sequence) -> str:
     """The problem if one of them is the start of the other, else empty: a client that knocks the long one opens the
-    short one as well, since the sniffer captures what sockets receive, too."""
+    short one as well, since the sniffer captures what sockets receive, too. The last packet of steps that close must
+    not open anything, nor the other way round."""
     short, long = sorted((one, other), key=lambda sequence: len(sequence.steps))
     if long.steps[: len(short.steps)] != short.steps:
+        if one.access.closes != other.access.closes and long.steps[-len(short.steps) :] == short.steps:
+            return f"{_steps_of(long)} end with {_steps_of(short)}, expected none to be the end of another"
         return ""
     is_same, closing = len(long.steps) == len(short.steps), (one.access.closes, other.access.closes)
     if is_same and all(closing):  # one knock closes the doors of both

@@ -156,8 +156,9 @@ SEQUENCE_KEYS = (
         readers.knock_steps,
         "The steps by which a knocker closes its own doors of this sequence ahead of time; stop_command runs at once. "
         "They are a second secret, written like steps, and knock --close sends them. They close the doors of the "
-        "address that knocks and no other ones. They may not begin with the steps of any sequence, and no sequence may "
-        "begin with them; several sequences may have the same close_steps. They need open or stop_command.",
+        "address that knocks and no other ones. They may not begin or end with the steps of any sequence, and no "
+        "sequence may begin or end with them; several sequences may have the same close_steps. They need open or "
+        "stop_command.",
     ),
 )
 

@@ -26,6 +26,8 @@ _TOKEN = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
+_SHELLS = frozenset({"sh", "bash", "dash"})
+_SUDO_OPTIONS = frozenset({"-n", "-E", "-H", "--"})
 _ESCAPED = re.compile(r'\\([$`"\\])')
 
 
@@ -68,6 +70,23 @@ def split(line: str) -> ShellLine | None:
         elif not reading.take(str(token.lastgroup), token[0]):
             return None
     return reading.finish()
+
+
+def inner_line(line: ShellLine) -> str | None:
+    """The line within `sh -c 'LINE'`, if that is all."""
+    if len(line.commands) != 1 or line.comment or not line.commands[0].is_plain:
+        return None
+    words = without_sudo(line.commands[0].words)
+    if len(words) != 3 or words[1] != "-c":
+        return None
+    return words[2] if words[0].rpartition("/")[2] in _SHELLS else None
+
+
+def without_sudo(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words of a command without `sudo` or `doas` ahead of them."""
+    while words and (words[0].rpartition("/")[2] in ("sudo", "doas") or words[0] in _SUDO_OPTIONS):
+        words = words[1:]
+    return words
 
 
 class _Reading:

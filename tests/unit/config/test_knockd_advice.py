@@ -24,6 +24,12 @@ REFUSED = {
         "F:3: Seq_Timeout: a comment needs a line",
     ),
     "a comment behind a name": ([STEPS, "[e] # mine"], "F:3: a comment needs a line of its own, expected [NAME] alone"),
+    "another program's comment behind a time": (
+        [STEPS, "Seq_Timeout = 5 ; seconds"],
+        "F:3: Seq_Timeout: a comment needs a line of its own, expected the value alone",
+    ),
+    "a blank of a web page": (["Sequence\u00a0= 26173"], "F:2: the line has a blank that is no space, expected plain"),
+    "a mark ahead of another name": (["\ufeff[e]"], "F:2: the line has a blank that is no space, expected plain"),
     "a continued line": (
         [STEPS, "Command = nft add rule inet filter input \\", "ip saddr %IP% tcp dport 22 accept"],
         "F:4: this continues line 3, which ends in a backslash, and knockd has no continued lines, expected the whole",
@@ -87,6 +93,10 @@ WHOLE_FILES = {
     "a word behind UseSyslog": ("[options]\nUseSyslog yes", "F:2: expected UseSyslog alone"),
     "quotes round an interface": (
         '[options]\nInterface = "eth0"',
+        "F:2: Interface: the quotes are a part of the value, expected the name without quotes",
+    ),
+    "typographic quotes round an interface": (
+        "[options]\nInterface = \u201ceth0\u201d",
         "F:2: Interface: the quotes are a part of the value, expected the name without quotes",
     ),
     "a comment behind an interface": ("[options]\nInterface = eth0 # lan", "F:2: Interface: a comment needs a line"),
@@ -167,6 +177,15 @@ WARNED = {
     "a port without a protocol in a list": (
         [STEPS, "Stop_Command_6 = logger x; sudo ip6tables -D INPUT --destination-port=22 -j ACCEPT"],
         ["F:3: Stop_Command_6: iptables refuses --dport without -p tcp"],
+    ),
+    "a port ahead of its protocol": (
+        [STEPS, "Command = iptables -A INPUT --dport 22 -p tcp -j ACCEPT"],
+        ["F:3: Command: iptables refuses --dport without -p tcp or -p udp ahead of it, so the command does nothing"],
+    ),
+    "a port behind its match": ([STEPS, "Command = iptables -A INPUT -m tcp --dport 22 -p tcp -j ACCEPT"], []),
+    "a port without a protocol in a shell's line": (
+        [STEPS, "Command = sh -c 'iptables \u2013A INPUT --dport 22 -j ACCEPT'"],
+        ["F:3: Command: the command has a dash", "F:3: Command: iptables refuses --dport without -p tcp"],
     ),
     "a long protocol": ([STEPS, "Command = iptables -A INPUT --protocol=tcp -s %IP% --dport 22 -j ACCEPT"], []),
     "another program's port": ([STEPS, "Command = myfirewall --dport 22"], []),

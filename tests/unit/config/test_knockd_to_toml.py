@@ -347,6 +347,11 @@ COMMANDS = {
         "",
         "iptables refuses --dport without -p tcp or -p udp ahead of it. For a door, write instead:\n# open = [22]",
     ),
+    "the protocol behind the port": (
+        "iptables -A INPUT -s %IP% --dport 22 -p tcp -j ACCEPT",
+        "",
+        "iptables refuses --dport without -p tcp or -p udp ahead of it. For a door, write instead:\n# open = [22]",
+    ),
     "an en dash": (ACCEPT.format("A").replace("--dport", "\u2013dport"), "", ""),
     "a condition": (f"[ -f /run/x ] && {ACCEPT.format('A')}", ACCEPT.format("D"), ""),
     "a condition far ahead": (f"grep -q %IP% /x && logger y && {ACCEPT.format('A')}", ACCEPT.format("D"), ""),

@@ -461,6 +461,31 @@ SAME, MORE = "udp:23817 tcp:26173", "udp:23817 tcp:26173 tcp:21951"
             "F:7: the steps of sequence main begin with the close_steps of sequence first",
             id="the beginning of the opening sequence",
         ),
+        pytest.param(
+            SAME,
+            f"tcp:21951 {SAME}",
+            FREE,
+            "",
+            "F:7: the close_steps of sequence first end with the steps of sequence first",
+            id="its own steps at the end",
+        ),
+        pytest.param(
+            f"tcp:21951 {SAME}",
+            SAME,
+            FREE,
+            "",
+            "F:7: the steps of sequence first end with the close_steps of sequence first",
+            id="the end of its own steps",
+        ),
+        pytest.param(
+            FREE,
+            f"tcp:21951 {SAME}",
+            SAME,
+            "",
+            "F:11: the close_steps of sequence first end with the steps of sequence second",
+            id="later steps at the end",
+        ),
+        pytest.param(f"tcp:21951 {SAME}", "", SAME, "", "", id="steps at the end of steps"),
     ],
 )
 def test_close_steps_share_no_start_with_any_other_steps(
