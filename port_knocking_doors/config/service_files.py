@@ -1,5 +1,6 @@
 """The ports of services, from /etc/services and from firewalld's files."""
 
+import os
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -19,9 +20,9 @@ _Ports = tuple[Port, ...]
 
 
 def of_system(services: Path = SERVICES, folders: tuple[Path, ...] = FOLDERS) -> ServiceNames:
-    """The services of this system; well-known ones where it has no such files."""
+    """The services of this system; well-known ones where it has no such files, or none that this user may read."""
     named = {**COMMON, **_named(services)}
-    folders = tuple(folder for folder in folders if folder.is_dir())
+    folders = tuple(folder for folder in folders if os.access(folder, os.R_OK | os.X_OK))
     return ServiceNames(named, lambda name: _of_firewalld(name, folders)) if folders else ServiceNames(named)
 
 
@@ -42,8 +43,8 @@ def _named(path: Path) -> dict[str, _Ports]:
 def _of_firewalld(name: str, folders: tuple[Path, ...], includes: int = _INCLUDES_MAX) -> _Ports | None:
     if not _NAME.fullmatch(name) or not includes:
         return None
-    path = next((path for folder in folders if (path := folder / f"{name}.xml").is_file()), None)
     try:
+        path = next((path for folder in folders if (path := folder / f"{name}.xml").is_file()), None)
         service = ElementTree.fromstring(path.read_bytes()) if path is not None else None  # noqa: S314 firewalld's own
     except (OSError, ElementTree.ParseError):
         service = None

@@ -185,7 +185,7 @@ WARNED = {
     "a port behind its match": ([STEPS, "Command = iptables -A INPUT -m tcp --dport 22 -p tcp -j ACCEPT"], []),
     "a port without a protocol in a shell's line": (
         [STEPS, "Command = sh -c 'iptables \u2013A INPUT --dport 22 -j ACCEPT'"],
-        ["F:3: Command: the command has a dash", "F:3: Command: iptables refuses --dport without -p tcp"],
+        ["F:3: Command: iptables refuses --dport without -p tcp", "F:3: Command: the command has a dash"],
     ),
     "a long protocol": ([STEPS, "Command = iptables -A INPUT --protocol=tcp -s %IP% --dport 22 -j ACCEPT"], []),
     "another program's port": ([STEPS, "Command = myfirewall --dport 22"], []),

@@ -496,7 +496,8 @@ def test_close_steps_share_no_start_with_any_other_steps(
         return f"[[sequence]]\nname = '{name}'\nsteps = {steps.split()}\nopen = [22]\n{line}\n"
 
     text = REQUIRED + table("first", first, its_closing) + "\n" + table("second", second, its_other_closing)
-    expected = message and f"{message}, expected none to be the start of another"
+    which = "end" if " end with " in message else "start"
+    expected = message and f"{message}, expected none to be the {which} of another"
     assert complaint(text) == expected
     assert complaint(text.replace("# none", "")) == expected
 

@@ -1,5 +1,6 @@
 """Services by their names, from the system's files."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -75,6 +76,16 @@ def test_ports_of_a_service_of_firewalld(
     folders: tuple[Path, ...], tmp_path: Path, name: str, ports: tuple[Port, ...] | None
 ) -> None:
     assert service_files.of_system(tmp_path / "none", folders).firewalld(name) == ports
+
+
+def test_folder_that_the_user_may_not_enter_is_skipped(
+    folders: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, _ = folders
+    own.chmod(0o600)  # firewalld's is 0750
+    if os.geteuid() == 0:
+        monkeypatch.setattr(os, "access", lambda path, _: path != own)
+    assert service_files.of_system(tmp_path / "none", folders).firewalld("dns") == (Port(53), Port(53, UDP))
 
 
 def test_well_known_services_need_no_file(tmp_path: Path) -> None:
