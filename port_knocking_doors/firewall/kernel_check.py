@@ -20,10 +20,13 @@ from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import FirewalldState
 from port_knocking_doors.system import unconfirmed
 from port_knocking_doors.system.clock import now
+from port_knocking_doors.system.instance import turn_to_reload
 
 FLUSHING = 1.0
 """Seconds that a firewalld that left the bus may take to remove its rules from the kernel."""
 _PAUSE = 0.1
+OTHERS_RELOAD = 30.0
+"""Seconds to wait for another daemon that reloads firewalld."""
 
 
 class KernelCheck:
@@ -43,6 +46,7 @@ class KernelCheck:
         self.is_account_stale = True
         """Whether firewalld's rules may be others than those in the kernel: it was started or reloaded."""
         self._may_reload = True
+        self._reloads = 0
         self.is_due = True
         """Whether `examine` has to be awaited before the next change."""
         self.removed = 0
@@ -61,6 +65,7 @@ class KernelCheck:
         elif event in (FirewalldEvent.APPEARED, FirewalldEvent.RELOADED):
             self.is_due = self.is_account_stale = True
             self._may_reload |= event is FirewalldEvent.APPEARED
+            self._reloads += event is FirewalldEvent.RELOADED
 
     def _note(self) -> None:
         """Leave a note for a successor where the kernel cannot be read, and doors may stay open."""
@@ -114,18 +119,12 @@ class KernelCheck:
     async def _compare(self, zones: Zones) -> None:
         left, is_denied = await self._left(zones), False
         if self._may_reload and (left or (left is None and self._is_suspect())):
-            self._may_reload = False
-            self._health.on_leftovers(None if left is None else len(left))
-            try:
-                await self._firewalld.reload(lambda rule: rich_rule.is_marked(rule, self._priority))
-            except FirewallError as error:
-                if error.code in NO_ANSWER:
-                    raise
-                is_denied = True
-                self._health.on_reload_failed(error)
-            else:
-                self.removed += len(left or ())
-                left = await self._left(zones)
+            reloads = self._reloads
+            async with turn_to_reload(OTHERS_RELOAD):
+                if reloads == self._reloads:  # else another daemon had it reloaded
+                    self._may_reload = False
+                    is_denied = not await self._reload(left)
+            left = await self._left(zones)
         self.left = left or frozenset()
         if self.left:
             self._health.on_left(len(self.left))
@@ -133,6 +132,19 @@ class KernelCheck:
             unconfirmed.remove(self._priority)
         self._before, self._knows_before = frozenset(), True
         self.is_account_stale = False
+
+    async def _reload(self, left: Collection[ZoneRule] | None) -> bool:
+        """Whether firewalld was reloaded. Raises `FirewallError` where it does not answer."""
+        self._health.on_leftovers(None if left is None else len(left))
+        try:
+            await self._firewalld.reload(lambda rule: rich_rule.is_marked(rule, self._priority))
+        except FirewallError as error:
+            if error.code in NO_ANSWER:
+                raise
+            self._health.on_reload_failed(error)
+            return False
+        self.removed += len(left or ())
+        return True
 
     async def _kept_by_failed(self, zones: Zones) -> frozenset[ZoneRule]:
         """Doors of before that a firewalld that failed to start has in the kernel, or may have."""

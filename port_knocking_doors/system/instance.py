@@ -5,14 +5,15 @@ as long as it runs, a closer (see `crash_guard`) for a moment. The kernel releas
 SIGKILL.
 """
 
+import asyncio
 import errno
 import fcntl
 import os
 import re
 import time
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 from port_knocking_doors.errors import AlreadyRunningError, DoorsError
@@ -26,6 +27,7 @@ _PATIENCE = 15.0
 _PAUSE = 0.02
 _MARK = re.compile(r"-?\d{1,10}")
 _PENDING = "pending-"
+_RELOAD = "reload.lock"
 
 
 def command_mark(*words: str) -> int:
@@ -135,6 +137,27 @@ def instance_lock(
         yield
         if not leaves_rules:
             _write(descriptor, role, "")
+
+
+@asynccontextmanager
+async def turn_to_reload(patience: float) -> AsyncIterator[None]:
+    """Hold the lock on reloads of firewalld: two at once would drop what they are to put back.
+
+    Another process is waited for, so many seconds at the most. Where there is no lock to hold it goes without.
+    """
+    deadline = time.monotonic() + patience
+    with ExitStack() as held:
+        while time.monotonic() < deadline:
+            try:
+                _claim(runtime_directory() / _RELOAD, CLOSER, 0, held)
+            except AlreadyRunningError:
+                held.pop_all().close()
+                await asyncio.sleep(_PAUSE)
+                continue
+            except (OSError, DoorsError):
+                pass
+            break
+        yield
 
 
 def _claim(path: Path, role: str, priority: int, held: ExitStack) -> int:

@@ -24,7 +24,7 @@ from tests.helpers.doorstep import (
     said,
     state,
 )
-from tests.helpers.running import GUARDED, begin_daemon, knock, start_daemon, write_configuration
+from tests.helpers.running import GUARDED, SEQUENCE, begin_daemon, knock, start_daemon, write_configuration
 from tests.helpers.service import CONF, Installation
 from tests.helpers.waiting import wait_until
 
@@ -96,6 +96,24 @@ def test_restarted_firewalld_keeps_no_door_open_that_is_called_closed(
     assert status(box)["doors_closing"] == 0
     assert end(daemon) == 0
     assert "7777/tcp" in box.firewall_cmd("--list-ports")
+
+
+def test_two_daemons_reload_restarted_firewalld_one_at_a_time(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    """A second reload would drop what the first is about to put back."""
+    steps = tuple(port + 1000 for port in SEQUENCE)
+    daemons = [open_door(box, tmp_path / "first", 8)[0]]
+    (tmp_path / "second").mkdir()
+    other = {"opening_sequence": steps, "rule_priority": 31000, "max_opened_door_duration": 8}
+    daemons.append(start_daemon(box, tmp_path / "second", ports_to_controls=[2223], **other))
+    knock(client, client.server4, steps)
+    daemons[1].wait_for(": opened")
+    box.firewalld.restart()
+    box.firewall_cmd("--add-port=7777/tcp")
+    for daemon in daemons:
+        daemon.wait_for(": closed", 8 + NOTICE)
+    assert "7777/tcp" in box.firewall_cmd("--list-ports")
+    assert state(client) == "prohibited"
+    assert [end(daemon) for daemon in daemons] == [0, 0]
 
 
 def test_reload_for_left_rules_keeps_the_runtime_settings_of_others(

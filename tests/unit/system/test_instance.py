@@ -1,5 +1,6 @@
 """The runtime directory, and the lock that keeps two daemons from closing each other's doors."""
 
+import asyncio
 import errno
 import os
 import subprocess
@@ -303,6 +304,34 @@ def test_closer_locks_on_a_full_file_system(folder: Path, monkeypatch: pytest.Mo
         pass
     with pytest.raises(DoorsError, match="No space left"), instance_lock(MARK):
         pass
+
+
+def test_reloads_take_turns_without_end_of_patience_and_leave_no_mark(folder: Path) -> None:
+    turns: list[str] = []
+
+    async def reload(name: str, patience: float, seconds: float) -> None:
+        async with instance.turn_to_reload(patience):
+            turns.append(name)
+            await asyncio.sleep(seconds)
+            turns.append(name)
+
+    async def main() -> None:
+        await asyncio.gather(reload("a", 5, 0.2), reload("b", 5, 0))
+        await asyncio.gather(reload("c", 5, 0.3), reload("d", 0.1, 0))
+
+    asyncio.run(main())
+    assert turns == [*"aabb", *"cddc"]
+    assert unreleased_marks(folder) == []
+
+
+def test_reload_goes_without_a_lock_where_there_is_none(folder: Path) -> None:
+    async def main() -> bool:
+        async with instance.turn_to_reload(5):
+            return True
+
+    folder.mkdir()
+    (folder / "reload.lock").mkdir()
+    assert asyncio.run(main())
 
 
 def test_daemon_waits_for_closer(folder: Path) -> None:
