@@ -28,6 +28,7 @@ _PAUSE = 0.02
 _MARK = re.compile(r"-?\d{1,10}")
 _PENDING = "pending-"
 _RELOAD = "reload.lock"
+_PF_EXITING = 0x4  # linux/sched.h
 
 
 def command_mark(*words: str) -> int:
@@ -216,7 +217,7 @@ def _lock(descriptor: int, role: str, priority: int) -> None:
     is_reported = False
     while not _try_lock(descriptor):
         holder, _, pid = os.pread(descriptor, 64, 0).decode(errors="replace").strip().partition(" ")
-        by_daemon = holder == DAEMON and Path(f"/proc/{pid}").exists()
+        by_daemon = holder == DAEMON and _is_alive(pid)
         if role == CLOSER or by_daemon:
             raise AlreadyRunningError(
                 f"port-knocking-doors is already running, as process {pid}, {_conflict(priority)}", by_daemon=by_daemon
@@ -232,6 +233,19 @@ def _lock(descriptor: int, role: str, priority: int) -> None:
             text = f"waiting for process {pid or '(unknown)'}, which closes the doors of an earlier daemon"
             report_wait(text, 2 * _PATIENCE)
         time.sleep(_PAUSE)
+
+
+def _is_alive(pid: str) -> bool:
+    """Whether the process runs.
+
+    One that was killed may hold the lock for a while: the kernel closes its descriptors one after the other, and the
+    guard's pipe before a packet socket and the lock.
+    """
+    try:
+        state, *fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return False
+    return state not in ("Z", "X") and not int(fields[5]) & _PF_EXITING  # fields 3 and 9 of proc(5)
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -341,3 +341,13 @@ def test_guard_that_was_replaced_keeps_no_capture_alive(box: Sandbox, tmp_path: 
     daemon.send_signal(signal.SIGHUP)
     daemon.wait_for("configuration reloaded")
     wait_until(lambda: captures() == 0, 5, "the end of the capture")
+
+
+def test_doors_of_a_killed_sniffing_daemon_close(box: Sandbox, client: ClientHost, tmp_path: Path) -> None:
+    """The kernel takes a while to release a packet socket, and the lock on the mark after it."""
+    daemon = sniffing(box, tmp_path, {"duration": 60})
+    with box.server.listen(GUARDED):
+        whole_sequence(client, client.server4)
+        wait_open(client, client.server4)
+        daemon.kill()
+        wait_shut(client, client.server4)

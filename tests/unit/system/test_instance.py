@@ -334,6 +334,19 @@ def test_reload_goes_without_a_lock_where_there_is_none(folder: Path) -> None:
     assert asyncio.run(main())
 
 
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_killed_daemon_that_holds_its_lock_still_is_no_running_one(folder: Path, is_killed: bool) -> None:
+    with instance_lock(MARK), subprocess.Popen(["sleep", "1000"]) as process:
+        (folder / f"{MARK}.lock").write_text(f"{DAEMON} {process.pid}\n")
+        if is_killed:
+            process.kill()
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it is a zombie from now on
+        with pytest.raises(AlreadyRunningError) as raised:
+            instance_lock(MARK, CLOSER).__enter__()
+        assert raised.value.by_daemon is not is_killed
+        process.kill()
+
+
 def test_daemon_waits_for_closer(folder: Path) -> None:
     with holder(folder, CLOSER, seconds=0.2), instance_lock(MARK):
         assert (folder / f"{MARK}.lock").read_text() == f"{DAEMON} {os.getpid()}\n"
