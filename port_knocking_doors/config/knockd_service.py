@@ -16,6 +16,8 @@ CONFIG = Path("/etc/knockd.conf")
 """The file that the service reads without -c (knockd(1))."""
 UNNAMED = "named neither in the file nor in the options of knockd's service"
 _VARIABLES = ("KNOCKD_OPTS", "OPTIONS")
+_COMPUTED = frozenset("$`<>")
+"""Characters of a value that a shell computes, or that a person was to replace."""
 _ASSIGNMENT = re.compile(rf"[ \t]*(?:export[ \t]+)?({'|'.join(_VARIABLES)})=(.*)")
 
 
@@ -36,7 +38,7 @@ def interface_of(conf: Path, option_files: tuple[Path, ...] | None = None) -> Se
     """
     for path in OPTION_FILES if option_files is None else option_files:
         try:
-            text = path.read_text(encoding="utf-8", errors="replace")
+            text = path.read_text(encoding="utf-8", errors="replace").replace("\\\n", "")
         except OSError:
             continue
         found = ServiceInterface()
@@ -73,6 +75,6 @@ def _given(options: list[str]) -> dict[str, str]:
 
 def _interface(given: dict[str, str]) -> str | None:
     try:
-        return readers.interface_name(given["i"]) if "i" in given and "$" not in given["i"] else None
+        return readers.interface_name(given["i"]) if "i" in given and _COMPUTED.isdisjoint(given["i"]) else None
     except ConfigError:
         return None
