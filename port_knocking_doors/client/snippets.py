@@ -57,7 +57,7 @@ class Snippets:
         if self.close_steps:
             closing = Snippets(self.close_steps, self.host)
             pieces.append(("To close the door ahead of time, with this program", closing.command()))
-            pieces.append(("To close it from a POSIX shell with any nc", closing.shell()))
+            pieces.append((f"To close it from a POSIX shell with any nc{closing._needs()}", closing.shell()))
         return "\n\n".join(f"## {title}\n\n{piece}" for title, piece in pieces)
 
     def command(self) -> str:

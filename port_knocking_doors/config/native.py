@@ -157,7 +157,7 @@ def _prefix_problem(one: Sequence, other: Sequence) -> str:
     """The problem if one of them is the start of the other, else empty: a client that knocks the long one opens the
     short one as well, since the sniffer captures what sockets receive, too. The last packet of steps that close must
     not open anything, nor the other way round."""
-    short, long = sorted((one, other), key=lambda sequence: len(sequence.steps))
+    short, long = (one, other) if len(one.steps) <= len(other.steps) else (other, one)
     if long.steps[: len(short.steps)] != short.steps:
         if one.access.closes != other.access.closes and long.steps[-len(short.steps) :] == short.steps:
             return f"{_steps_of(long)} end with {_steps_of(short)}, expected none to be the end of another"
