@@ -128,7 +128,8 @@ def _run(reading: Reading, command: SimpleCommand, before: SimpleCommand | None)
         seconds = _sleep(command)
         reading.waited += seconds or 0
         return seconds is not None and reading.seconds is None
-    if reading.waited or name in _DECIDING or _FIREWALL.search(command.text):
+    is_text = name in _SUCCEEDING and command.is_plain
+    if reading.waited or name in _DECIDING or (_FIREWALL.search(command.text) and not is_text):
         return False
     is_next = before is not None and bool(reading.rest) and reading.rest.endswith(before.text)
     join = " && " if is_next and command.join == "&&" else " " if reading.rest.endswith("&") else "; "

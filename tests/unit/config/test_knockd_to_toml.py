@@ -465,6 +465,13 @@ def test_closer_that_another_command_needs_stays_and_its_door_too(other: list[st
     assert "# No door: [closeSSH] also closes what the command of [other] opens.\n[[sequence]]" in text
 
 
+def test_firewall_named_in_a_message_is_none() -> None:
+    one = only(
+        f"Command = {ACCEPT.format('A')}; logger 'iptables: open for %IP%'", f"Stop_Command = {ACCEPT.format('D')}"
+    )
+    assert one.access == Access.of("ssh", SSH, 10, CommandOpening("logger 'iptables: open for %IP%'"))
+
+
 def test_conditions_among_other_commands_stay_conditions() -> None:
     one = only(f"Command = {ACCEPT.format('A')}; test -e /x && logger x", f"Stop_Command = {ACCEPT.format('D')}")
     assert one.access.command == CommandOpening("test -e /x && logger x")
