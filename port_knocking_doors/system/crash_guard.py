@@ -15,6 +15,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -41,6 +42,9 @@ _SHORT_LIFE = 5.0
 _MOMENT = 0.5
 _LINES, _PERIOD = 5, 60.0
 """Lines about killed guards in so many seconds."""
+_DYING = 5.0
+"""Seconds that a killed process may take to end; it takes microseconds, on a busy machine milliseconds."""
+_GLANCE = 0.001
 _INTERNAL_ERROR = 70  # EX_SOFTWARE (sysexits.h)
 
 
@@ -88,12 +92,13 @@ class CrashGuard:
     def _start(self) -> None:
         reading, writing = os.pipe()
         try:
+            parent = os.getpid()
             with _no_signals(), warnings.catch_warnings():
                 # Other threads are no hazard: the child takes none of their locks.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
                 if pid == 0:
-                    _guard(self._closer, reading)
+                    _guard(self._closer, reading, parent)
         except BaseException:
             os.close(writing)
             raise
@@ -173,7 +178,7 @@ def _no_signals() -> Iterator[None]:
 # The guard's process. -------------------------------------------------------------------------------------------------
 
 
-def _guard(closer: Closer, pipe: int) -> NoReturn:
+def _guard(closer: Closer, pipe: int, parent: int) -> NoReturn:
     """The whole life of the guard; exit handlers of its parent do not run in it."""
     status = _INTERNAL_ERROR
     try:
@@ -184,6 +189,7 @@ def _guard(closer: Closer, pipe: int) -> NoReturn:
             status = 0
         else:
             os.close(pipe)
+            _await_end(parent)
             status = _close(closer)
     finally:
         os._exit(status)
@@ -217,6 +223,17 @@ def _read_to_end(pipe: int) -> bytes:
     while part := os.read(pipe, len(_WORD)):
         read += part
     return read
+
+
+def _await_end(parent: int) -> None:
+    """Wait until nothing of the killed process is left.
+
+    The kernel closes one descriptor after the other, and the lock on the mark may be behind the pipe. A closer that
+    finds it locked believes that the process runs, and does nothing.
+    """
+    deadline = now() + _DYING
+    while os.getppid() == parent and now() < deadline:
+        time.sleep(_GLANCE)
 
 
 def _close(closer: Closer) -> int:

@@ -27,6 +27,12 @@ def guard(trace: Path, *programs: Program) -> CrashGuard:
     return CrashGuard(Closer(lambda: None, trace.touch, programs))
 
 
+@pytest.fixture(autouse=True)
+def _not_for_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Guards of this process do not wait for its end; those of processes that tests start do."""
+    monkeypatch.setattr(crash_guard, "_DYING", 0.0)
+
+
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -82,6 +88,25 @@ def test_guard_runs_closer_when_its_owner_is_killed(tmp_path: Path, number: sign
         owner.wait(SOON)
     wait_until(trace.exists, SOON, "the closer's trace")
     wait_until(lambda: not alive(pid), SOON, "its end")
+
+
+def test_guard_waits_until_nothing_of_a_killed_owner_is_left(tmp_path: Path) -> None:
+    """The pipe is closed first, as by the kernel where it has a lower number than the lock on the mark."""
+    trace = tmp_path / "trace"
+    script = OWNER.replace("    time.sleep", "    import os; os.close(kept._pipe); sys.stdin.read()\n    time.sleep")
+    argv = [sys.executable, "-c", script, str(trace)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=REPOSITORY, env={**os.environ, "PYTHONPATH": ""}
+    ) as owner:
+        assert owner.stdout is not None
+        pid = int(owner.stdout.readline())
+        wait_until(lambda: (Path(f"/proc/{pid}/wchan").read_text() or "0") != "anon_pipe_read", SOON, "the pipe's end")
+        wait_until(lambda: not Path(f"/proc/{pid}/task/{pid}/children").read_text(), SOON, "no closer")
+        assert alive(pid)
+        assert not trace.exists()
+        owner.kill()
+        owner.wait(SOON)
+    wait_until(trace.exists, SOON, "the closer's trace")
 
 
 def test_guard_does_not_wait_for_a_child_of_its_owner(tmp_path: Path) -> None:
