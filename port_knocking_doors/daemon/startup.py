@@ -83,6 +83,9 @@ class Startup:
             await preparing
         finally:
             preparing.cancel()
+            await asyncio.wait({preparing})
+            if not preparing.cancelled():
+                preparing.exception()  # it was raised already, or the end is under way
         settings = self._config.settings
         self._events.publish(Ready(settings, tuple(active.interfaces(settings))))
         self._config.report_disabled()

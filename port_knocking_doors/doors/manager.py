@@ -149,7 +149,7 @@ class DoorManager:
     ) -> frozenset[type[Opening]]:
         """The kinds of openings (None: of all) with requests that are not confirmed after so many seconds."""
         kinds = tuple(self._openers if kinds is None else kinds)
-        waits = (wait_at_most(seconds, self._openers[kind].settled()) for kind in kinds)
+        waits = (_settled(self._openers[kind], seconds) for kind in kinds)
         outcomes = await asyncio.gather(*waits, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException) and not isinstance(outcome, asyncio.TimeoutError):
@@ -236,3 +236,7 @@ class DoorManager:
     def next_deadline(self) -> float | None:
         """The nearest deadline of all doors."""
         return self._table.next_deadline()
+
+
+async def _settled(opener: Opener, seconds: float) -> None:
+    await wait_at_most(seconds, opener.settled())  # made here: a task that is cancelled at once never begins

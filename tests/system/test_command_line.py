@@ -200,7 +200,7 @@ def test_knock_port_in_use_is_one_line_without_the_port(
 
 
 # For the sockets of the knock ports, and for the crash guard.
-@pytest.mark.parametrize(("number", "said"), [(12, "opening_sequence: port number"), (17, "closes the doors")])
+@pytest.mark.parametrize(("number", "said"), [(12, "opening_sequence: port number"), (15, "closes the doors")])
 def test_lack_of_descriptors_is_no_configuration_error(bare: Sandbox, tmp_path: Path, number: int, said: str) -> None:
     conf = write_configuration(tmp_path)
     argv = ["sh", "-c", f'ulimit -n {number}; exec "$@"', "sh", *PROGRAM, "--conf", str(conf)]
