@@ -147,7 +147,10 @@ class _BackgroundHandler(logging.Handler):
         self._writer = BackgroundWriter(self._lost)
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._writer.put(self._write(record))
+        try:
+            self._writer.put(self._write(record))
+        except Exception:  # a line that cannot be written ends nothing
+            self.handleError(record)
 
     def _write(self, record: logging.LogRecord) -> Callable[[], None]:
         return partial(background_writer.write_all, self.descriptor, self._octets(record))
@@ -215,7 +218,10 @@ class _MirrorHandler(logging.Handler):
         """The logger's level without any mirror."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._receive(as_data(record))
+        try:
+            self._receive(as_data(record))
+        except Exception:  # as above
+            self.handleError(record)
 
 
 def _priority(record: logging.LogRecord) -> str:

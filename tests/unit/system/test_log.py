@@ -85,6 +85,15 @@ def test_json_log_has_the_traceback(lines: Lines) -> None:
     assert json.loads(line)["message"] == "it failed"
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_line_that_cannot_be_formatted_raises_nothing(lines: Lines, as_json: bool) -> None:
+    log.set_up(False, {}, as_json=as_json)
+    log.logger.error("%s and %s", "one")
+    log.logger.error("next")
+    (line,) = lines()
+    assert "next" in line
+
+
 def test_event_without_fields_is_a_message(lines: Lines) -> None:
     log.set_up(False, {}, as_json=True)
     log.logger.error("something")
