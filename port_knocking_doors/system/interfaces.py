@@ -109,10 +109,6 @@ class InterfaceMonitor:
             asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
 
-    def fileno(self) -> int:
-        """The socket's descriptor: readable when notifications wait for `drain`."""
-        return self._socket.fileno()
-
     @property
     def links(self) -> Mapping[int, Link]:
         """All links by index, as of the last `drain`."""
