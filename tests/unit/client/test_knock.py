@@ -116,3 +116,46 @@ def test_host_that_refuses_a_knock_got_it() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         knock.knock(TARGET, (Step(Protocol.TCP, bound.getsockname()[1], Flags.SYN),), 0)
+
+
+def test_connection_without_an_answer_times_out() -> None:
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        port = full.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)):  # the backlog's one place
+            assert knock.try_port(TARGET, port, 0.05) == (None, errno.ETIMEDOUT)
+
+
+BROADCAST = ("127.255.255.255", 9)
+ROUTES = {
+    "a broadcast address": (socket.AF_INET, BROADCAST, Target(socket.AF_INET, BROADCAST, BROADCAST)),
+    "IPv4 in IPv6": (socket.AF_INET6, ("::ffff:127.0.0.1", 9, 0, 0), TARGET),
+}
+
+
+@pytest.mark.parametrize(("family", "address", "expected"), ROUTES.values(), ids=ROUTES)
+def test_address_is_reached_as_the_kernel_routes_it(
+    family: socket.AddressFamily, address: tuple[Any, ...], expected: Target
+) -> None:
+    target = knock._routed(family, address)
+    assert target is not None
+    assert (target.family, target.at(9)) == (expected.family, expected.at(9))
+
+
+def test_refusal_at_once_ends_the_try() -> None:
+    target = Target(socket.AF_INET, BROADCAST, BROADCAST)
+    stream, number = knock.try_port(target, 9, 60.0)
+    assert stream is None
+    assert number in (errno.ENETUNREACH, errno.EACCES)
+
+
+def test_interrupted_try_closes_its_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[socket.socket] = []
+
+    def interrupt(attempt: socket.socket, _: float) -> int:
+        tried.append(attempt)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(knock, "_await_answer", interrupt)
+    with socket.create_server(("127.0.0.1", 0)) as server, pytest.raises(KeyboardInterrupt):
+        knock.try_port(TARGET, server.getsockname()[1], 1.0)
+    assert [one.fileno() for one in tried] == [-1]

@@ -88,3 +88,23 @@ def test_client_gives_up_on_hung_daemon(monkeypatch: pytest.MonkeyPatch) -> None
         listener.listen()
         with pytest.raises(DoorsError, match="does not answer"):
             client.snapshot(PRIORITY)
+
+
+def test_daemon_with_full_backlog_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PATIENCE", 0.05)
+    path = instance.runtime_directory() / protocol.socket_name(PRIORITY)
+    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as first:
+        listener.bind(str(path))
+        listener.listen(0)
+        first.connect(str(path))
+        with pytest.raises(DoorsError, match=r"^the daemon does not answer$"):
+            client.snapshot(PRIORITY)
+
+
+def test_lines_end_with_a_broken_connection() -> None:
+    class Broken(socket.socket):
+        def recv(self, *_: Any) -> bytes:
+            raise ConnectionResetError
+
+    with Broken(socket.AF_UNIX) as connection:
+        assert list(client._lines(connection, 1.0)) == []

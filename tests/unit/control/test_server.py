@@ -23,7 +23,7 @@ from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError, N
 from port_knocking_doors.model import Address
 from port_knocking_doors.system import instance, log
 from tests.helpers.fake_bus import open_descriptors
-from tests.unit.control.test_status import DOOR, SNAPSHOT
+from tests.unit.control.test_status import AHEAD, DOOR, SNAPSHOT
 
 PRIORITY = 77
 ADDRESS = protocol.read_address("10.0.0.2")
@@ -291,6 +291,42 @@ def test_hundred_connections_leave_no_task_or_descriptor() -> None:
         assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
 
     run(story)
+
+
+def test_accept_that_fails_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [BlockingIOError(), OSError(24, "Too many open files"), BlockingIOError()]
+    real = socket.socket.accept
+
+    def accept(listener: socket.socket) -> Any:
+        if errors:
+            raise errors.pop()
+        return real(listener)
+
+    async def story(_: RecordingHandler, path: Path) -> None:
+        assert await asyncio.to_thread(client.snapshot, PRIORITY) == SNAPSHOT
+        assert errors == []
+
+    monkeypatch.setattr(server, "_PAUSE", 0.01)
+    monkeypatch.setattr(socket.socket, "accept", accept)
+    run(story)
+
+
+def test_status_with_many_knockers_keeps_the_first_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REPLY_MAX", 20_000)
+    knockers = tuple(replace(AHEAD, address=f"10.0.0.{number}") for number in range(250))
+    answer = server._status(replace(SNAPSHOT, doors=(DOOR,), knockers=knockers))
+    shown = json.loads(answer)["result"]
+    assert len(answer) <= protocol.REPLY_MAX
+    assert len(shown["doors"]) == 1
+    addresses = [knocker["address"] for knocker in shown["knockers"]]
+    assert 0 < len(addresses) < len(knockers)
+    assert addresses == [knocker.address for knocker in knockers[: len(addresses)]]
+
+
+def test_status_too_long_without_doors_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "REPLY_MAX", 100)
+    with pytest.raises(DoorsError, match=r"^the answer is too long$"):
+        server._status(replace(SNAPSHOT, doors=(), knockers=()))
 
 
 def test_status_too_long_for_answer_is_shortened() -> None:

@@ -163,3 +163,21 @@ def test_authenticator_is_added_by_a_line_of_the_table(monkeypatch: pytest.Monke
     assert config.counts(1e6) == (1, 0)
     assert [view.source for view in config.view(1e6, 10)] == [ALICE]
     assert [config.forget(ALICE) for _ in range(2)] == [True, False]
+
+
+def test_missing_one_time_file_disables_its_sequence_only(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path / "f", "100:udp,300:udp,200:udp")
+    (tmp_path / "f").unlink()
+    config = ActiveConfig.of(settings)
+    ((sequence, why),) = config.shut
+    assert sequence.name == "once"
+    assert "No such file" in why
+    assert syn(config, ALICE, 7000, 9000, 8000) is Verdict.COMPLETE
+
+
+def test_authenticator_remembers_no_source_unless_it_overrides() -> None:
+    toy = Toy(4000)
+    toy.add_scopes(1, frozenset())
+    toy.adopt(Toy(4001))
+    assert toy.capture == Capture(ports=(4000,))
+    assert (toy.expire(1e6), toy.next_deadline(), toy.counts(1e6), toy.view(1e6, 9)) == (0, None, (0, 0), [])

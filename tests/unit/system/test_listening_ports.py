@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from port_knocking_doors.model import Port, Protocol
-from port_knocking_doors.system.listening_ports import listening_ports, reserved_ports
+from port_knocking_doors.system.listening_ports import ephemeral_ports, listening_ports, reserved_ports
 
 TCP = """\
   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
@@ -86,3 +86,19 @@ def test_reserved_ports_are_read_as_sysctl_writes_them(tmp_path: Path, text: str
     file.write_text(text)
     assert sorted(reserved_ports(file)) == ports
     assert reserved_ports(tmp_path / "absent") == frozenset()
+
+
+EPHEMERAL = {
+    "as the kernel writes it": ("10000\t20000\n", range(10000, 20001)),
+    "one number": ("10000\n", range(32768, 61000)),
+    "no numbers": ("from to\n", range(32768, 61000)),
+    "no file": (None, range(32768, 61000)),
+}
+
+
+@pytest.mark.parametrize(("text", "ports"), EPHEMERAL.values(), ids=EPHEMERAL)
+def test_unreadable_ephemeral_range_is_the_default(tmp_path: Path, text: str | None, ports: range) -> None:
+    file = tmp_path / "ip_local_port_range"
+    if text is not None:
+        file.write_text(text)
+    assert ephemeral_ports(file) == ports

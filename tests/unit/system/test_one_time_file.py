@@ -117,6 +117,14 @@ def test_mark_that_cannot_be_written_is_an_error(file: Path, monkeypatch: pytest
         one_time_file.consume(line)
 
 
+def test_mark_that_is_not_written_whole_is_an_error(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = one_time_file.current_line(str(file), read)
+    assert line is not None
+    monkeypatch.setattr(os, "pwrite", lambda *_: 0)
+    with pytest.raises(DoorsError, match=r"sequences: cannot be written$"):
+        one_time_file.consume(line)
+
+
 def test_missing_or_special_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DoorsError, match="No such file"):
         one_time_file.current_line(str(tmp_path / "nowhere"), read)
