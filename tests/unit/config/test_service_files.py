@@ -24,6 +24,9 @@ FIREWALLD = {
     "esp": '<protocol value="esp"/>',
     "itself": '<include service="itself"/>',
     "wide": '<port protocol="udp" port="60000-61000"/>',
+    "backwards": '<port protocol="udp" port="60002-60000"/>',
+    "named": '<port protocol="tcp" port="ssh"/>',
+    "sctp": '<port protocol="sctp" port="22"/>',
     "broken": "<port",
 }
 
@@ -66,6 +69,9 @@ def test_port_of_a_service(tmp_path: Path, name: str, protocol: Protocol, port: 
         ("esp", None),
         ("itself", None),
         ("wide", None),
+        ("backwards", None),
+        ("named", None),
+        ("sctp", None),
         ("broken", None),
         ("none", None),
         ("../usr/ssh", None),
