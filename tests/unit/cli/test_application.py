@@ -4,8 +4,10 @@ import os
 import re
 import subprocess
 import sys
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from port_knocking_doors.cli.application import COMMANDS, app
@@ -88,3 +90,10 @@ def test_only_used_command_is_loaded(words: list[str], modules: set[str]) -> Non
     loaded = set(re.findall(r"doors\.cli\.(\w+)'", done.stdout.splitlines()[-1]))
     assert loaded & {command.module for command in COMMANDS.values()} == modules
     assert "run" in loaded
+
+
+def test_commands_are_listed_and_each_is_loaded_once() -> None:
+    group: Any = typer.main.get_command(app)
+    assert group.list_commands(None) == list(COMMANDS)
+    assert group.get_command(None, "chekc") is None
+    assert group.get_command(None, "check") is group.get_command(None, "check")

@@ -3,9 +3,11 @@
 import io
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +16,7 @@ from port_knocking_doors.cli import knock_parser
 from port_knocking_doors.cli.application import app
 from port_knocking_doors.client import knock
 from port_knocking_doors.errors import ConfigError, DoorsError
-from port_knocking_doors.model import Flags, Protocol, Step
+from port_knocking_doors.model import Flags, Protocol, Sequence, Settings, Step
 
 FILE = """\
 ports_to_controls = ["1194/udp", 2222]
@@ -356,3 +358,57 @@ def test_help_into_closed_pipe_prints_no_traceback() -> None:
     command = shlex.join([sys.executable, "-m", "port_knocking_doors", "knock", "--help"])
     done = subprocess.run(["sh", "-c", f"{command} | true"], capture_output=True, text=True, check=False)
     assert done.stderr == ""
+
+
+def test_used_up_one_time_sequence_is_an_error_with_its_file() -> None:
+    settings = Settings(sequences=(Sequence("once", (), one_time="/etc/once"),))
+    with pytest.raises(ConfigError, match=r"^--sequence: no one-time sequence is left in /etc/once, expected one$"):
+        knock_parser.sequence_steps(settings, "once")
+
+
+RELAYS = {
+    "lost": (ConnectionResetError(104, "Connection reset by peer"), DoorsError),
+    "output closed": (BrokenPipeError(32, "Broken pipe"), BrokenPipeError),
+}
+
+
+@pytest.mark.parametrize(("error", "raised"), RELAYS.values(), ids=RELAYS)
+def test_relay_that_fails_closes_its_connection(
+    monkeypatch: pytest.MonkeyPatch, error: OSError, raised: type[Exception]
+) -> None:
+    def fail(_: socket.socket) -> None:
+        raise error
+
+    connection = socket.socket()
+    plan = SimpleNamespace(host="server", connect=lambda **_: (connection, 0))
+    monkeypatch.setattr("port_knocking_doors.client.relay.relay", fail)
+    with pytest.raises(raised) as caught:
+        knock_parser._connect(plan, knock.no_report)  # type: ignore[arg-type]
+    if raised is DoorsError:
+        assert str(caught.value) == "server: connection lost (Connection reset by peer)"
+    assert connection.fileno() == -1
+
+
+def test_connection_gets_no_number_of_a_standard_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = [4, 2, 0]
+    closed: list[int] = []
+
+    def connect(**_: object) -> None:
+        raise ConfigError("here")
+
+    monkeypatch.setattr(
+        knock_parser,
+        "os",
+        SimpleNamespace(open=lambda *_: numbers.pop(), close=closed.append, devnull=os.devnull, O_RDWR=os.O_RDWR),
+    )
+    with pytest.raises(ConfigError, match="here"):
+        knock_parser._connect(SimpleNamespace(connect=connect), knock.no_report)  # type: ignore[arg-type]
+    assert (numbers, closed) == ([], [4])
+
+
+def test_report_without_standard_error_goes_nowhere(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    knock_parser._report("knocking")
+    assert capsys.readouterr().out == ""

@@ -20,8 +20,12 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from port_knocking_doors.cli import status
+from port_knocking_doors.cli.application import app
 from port_knocking_doors.control import protocol, text
 from port_knocking_doors.control.server import ControlServer
+from port_knocking_doors.control.status import Snapshot
+from port_knocking_doors.errors import ConfigError, DoorsError, NoDaemonError
 from port_knocking_doors.system import instance
 from tests.helpers.waiting import wait_until
 from tests.unit.control.test_server import PRIORITY, RecordingHandler
@@ -178,3 +182,38 @@ def test_priority_reaches_daemon_despite_wrong_configuration(daemon: None, tmp_p
     assert done.stderr.startswith(f"port-knocking-doors: {wrong}:1: the key bogus is unknown")
     assert done.stderr.endswith("; name a running daemon by its mark: --priority N\n")
     assert subprocess.run([*argv, "--priority", str(PRIORITY)], capture_output=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("other", ["--json", "--watch"])
+def test_prometheus_excludes_other_forms(other: str) -> None:
+    with pytest.raises(ConfigError, match=r"^--prometheus excludes --json and --watch, expected one of them$"):
+        app(["status", "--prometheus", other], standalone_mode=False)
+
+
+def test_watch_into_a_file_shows_each_answer_and_error(capsys: pytest.CaptureFixture[str]) -> None:
+    answers = iter([SNAPSHOT, SNAPSHOT, NoDaemonError("no daemon runs"), DoorsError("does not answer"), None])
+
+    def ask() -> Snapshot:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is None:
+            raise KeyboardInterrupt
+        return answer
+
+    status._watch(ask, 0, as_json=False)
+    assert capsys.readouterr().out.splitlines() == [*text.lines(SNAPSHOT), "no daemon runs", "does not answer"]
+
+
+def test_watch_as_json_ends_with_an_error_but_not_a_restart(capsys: pytest.CaptureFixture[str]) -> None:
+    answers: Iterator[Snapshot | Exception] = iter([SNAPSHOT, NoDaemonError("restarts"), SNAPSHOT, DoorsError("hangs")])
+
+    def ask() -> Snapshot:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    with pytest.raises(DoorsError, match=r"^hangs$"):
+        status._watch(ask, 0, as_json=True)
+    assert len(capsys.readouterr().out.splitlines()) == 1

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from port_knocking_doors.cli import usage
+from port_knocking_doors.cli.application import app
 from port_knocking_doors.errors import ConfigError
 
 KNOWN = ("--conf", "--zone", "-c")
@@ -71,3 +72,9 @@ def test_other_text_than_seconds_in_range_is_rejected(text: str) -> None:
     with pytest.raises(ConfigError) as caught:
         usage.seconds("-l", text, 0.1, 3600)
     assert str(caught.value) == "-l: expected seconds from 0.1 to 3600"
+
+
+@pytest.mark.parametrize("arguments", [[], ["--all", "10.0.0.2"]], ids=["neither", "both"])
+def test_close_needs_an_address_or_all(arguments: list[str]) -> None:
+    with pytest.raises(ConfigError, match=r"^close: expected either an ADDRESS or --all$"):
+        app(["close", *arguments], standalone_mode=False)

@@ -108,3 +108,12 @@ def test_lines_end_with_a_broken_connection() -> None:
 
     with Broken(socket.AF_UNIX) as connection:
         assert list(client._lines(connection, 1.0)) == []
+
+
+def test_invalid_event_of_a_watch_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        theirs.sendall(protocol.write_result(None) + b'no event\n{"event":"ready"}\n')
+        theirs.shutdown(socket.SHUT_WR)
+        monkeypatch.setattr(client, "_connect", lambda _: ours)
+        assert list(client.watch(PRIORITY, 1.0)) == [{"event": "ready"}]

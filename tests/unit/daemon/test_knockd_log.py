@@ -2,6 +2,7 @@
 
 import re
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from ipaddress import ip_address
@@ -176,6 +177,57 @@ def test_file_that_takes_nothing_delays_no_event(tmp_path: Path) -> None:
     stages = [int(line.rpartition(" ")[2]) for line in lines if "Stage" in line]
     assert stages == [*range(1, len(stages)), 9999]
     assert lines[-2].endswith(f"{5000 - len(stages)} lines lost: the log did not take them in time")
+
+
+def test_sum_that_is_due_is_written_ahead_of_the_next_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    moment = 1000.0
+    monkeypatch.setattr(knockd_log, "now", lambda: moment)
+    with KnockdLog(str(file)) as observer:
+        publish(observer, *[STARTED] * (LINES_MAX + 5))
+        moment += LINES_PERIOD
+        publish(observer, STARTED)
+    lines = [text[19:] for text in file.read_text().splitlines()]
+    assert lines[LINES_MAX:] == ["5 more lines: running command", LINES[3]]
+
+
+def test_standard_output_that_fails_is_not_tried_again(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        with KnockdLog(str(file), verbose=True) as observer:
+            publish_all(observer)
+        assert not observer._verbose
+    assert "OPEN SESAME" in file.read_text()
+
+
+def test_file_that_still_hangs_at_the_end_is_left_open(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with KnockdLog(str(file)) as observer:
+        assert observer._writer.flush()
+        with monkeypatch.context() as patch:
+            patch.setattr(observer._writer, "flush", lambda: False)
+            observer.__exit__()
+        assert observer._file >= 0
+
+
+def test_lookup_keeps_few_names_and_lines_waiting(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def name_of(address: str) -> tuple[str, list[str], list[str]]:
+        asked.append(address)
+        return f"host-{address}", [], []
+
+    monkeypatch.setattr(socket, "gethostbyaddr", name_of)
+    monkeypatch.setattr(knockd_log, "NAMES_MAX", 1)
+    others = (ALICE, ip_address("10.0.0.3"), ALICE)
+    with KnockdLog(str(file), lookup=True) as observer:
+        for address in others:
+            publish(observer, events.SequenceAdvanced(address.packed, SSH, 1))
+    assert asked == [str(address) for address in others]
+    assert f"{ALICE} (host-{ALICE}): ssh: Stage 1" in file.read_text()
+    with monkeypatch.context() as patch, KnockdLog(str(file), lookup=True) as observer:
+        patch.setattr(knockd_log, "QUEUE_MAX", 0)
+        publish(observer, step(2))
+    assert f"{ALICE}: ssh: Stage 2" in file.read_text()
+    assert len(asked) == len(others)
 
 
 class TestSyslog:

@@ -1,10 +1,13 @@
 """Which sources are forgotten when there are too many."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from port_knocking_doors.knocks.authenticator import Verdict
 from port_knocking_doors.knocks.code import code_of
-from port_knocking_doors.knocks.ranks import Ranks
+from port_knocking_doors.knocks.ranks import Knocker, Ranks
 from port_knocking_doors.knocks.table import KnockerTable
 from port_knocking_doors.knocks.wrong_knocks import WrongKnockLimit
 from port_knocking_doors.model import Protocol, Sequence, Step
@@ -71,3 +74,19 @@ def test_counts_and_deadline_include_sources_in_the_short_form() -> None:
     assert table.counts(START + 7) == (3, 0)
     assert table.next_deadline() == START + 30
     assert (table.expire(START + 32), table.counts(START + 32)) == (2, (1, 0))
+
+
+def test_source_without_an_attempt_pushes_out_none_that_has_one() -> None:
+    ranks = Ranks(1, 2, WrongKnockLimit(5.0, 3))
+    prefix: Any = SimpleNamespace(depth=1, mask=1, span=30.0)
+    ranks.newcomers[source(1)] = (prefix, START, 7)
+    ranks.file(source(2), Knocker((), START, 0, START))
+    ranks.file_wrong(source(3), START)
+    assert (len(ranks), list(ranks.newcomers)) == (1, [source(1)])
+
+
+def test_newcomer_without_a_recent_knock_is_not_shown() -> None:
+    table = KnockerTable([ONE], 5.0, 4)
+    knock(table, 1, 1)
+    assert [view.source for view in table.view(START + 1, 9)] == [source(1)]
+    assert table.view(START + 1e6, 9) == []
