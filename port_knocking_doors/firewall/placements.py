@@ -24,9 +24,6 @@ class Placements:
         """Owners that are to be asked again, in this order."""
         self._all_due = False
 
-    def __contains__(self, owner: Hashable) -> bool:
-        return owner in self._placed
-
     def __len__(self) -> int:
         return len(self._placed)
 
