@@ -32,6 +32,9 @@ class Firewalld:
         self.zones["home"] = zone([PERMANENT])
         self.entries = {"set": ["10.0.0.1", "10.0.0.2"]}
         self.passthroughs: list[list[Any]] = [["ipv4", ["-N", "x"]]]
+        self.kept: list[list[Any]] = []
+        self.gone: set[str] = set()
+        """Direct rules that a reload keeps, and zones that it drops."""
         self.written: list[tuple[Any, ...]] = []
         self.errors: dict[str, FirewallError] = {}
 
@@ -47,7 +50,9 @@ class Firewalld:
     def _reload(self) -> None:
         self.zones["public"] = zone([PERMANENT, "rule added meanwhile", OURS])
         self.entries["set"] = ["10.0.0.1"]
-        self.passthroughs = []
+        self.passthroughs = self.kept
+        for name in self.gone:
+            del self.zones[name]
 
     def _getZones(self) -> list[str]:  # noqa: N802 firewalld's name
         return sorted(self.zones)
@@ -87,6 +92,39 @@ def test_reload_that_drops_nothing_writes_nothing() -> None:
     firewalld.entries, firewalld.passthroughs = {"set": ["10.0.0.1"]}, []
     reload(firewalld)
     assert firewalld.written == []
+
+
+def test_zone_that_is_gone_after_the_reload_is_not_written() -> None:
+    firewalld = Firewalld()
+    firewalld.zones["temporary"] = zone([OTHERS])
+    firewalld.gone.add("temporary")
+    reload(firewalld)
+    assert [written[:2] for written in firewalld.written[:2]] == [("setZoneSettings2", "public"), ("setEntries", "set")]
+
+
+def test_zone_that_cannot_be_read_is_left_out() -> None:
+    firewalld = Firewalld()
+    firewalld.errors["getZoneSettings2"] = FirewallError("INVALID_ZONE: public", "INVALID_ZONE")
+    reload(firewalld)
+    assert [written[0] for written in firewalld.written] == ["setEntries", "addPassthrough"]
+
+
+def test_zone_without_rules_gets_its_other_settings_back() -> None:
+    firewalld = Firewalld()
+    firewalld.zones["public"] = {"masquerade": Variant("b", True)}
+    reload(firewalld)
+    (_, _, public), *_ = firewalld.written
+    assert public["masquerade"].value is True
+
+
+def test_direct_rule_that_the_reload_keeps_is_not_added_again() -> None:
+    firewalld = Firewalld()
+    firewalld.kept = [["ipv4", ["-N", "y"]]]
+    firewalld.passthroughs += firewalld.kept
+    reload(firewalld)
+    assert [written for written in firewalld.written if written[0] == "addPassthrough"] == [
+        ("addPassthrough", "ipv4", ["-N", "x"])
+    ]
 
 
 def test_release_without_policies_and_direct_rules_is_reloaded() -> None:
