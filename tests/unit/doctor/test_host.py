@@ -3,6 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -11,6 +12,7 @@ from port_knocking_doors.doctor import host
 from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
 from port_knocking_doors.errors import DoorsError
 from port_knocking_doors.model import Protocol, Scope, Sequence, Settings, Step
+from port_knocking_doors.system.rtnetlink import Link
 from tests.unit.control.test_status import SNAPSHOT
 
 SNIFFED = Sequence("ssh", (Step(Protocol.UDP, 7001),))
@@ -69,6 +71,41 @@ class Refusing:
         raise DoorsError("the kernel does not report network interfaces: refused")
 
     def __exit__(self, *_: object) -> None: ...
+
+
+class Down:
+    """Interfaces without an address that others reach."""
+
+    links: ClassVar = {
+        1: Link("lo", 1, up=True, addresses={ip_address("127.0.0.1").packed}),
+        2: Link("eth0", 2, up=False, addresses={ip_address("192.0.2.1").packed}),
+        3: Link("eth1", 3, up=True),
+    }
+
+    def __enter__(self) -> "Down":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+def test_host_without_a_usable_interface_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "InterfaceMonitor", Down)
+    assert list(host.about_links(Settings(interfaces=("eth0",)))) == [
+        problem("interfaces: none is up and has an address: `ip address` shows them")
+    ]
+    assert host.used_interfaces() == []
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_root_may_sniff_where_the_kernel_shows_no_capabilities(
+    user: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "self").mkdir()
+    (tmp_path / "self" / "status").write_text("Name:\tx\n")
+    monkeypatch.setattr(host, "PROC", tmp_path)
+    monkeypatch.setattr("os.geteuid", lambda: user)
+    (found,) = host.about_capability(Settings(sequences=(SNIFFED,)), None)
+    assert found == (CAPABILITIES["not granted"] if user else CAPABILITIES["granted"])[1]
 
 
 def test_kernel_that_refuses_the_list_of_interfaces_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:

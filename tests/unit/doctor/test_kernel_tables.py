@@ -78,6 +78,13 @@ def test_tables_of_iptables_legacy_are_read_if_there_are_any(folder: Path) -> No
     assert found._replace(tables=()).has_firewalld
 
 
+def test_tables_of_iptables_legacy_that_cannot_be_read_need_root(folder: Path) -> None:
+    program(folder, "nft", OWN)
+    (folder / "proc" / "net" / "ip_tables_names").mkdir()  # root may read every file
+    with pytest.raises(NotProvenError, match="run as root: sudo port-knocking-doors doctor"):
+        read(TimeLimit(10))
+
+
 def test_sets_of_iptables_are_read_where_its_rules_use_them(folder: Path) -> None:
     program(folder, "nft", OWN + FILTER, MANAGED)
     program(folder, "iptables-nft-save", SAVED_FILTER.replace("-m recent", "-m set --match-set banned src"))

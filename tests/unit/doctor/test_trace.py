@@ -13,6 +13,7 @@ STRICT = "inet firewalld filter_IN_policy_strict"
 
 DECISIONS: dict[str, tuple[tuple[str, ...], Decision | None, str]] = {
     "nothing": ((), None, ""),
+    "lines of another kind": (("", "table inet t", "nft: no trace", "add rule inet t c drop"), None, ""),
     "no rule": ((PACKET.format("inet t c"), POLICY.format("inet t c", "accept")), None, ""),
     "policy that drops": (
         (POLICY.format("inet early c", "accept"), POLICY.format("ip mine input", "drop meta mark 0x1")),
