@@ -138,6 +138,46 @@ def test_every_interface_is_listened_on_without_a_report_of_changes(caplog: pyte
     assert caplog.records == []
 
 
+def test_change_of_the_state_of_an_interface_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
+    started("eth0", links=("eth0",))
+    for change in set(LinkChange) - {LinkChange.APPEARED, LinkChange.DISAPPEARED}:
+        Monitor.last.on_change(change, Link("eth0", 1))
+    assert caplog.records == []
+
+
+LO, OTHER, HERE, BROADCAST = 1, 2, b"\x0a\0\0\1", b"\x0a\0\0\xff"
+
+
+@pytest.mark.parametrize(
+    ("source", "interface", "honest"),
+    [
+        (BROADCAST, OTHER, False),
+        (BROADCAST, LO, False),
+        (HERE, OTHER, False),
+        (HERE, LO, True),
+        (b"\x0a\0\0\2", OTHER, True),
+    ],
+    ids=["broadcast", "broadcast on lo", "own on a link", "own on lo", "of another host"],
+)
+def test_source_that_no_packet_can_have_is_dropped(source: bytes, interface: int, honest: bool) -> None:
+    sniffer = started()
+    links: Any = SimpleNamespace(is_broadcast=BROADCAST.__eq__, is_local=HERE.__eq__)
+    sniffer._links = links
+    assert sniffer._is_honest(source, interface) is honest
+
+
+def test_remembered_routes_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(on_demand, "_ROUTES_MAX", 2)
+    sniffer = started()
+    links: Any = SimpleNamespace(
+        drain=lambda: False, changes=0, is_local=lambda _: True, is_selected=lambda *_: True, links={}
+    )
+    sniffer._links = links
+    bits = [sniffer._scope_bits(bytes([10, 0, 0, number]), OTHER) for number in range(5)]
+    assert len(set(bits)) == 1
+    assert len(sniffer._bits) == 1
+
+
 def test_counters_exist_while_it_sniffs() -> None:
     sniffer = started()
     assert sniffer.counters == {"seen": 3, "dropped": 1}

@@ -1,12 +1,14 @@
 """Wrong usage in words: what is unknown, numbers, and that no value is quoted."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from port_knocking_doors.cli import usage
+from port_knocking_doors.cli import knockd, tportknockd, usage
 from port_knocking_doors.cli.application import app
-from port_knocking_doors.errors import ConfigError
+from port_knocking_doors.errors import ConfigError, DoorsError
+from port_knocking_doors.system import daemonize, log
 
 KNOWN = ("--conf", "--zone", "-c")
 UNKNOWN = {
@@ -78,3 +80,28 @@ def test_other_text_than_seconds_in_range_is_rejected(text: str) -> None:
 def test_close_needs_an_address_or_all(arguments: list[str]) -> None:
     with pytest.raises(ConfigError, match=r"^close: expected either an ADDRESS or --all$"):
         app(["close", *arguments], standalone_mode=False)
+
+
+def test_relative_paths_start_at_the_root_where_the_folder_is_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    assert knockd._folder() == gone
+    gone.rmdir()
+    assert knockd._folder() == Path("/")
+
+
+def test_tportknockd_logs_the_warnings_of_its_file(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse() -> None:
+        raise DoorsError("no library")
+
+    monkeypatch.setattr(tportknockd, "load", lambda *_: SimpleNamespace(warnings=["F:2: has no effect"]))
+    monkeypatch.setattr(log, "set_up", lambda _: None)
+    monkeypatch.setattr(daemonize, "require_library", refuse)
+    with pytest.raises(DoorsError, match="no library"):
+        tportknockd._run_daemon(Path("F"), None, debug=False, background=True)
+    assert caplog.messages == ["F:2: has no effect"]

@@ -13,10 +13,13 @@ from port_knocking_doors.daemon import sweep
 from port_knocking_doors.doors import owed_stops
 from port_knocking_doors.errors import DoorsError, FirewallError
 from port_knocking_doors.firewall.error_codes import UNREACHABLE
+from port_knocking_doors.firewall.health import UNVERIFIED
 from port_knocking_doors.firewall.reconciler import RuleReconciler
-from port_knocking_doors.system import instance
+from port_knocking_doors.model import FirewalldState
+from port_knocking_doors.system import as_user, instance, log
 from port_knocking_doors.system.crash_guard import Closer, CrashGuard
 from port_knocking_doors.system.instance import CLOSER, DAEMON, instance_lock, unreleased_marks
+from port_knocking_doors.system.log import logger
 from tests.helpers.fake_bus import FakeBus, shorten_calls
 from tests.helpers.folders import let_others_through
 from tests.helpers.waiting import wait_until
@@ -435,3 +438,80 @@ def test_command_without_bus_says_in_one_line_what_is_left(folder: Path) -> None
     said = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
     assert said == ["port-knocking-doors: firewalld has not answered for 1 s"]
     assert unreleased_marks() == [MARK]
+
+
+ENDS: dict[str, tuple[bool, FirewalldState, int, type[Exception], str]] = {
+    "firewalld left": (False, FirewalldState.ABSENT, 0, asyncio.TimeoutError, "^$"),
+    "flushed": (True, FirewalldState.FLUSHED, 0, FirewallError, r"^firewalld lost its rules: run `.+`$"),
+    "refused": (True, FirewalldState.PRESENT, 2, FirewallError, "^firewalld refuses to remove 2 rules of a daemon"),
+}
+
+
+@pytest.mark.parametrize(("present", "state", "rules", "raised", "said"), ENDS.values(), ids=ENDS)
+def test_rules_that_firewalld_did_not_remove_are_an_error(
+    present: bool, state: FirewalldState, rules: int, raised: type[Exception], said: str
+) -> None:
+    class Reconciler:
+        unavailable_reason = "lost its rules"
+
+        def __init__(self) -> None:
+            self.present, self.state, self.active_rules = present, state, rules
+
+        async def run(self) -> None:
+            await asyncio.Event().wait()
+
+        async def settled(self) -> None:
+            return
+
+    with pytest.raises(raised, match=said):
+        asyncio.run(sweep._remove_all(Reconciler()))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kernel", "line"),
+    [(None, UNVERIFIED), ([], "firewalld is not running: what was open went with it")],
+    ids=["unreadable", "empty"],
+)
+def test_close_without_firewalld_logs_if_the_kernel_confirms(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, kernel: list[object] | None, line: str
+) -> None:
+    def refuse(*_: object) -> None:
+        raise FirewallError("firewalld is not running", UNREACHABLE)
+
+    monkeypatch.setattr(sweep, "_sweep_after_others", refuse)
+    monkeypatch.setattr(sweep, "read_kernel_rules", lambda: kernel)
+    caplog.set_level("INFO", logger.name)
+    assert sweep.close(MARK) is None
+    assert caplog.messages == [line]
+
+
+def test_closer_without_the_command_has_two_other_ways(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert [program.path for program in sweep.closer(MARK).programs] == ["/proc/self/exe", sys.executable]
+
+
+@pytest.mark.parametrize("error", [None, FirewallError("refused")], ids=["closed", "refused"])
+def test_closer_as_a_program_ends_with_its_status(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: DoorsError | None
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["sweep", str(MARK)])
+    for name, value in (("keep_statuses", lambda: None), ("close", lambda _: error)):
+        monkeypatch.setattr(sweep, name, value)
+    monkeypatch.setattr(log, "set_up", lambda **_: None)
+    assert sweep.main() == (error.exit_status if error else 0)
+    assert caplog.messages == (["closing the doors of a daemon that ended: refused"] if error else [])
+
+
+def test_foreign_directory_without_marks_is_left_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sweep, "foreign_directories", lambda: [tmp_path])
+    monkeypatch.setattr(sweep, "usable_directories", list)
+    monkeypatch.setattr(as_user, "run", lambda *_: pytest.fail("it is swept"))
+    sweep.close_all(1)
+
+
+def test_listener_of_a_sweep_is_never_called() -> None:
+    listener = sweep._NoOwner()
+    with pytest.raises(AssertionError):
+        listener.on_active("door", ())
+    with pytest.raises(AssertionError):
+        listener.on_removed("door")

@@ -17,6 +17,7 @@ from port_knocking_doors.firewall import bus as connection
 from port_knocking_doors.firewall import error_codes
 from port_knocking_doors.firewall.bans import Denials
 from port_knocking_doors.firewall.firewalld import Firewalld, FirewalldEvent
+from port_knocking_doors.firewall.query_client import QueryClient
 from port_knocking_doors.firewall.zones import Zones
 from tests.helpers.fake_bus import DBUS, DBUS_PATH, NAME, FakeBus, Greeting, encoded, open_descriptors, shorten_calls
 
@@ -400,5 +401,60 @@ def test_invalid_bus_address_is_tried_again(tmp_path: Path, monkeypatch: pytest.
             async with FakeBus(tmp_path) as bus:
                 monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", bus.address)
                 await client.reported(FirewalldEvent.APPEARED)
+
+    asyncio.run(main())
+
+
+UNTRACKED = {
+    "an entry of an unknown set": (f"{NAME}.ipset", "EntryAdded", ["unknown", "10.0.0.2"]),
+    "an unknown signal": (f"{NAME}.zone", "Invented", ["public"]),
+}
+
+
+@pytest.mark.parametrize(("interface", "member", "body"), UNTRACKED.values(), ids=UNTRACKED)
+def test_signal_that_changes_nothing_is_no_event(interface: str, member: str, body: list[str]) -> None:
+    client = Client()
+    client.firewalld._on_signal(interface, member, body)
+    assert client.events == []
+
+
+def test_connection_that_was_never_made_is_an_error_and_can_be_closed() -> None:
+    async def main() -> None:
+        bus = connection.FirewalldBus(lambda _: None, lambda *_: None)
+        with pytest.raises(FirewallError, match=r"^there is no D-Bus system bus$") as raised:
+            await bus.watch(["type=signal"])
+        assert raised.value.code == error_codes.UNREACHABLE
+        await bus.ended()
+        bus.close()
+
+    asyncio.run(main())
+
+
+def test_connection_that_ends_without_an_answer_is_an_error() -> None:
+    class Ended:
+        async def call(self, _: Message) -> None:
+            return None
+
+    async def main() -> None:
+        bus = connection.FirewalldBus(lambda _: None, lambda *_: None)
+        bus._bus = Ended()  # type: ignore[assignment]
+        with pytest.raises(FirewallError, match=r"^the D-Bus system bus went away$") as raised:
+            await bus.watch(["type=signal"])
+        assert raised.value.code == error_codes.UNREACHABLE
+
+    asyncio.run(main())
+
+
+def test_query_client_keeps_its_connection_until_it_ends(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with FakeBus(tmp_path) as bus:
+            bus.replies["queryPanicMode"] = ("b", [True])
+            client = QueryClient()
+            for made in (1, 2):
+                assert await client.ask(NAME, "queryPanicMode") is True
+                assert await client.ask(NAME, "queryPanicMode") is True
+                assert bus.connections == made
+                bus.hang_up()
+                await until(lambda: client._bus is None)
 
     asyncio.run(main())

@@ -81,6 +81,16 @@ def test_missing_policies_and_services_are_read_as_empty(tmp_path: Path, monkeyp
     assert services == {"ssh": ServiceSettings(), "http": ServiceSettings()}
 
 
+def test_firewalld_that_leaves_during_its_policies_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(bus: FakeBus, client: Firewalld) -> Awaitable[object]:
+        bus.errors["getActivePolicies"] = ("org.freedesktop.DBus.Error.ServiceUnknown", "gone")
+        return client.firewall(["public"])
+
+    with pytest.raises(FirewallError) as raised:
+        asked(tmp_path, monkeypatch, ask)
+    assert raised.value.code == error_codes.UNREACHABLE
+
+
 @pytest.mark.parametrize(
     ("member", "reply"),
     [
