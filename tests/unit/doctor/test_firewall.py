@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 
@@ -10,6 +11,8 @@ from port_knocking_doors.doctor import firewall
 from port_knocking_doors.doctor.finding import Finding, ok, problem, warning
 from port_knocking_doors.errors import FirewallError
 from port_knocking_doors.firewall import error_codes
+from port_knocking_doors.firewall.firewalld import Firewalld
+from port_knocking_doors.firewall.zone_settings import ZoneSettings
 from port_knocking_doors.firewall.zones import Zones
 from port_knocking_doors.model import Settings
 from port_knocking_doors.system import firewalld_service
@@ -116,3 +119,56 @@ def test_source_that_a_knock_does_not_show_is_warned_of() -> None:
     ]
     named = firewall.about_zones(Settings(zone="work"), zones, [])
     assert [finding for finding in named if "may be in" in finding.text] == []
+
+
+SHUT = {
+    # settings, the zones with how many knock ports each does not open
+    "every zone of knocks": (Settings(opening_sequence=(7, 8, 9, 8)), {"public": 1, "home": 3}),
+    "the configured zone, whose rules the daemon adds": (
+        Settings(opening_sequence=(7, 8, 9), zone="work"),
+        {"work": 3},
+    ),
+    "the configured zone among all": (
+        Settings(opening_sequence=(7, 8, 9), zone="work", open_knock_ports=False),
+        {"public": 1, "home": 3, "work": 3},
+    ),
+}
+
+
+@pytest.mark.parametrize(("settings", "shut"), SHUT.values(), ids=SHUT)
+def test_zones_of_knocks_are_counted_with_the_ports_they_shut(settings: Settings, shut: dict[str, int]) -> None:
+    zones = Zones("public", interfaces={"eth1": "home"}, known=KNOWN)
+    rules = [
+        ZoneSettings("public", ports=(("7-8", "udp"),)),
+        ZoneSettings("home", ports=(("7", "tcp"),)),
+        ZoneSettings("work"),
+    ]
+    assert firewall.shut_knock_ports(settings, zones, rules, {}) == shut
+
+
+class Denying:
+    """A connection to firewalld on which the look for rights fails."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+
+    async def check_authorization(self) -> None:
+        raise FirewallError("it failed", self.code)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_denied"),
+    [
+        (error_codes.NOT_AUTHORIZED, True),
+        ("org.freedesktop.DBus.Error.ACCESS_DENIED", True),
+        (error_codes.UNREACHABLE, False),
+    ],
+)
+def test_error_of_another_kind_is_not_taken_for_denied_rights(code: str, is_denied: bool) -> None:
+    client = cast("Firewalld", Denying(code))
+    if is_denied:
+        (found,) = asyncio.run(firewall._about_rights(client, None))
+        assert found.text.startswith("firewalld: permission denied to change it")
+    else:
+        with pytest.raises(FirewallError, match="it failed"):
+            asyncio.run(firewall._about_rights(client, None))

@@ -12,6 +12,7 @@ from port_knocking_doors.doctor import host_copy
 from port_knocking_doors.doctor.host_copy import HostCopy
 from port_knocking_doors.doctor.kernel_tables import KernelTables
 from port_knocking_doors.doctor.programs import NotProvenError, TimeLimit
+from port_knocking_doors.model import Port, Protocol
 from tests.unit.doctor.test_kernel_tables import program
 
 LINKS = {"eth0": [ip_address("10.0.0.1"), ip_address("fd00::1")]}
@@ -63,6 +64,30 @@ def test_sockets_that_the_system_refuses_prove_nothing(folder: Path, monkeypatch
     monkeypatch.setattr(socket, "socket", refuse)
     with pytest.raises(NotProvenError, match="cannot copy this host's network: Too many open files"), copied():
         pass
+
+
+@pytest.mark.parametrize(("refused", "is_copied"), [(socket.AF_INET6, True), (socket.AF_INET, False)])
+def test_kernel_without_ipv6_is_copied_and_one_without_ipv4_is_not(
+    refused: socket.AddressFamily, is_copied: bool, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets, real = [], socket.socket
+
+    def made(family: socket.AddressFamily, kind: int) -> socket.socket:
+        if family is refused:
+            raise OSError(97, "Address family not supported by protocol")
+        sockets.append(real(family, kind))
+        return sockets[-1]
+
+    program(folder, "ip")
+    monkeypatch.setattr(socket, "socket", made)
+    copy = HostCopy({}, [], [], [Port(0, Protocol.UDP), Port(0)], TimeLimit(10))
+    if is_copied:
+        with copy:
+            assert [one.getsockname()[0] for one in sockets] == ["0.0.0.0", "0.0.0.0"]
+        assert [one.fileno() for one in sockets] == [-1, -1], "closed"
+    else:
+        with pytest.raises(NotProvenError, match="cannot copy this host's network: Address family not supported"), copy:
+            pass
 
 
 def test_tables_that_nft_refuses_prove_nothing(folder: Path) -> None:

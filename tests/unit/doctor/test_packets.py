@@ -268,6 +268,11 @@ def test_knock_ports_count_as_open_before_the_daemon_has_opened_them() -> None:
     assert list(findings(SETTINGS, EXPECTED, seen(with_doors={}), has_daemon=False)) == [GUARDED_OK, KNOCKS_OK]
 
 
+def test_knock_ports_are_not_reported_without_an_opening_sequence() -> None:
+    settings = replace(SETTINGS, opening_sequence=())
+    assert list(findings(settings, EXPECTED, seen(), has_daemon=True)) == [GUARDED_OK, DOORS_OK]
+
+
 def test_doors_and_knocks_count_in_the_configured_zone_alone() -> None:
     settings = replace(SETTINGS, zone="trusted")
     elsewhere = {(way, port): CLOSED for way in (ETH4, ETH6) for port in (SSH, WEB, *KNOCKS)}
