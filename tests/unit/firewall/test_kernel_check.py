@@ -2,7 +2,8 @@
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -184,6 +185,74 @@ def test_door_is_never_closed_while_the_reload_is_refused(
     play(bus, story)
     assert reloads(bus) == 1
     assert len(re.findall("run `firewall-cmd --reload`", caplog.text)) == 1
+
+
+def test_reload_during_which_firewalld_ends_is_made_by_the_next_one(bus: FakeBus, kernel: Kernel) -> None:
+    bus.silent.add("reload")
+
+    async def story(opener: RuleOpener, recorder: Recorder) -> None:
+        opener.open(DOOR)
+        await opener.settled()
+        await leaving(bus, kernel, opener)
+        await until(lambda: reloads(bus) == 1)
+        bus.silent.clear()
+        bus.on_reload = clean(bus, kernel)
+        assert recorder.calls == ["open"]
+        await restarted(bus, opener)
+        await until(lambda: recorder.calls == ["open", "closed"])
+
+    play(bus, story)
+    assert reloads(bus) == 2
+
+
+def test_reload_by_another_daemon_while_it_is_waited_for_is_enough(
+    bus: FakeBus, kernel: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def story(opener: RuleOpener, recorder: Recorder) -> None:
+        @asynccontextmanager
+        async def turn(_: float) -> AsyncIterator[None]:
+            clean(bus, kernel)()
+            await until(lambda: opener.reconciler.kernel.is_due)
+            turns.append(True)
+            yield
+
+        turns: list[bool] = []
+        monkeypatch.setattr(kernel_check, "turn_to_reload", turn)
+        opener.open(DOOR)
+        await opener.settled()
+        await leaving(bus, kernel, opener)
+        await until(lambda: recorder.calls == ["open", "closed"])
+        assert turns == [True]
+
+    play(bus, story)
+    assert reloads(bus) == 0
+
+
+def test_note_of_doors_stays_while_the_reload_is_refused(bus: FakeBus, kernel: Kernel) -> None:
+    kernel.rules = None
+    bus.errors["reload"] = (f"{NAME}.NotAuthorizedException", "org.fedoraproject.FirewallD1.config")
+
+    async def story(opener: RuleOpener, _: Recorder) -> None:
+        opener.open(DOOR)
+        await opener.settled()
+        await restarted(bus, opener)
+        await opener.settled()
+        assert reloads(bus) == 1
+        assert unconfirmed.read(Settings().rule_priority) is not None
+
+    play(bus, story)
+
+
+async def leaving(bus: FakeBus, kernel: Kernel, opener: RuleOpener) -> None:
+    """Have the door closed while firewalld restarts and leaves its rule in the kernel."""
+    bus.own(False)
+    await until(lambda: not opener.reconciler.present)
+    opener.close(DOOR)
+    kernel.rules = DOUBLED
+    bus.zones["public"].clear()
+    bus.calls.clear()
+    bus.own(True)
+    await until(lambda: opener.reconciler.present)
 
 
 PRECAUTIONS = {
