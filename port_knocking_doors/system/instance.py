@@ -150,7 +150,8 @@ async def turn_to_reload(patience: float) -> AsyncIterator[None]:
     with ExitStack() as held:
         while time.monotonic() < deadline:
             try:
-                _claim(runtime_directory() / _RELOAD, CLOSER, 0, held)
+                descriptor = _claim(runtime_directory() / _RELOAD, CLOSER, 0, held)
+                held.callback(_write, descriptor, CLOSER, "")  # what is left is an empty file
             except AlreadyRunningError:
                 held.pop_all().close()
                 await asyncio.sleep(_PAUSE)

@@ -322,6 +322,7 @@ def test_reloads_take_turns_without_end_of_patience_and_leave_no_mark(folder: Pa
     asyncio.run(main())
     assert turns == [*"aabb", *"cddc"]
     assert unreleased_marks(folder) == []
+    assert (folder / "reload.lock").read_text() == ""
 
 
 def test_reload_goes_without_a_lock_where_there_is_none(folder: Path) -> None:
