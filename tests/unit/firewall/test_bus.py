@@ -7,9 +7,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
-from dbus_next.constants import MessageFlag
+from dbus_next.constants import MessageFlag, MessageType
 from dbus_next.message import Message
 
 from port_knocking_doors.errors import FirewallError
@@ -458,3 +459,39 @@ def test_query_client_keeps_its_connection_until_it_ends(tmp_path: Path) -> None
                 await until(lambda: client._bus is None)
 
     asyncio.run(main())
+
+
+def test_bus_that_does_not_name_the_owner_is_an_error() -> None:
+    class Hung:
+        unique_name = ":1.1"
+
+        async def call(self, _: Message) -> None:
+            raise asyncio.TimeoutError
+
+    async def main() -> None:
+        bus = connection.FirewalldBus(lambda _: None, lambda *_: None)
+        hung: Any = Hung()
+        bus._bus = hung
+        with pytest.raises(FirewallError) as raised:
+            await bus._look_up_owner(hung)
+        assert raised.value.code == error_codes.UNANSWERED
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("sender", [DBUS, ":1.666"], ids=["the bus", "another program"])
+def test_signal_that_is_not_about_firewalld_is_dropped(sender: str) -> None:
+    seen: list[object] = []
+    bus = connection.FirewalldBus(seen.append, lambda *signal: seen.append(signal))
+    bus._on_message(
+        Message(
+            message_type=MessageType.SIGNAL,
+            sender=sender,
+            path=DBUS_PATH,
+            interface=DBUS,
+            member="NameAcquired",
+            signature="s",
+            body=[NAME],
+        )
+    )
+    assert seen == []

@@ -50,3 +50,10 @@ def test_strings_in_variants_structures_and_dictionaries_stay_packed() -> None:
 def test_malformed_strings_are_an_error(data: bytes) -> None:
     with pytest.raises(FirewallError, match="malformed"):
         list(PackedStrings(data))
+
+
+def test_variant_of_two_types_is_an_error() -> None:
+    unmarshaller = _PackingUnmarshaller(BytesIO())  # type: ignore[no-untyped-call]
+    unmarshaller.buf = bytearray(b"\x02ss\0")
+    with pytest.raises(FirewallError, match=r"^a variant in its answer is malformed$"):
+        unmarshaller.read_variant()

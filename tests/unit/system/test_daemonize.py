@@ -4,13 +4,14 @@ import errno
 import fcntl
 import os
 import time
+from contextlib import nullcontext
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from port_knocking_doors.errors import AlreadyRunningError, DoorsError
+from port_knocking_doors.errors import AlreadyRunningError, ConfigError, DoorsError
 from port_knocking_doors.system import daemonize
 from port_knocking_doors.system.daemonize import PidFile
 from tests.helpers.fake_bus import open_descriptors
@@ -94,3 +95,54 @@ def test_pid_file_of_another_users_live_process_is_refused(
     assert str(raised.value) == (
         f"{path}: process {os.getppid()} ({name}) is already running; stop it, or choose another pid file"
     )
+
+
+class LibraryError(OSError):
+    """Stands in for the library's own error."""
+
+
+class Ended(BaseException):
+    """In place of the end of the process."""
+
+
+ENDS: dict[str, tuple[BaseException | None, int, str]] = {
+    "its end": (None, 0, ""),
+    "a signal": (SystemExit(0), 0, ""),
+    "an exit without a number": (SystemExit("text"), 1, ""),
+    "its own error": (ConfigError("F:1:\nno"), ConfigError.exit_status, "F:1: no"),
+    "the library's error": (LibraryError("no detaching"), 1, "cannot run in the background: no detaching"),
+    "an error of the system": (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), 1, "the system refused: No space"),
+    "a bug": (ZeroDivisionError(), 1, "internal error in the background process; see its log"),
+}
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["the parent waits", "the parent has ended"])
+@pytest.mark.parametrize(("error", "status", "said"), ENDS.values(), ids=ENDS)
+def test_process_in_the_background_reports_how_it_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException | None, status: int, said: str, is_read: bool
+) -> None:
+    def end(status: int) -> None:
+        raise Ended(status)
+
+    def payload() -> None:
+        assert (tmp_path / "pid").read_text() == f"{os.getpid()}\n"
+        if not is_read:
+            os.close(reading)
+        if error is not None:
+            raise error
+
+    library = ModuleType("daemon")
+    library.DaemonContext = lambda **_: nullcontext()  # type: ignore[attr-defined]
+    library.daemon = SimpleNamespace(DaemonError=LibraryError)  # type: ignore[attr-defined]
+    monkeypatch.setattr(os, "_exit", end)
+    reading, writing = os.pipe()
+    with pytest.raises(Ended) as ended:
+        daemonize._run_child(library, payload, tmp_path / "pid", writing)
+    os.close(writing)
+    assert ended.value.args == (status,)
+    if is_read:
+        with os.fdopen(reading) as report:
+            number, _, failure = report.read().partition("\n")
+        assert number == str(os.getpid())
+        assert failure.startswith(f"{status} {said}" if said else "")
+        assert bool(failure) is bool(said)
