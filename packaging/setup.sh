@@ -30,11 +30,11 @@ programs() { # programs apt|dnf demo|test
     [ "$2" = demo ] || printf '%s\n' 'mandoc mandoc' 'groff groff-base'
     [ "$2" = demo ] || printf '%s\n' 'shellcheck shellcheck' 'nc netcat-openbsd' 'nc.traditional netcat-traditional' 'nmap nmap' 'hping3 hping3' 'knock knockd' 'ps procps'
     [ "$2" = demo ] || printf '%s\n' 'systemd-analyze systemd' '/usr/lib/polkit-1/polkitd polkitd' 'dbus-send dbus-bin'
-    [ "$2" = demo ] || printf '%s\n' 'ssh openssh-client' 'sshd openssh-server' 'ncat ncat' 'knockd knockd' 'fail2ban-regex fail2ban'
+    [ "$2" = demo ] || printf '%s\n' 'ssh openssh-client' 'sshd openssh-server' 'ncat ncat' 'knockd knockd' 'fail2ban-regex fail2ban' 'curl curl' 'wget wget'
   else
     [ "$2" = demo ] || printf '%s\n' 'ssh openssh-clients' 'sshd openssh-server'
     printf '%s\n' 'mount util-linux' 'ip iproute' 'dbus-daemon dbus-daemon'
-    [ "$2" = demo ] || printf '%s\n' 'groff groff-base' 'nc nmap-ncat' 'nmap nmap' 'ps procps-ng' 'systemd-analyze systemd' '/usr/lib/polkit-1/polkitd polkit'
+    [ "$2" = demo ] || printf '%s\n' 'groff groff-base' 'nc nmap-ncat' 'nmap nmap' 'ps procps-ng' 'curl curl' 'wget wget' 'systemd-analyze systemd' '/usr/lib/polkit-1/polkitd polkit'
     [ "$2" = demo ] || echo 'dbus-send dbus-tools'
     # RHEL itself has none of these.
     [ "$2" = demo ] || ! is_fedora || printf '%s\n' 'shellcheck ShellCheck' 'hping3 hping3' 'knock knock' 'fail2ban-regex fail2ban-server' 'mandoc mandoc'
