@@ -339,13 +339,21 @@ def test_killed_crash_guard_is_noticed_replaced_and_closes_doors(box: Sandbox, t
     wait_until(lambda: nothing_marked(box), NOTICE, "no rule")
 
 
+def places_of_python() -> list[str]:
+    """The folders of the interpreter and of the program; of the system's own, not those that other programs need."""
+    library = f"{sys.base_prefix}/lib/python{sys.version_info.major}.{sys.version_info.minor}"
+    if sys.base_prefix == "/usr":
+        return [library, str(PACKAGE)]
+    return [*([sys.prefix] if sys.prefix != sys.base_prefix else []), library, f"{sys.base_prefix}/bin", str(PACKAGE)]
+
+
 @pytest.mark.parametrize("replaced", ["before the guard", "before a second guard"])
 def test_doors_close_after_python_was_replaced_under_the_daemon(box: Sandbox, tmp_path: Path, replaced: str) -> None:
     """As by an upgrade: the files of the interpreter that runs are those of another one, or gone."""
     client = box.hosts["client"]
     with box.server.listen(GUARDED):
         daemon = a_daemon_with_an_open_door(box, tmp_path)
-        for place in (sys.prefix, f"{sys.base_prefix}/lib", f"{sys.base_prefix}/bin", str(PACKAGE)):
+        for place in places_of_python():
             box.server.run(["mount", "-t", "tmpfs", "sandbox", place])
         (guard,) = children(box, daemon)
         if replaced == "before a second guard":
