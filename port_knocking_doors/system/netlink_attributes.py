@@ -1,4 +1,4 @@
-"""Attributes in the kernel's netlink messages (netlink(7)): bytes in, types and values out."""
+"""Attributes of netlink messages (netlink(7)): bytes to types and values, and back."""
 
 import struct
 from collections.abc import Iterator
@@ -15,6 +15,11 @@ def attributes(data: memoryview) -> Iterator[tuple[int, memoryview]]:
             return
         yield kind & NLA_TYPE_MASK, data[_NLATTR.size : length]
         data = data[aligned(length) :]
+
+
+def packed(kind: int, value: bytes) -> bytes:
+    """One attribute, with the padding behind it. `kind` includes flags such as NLA_F_NESTED (linux/netlink.h)."""
+    return _NLATTR.pack(_NLATTR.size + len(value), kind) + value + bytes(aligned(len(value)) - len(value))
 
 
 def aligned(length: int) -> int:

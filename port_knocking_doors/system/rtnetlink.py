@@ -96,7 +96,12 @@ def request(kind: NetlinkType, port: int) -> bytes:
         body = RTMSG.pack(0, 0, 0, 0, RT_TABLE_LOCAL, 0, 0, 0, 0)
     else:
         body = bytes((_IFINFOMSG if kind == NetlinkType.GETLINK else _IFADDRMSG).size)
-    return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, NLM_F_REQUEST | NLM_F_DUMP, 0, port) + body
+    return packed_message(kind, NLM_F_REQUEST | NLM_F_DUMP, body, port)
+
+
+def packed_message(kind: int, flags: int, body: bytes, port: int = 0) -> bytes:
+    """One message with its header."""
+    return _NLMSGHDR.pack(_NLMSGHDR.size + len(body), kind, flags, 0, port) + body
 
 
 def messages(data: memoryview) -> Iterator[NetlinkMessage]:
