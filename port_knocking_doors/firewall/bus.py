@@ -156,8 +156,7 @@ class FirewalldBus:
 
     `on_presence` is called when firewalld appears on the bus (True) or leaves it (False), `on_signal` with interface,
     member and arguments of each signal that firewalld sends and a match rule selects (those of `matches`, and those of
-    `watch`); both from the event loop. with `packs_strings` arrays of strings are
-    `PackedStrings`.
+    `watch`); both from the event loop. With `packs_strings`, arrays of strings are `PackedStrings`.
     """
 
     def __init__(

@@ -228,8 +228,8 @@ def _read_to_end(pipe: int) -> bytes:
 def _await_end(parent: int) -> None:
     """Wait until nothing of the killed process is left.
 
-    The kernel closes one descriptor after the other, and the lock on the mark may be behind the pipe. A closer that
-    finds it locked believes that the process runs, and does nothing.
+    A process that ends by an error closes the pipe before it releases the lock on the mark, and so may the kernel where
+    the process was killed. A closer that finds the lock held by a process that runs does nothing.
     """
     deadline = now() + _DYING
     while os.getppid() == parent and now() < deadline:

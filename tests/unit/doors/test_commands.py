@@ -584,17 +584,23 @@ def test_start_runs_what_dead_daemons_left_and_settles_then(
 # --- a stop command that fails
 
 
+async def closed_with_an_error(ran: CommandRunner, recorder: Recorder, folder: Path) -> Door:
+    """A door whose stop command has failed once, and works as soon as there is a file `go` in the folder."""
+    it = door("true", f"[ -e {folder}/go ]")
+    ran.open(it)
+    await until(lambda: recorder.opened == [it])
+    ran.close(it)
+    await until(lambda: recorder.ended == [0, 1])
+    return it
+
+
 def test_failed_stop_command_keeps_its_record_and_is_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(owed_stops, "PAUSES", (0.05,) * 1000)
 
     async def story(ran: CommandRunner, recorder: Recorder) -> None:
-        it = door("true", f"[ -e {tmp_path}/go ]")
-        ran.open(it)
-        await until(lambda: recorder.opened == [it])
-        ran.close(it)
-        await until(lambda: recorder.ended == [0, 1])
+        await closed_with_an_error(ran, recorder, tmp_path)
         assert len(records(tmp_path)) == 1
         (tmp_path / "go").touch()
         await until(lambda: not records(tmp_path))
@@ -645,11 +651,7 @@ def test_start_that_cannot_run_leaves_what_is_owed(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(owed_stops, "PAUSES", (0.1,) * 1000)
 
     async def story(ran: CommandRunner, recorder: Recorder) -> None:
-        it = door("true", f"[ -e {tmp_path}/go ]")
-        ran.open(it)
-        await until(lambda: recorder.opened == [it])
-        ran.close(it)
-        await until(lambda: recorder.ended == [0, 1])
+        it = await closed_with_an_error(ran, recorder, tmp_path)
         with monkeypatch.context() as patch:
             patch.setattr(pending, "remember", lambda *_: os.close(-1))
             ran.open(it)
