@@ -132,6 +132,8 @@ def test_commands_of_both_families_run_and_report_their_status(
         await_line(tmp_path / "log", f"{by6}: e: OPEN SESAME")
         knock(client, client.server4, TWO)
         await_run(log, f"start4 {by4}", f"stop4 {by4}", f"start6 {by6}", f"stop6 {by6}", "four")
+    # The next daemon on this host would run the stop command that failed, and end with an error.
+    box.server.run([*PROGRAM[:-1], "sweep", "--forget"])
     lines = log_lines(tmp_path / "log")
     assert [line for line in lines if "code" in line] == [
         f"d: command returned non-zero status code ({status})" for status in (3, 4)

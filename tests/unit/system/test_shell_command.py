@@ -88,11 +88,13 @@ import os, signal
 from port_knocking_doors.system.command_output import CommandOutput
 from port_knocking_doors.system.shell_command import ShellCommand
 with CommandOutput() as output:
-    print(ShellCommand("touch {tmp_path}/ran", output).identity.pid, flush=True)
+    print(*ShellCommand("touch {tmp_path}/ran", output).identity, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, stdout=subprocess.PIPE, check=False)
-    wait_until(lambda: not Path(f"/proc/{int(done.stdout)}").exists(), SOON, "the end of the shell")
+    identity = ProcessIdentity(*map(int, done.stdout.split()))
+    # As a zombie it has ended: not every process 1 waits for orphans.
+    wait_until(lambda: not identity.is_running(), SOON, "the end of the shell")
     assert not (tmp_path / "ran").exists()
 
 
