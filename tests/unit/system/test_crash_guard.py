@@ -326,7 +326,7 @@ async def until(condition: Callable[[], object]) -> None:
         await asyncio.sleep(0.01)
 
 
-def _refuse(_: int) -> int:
+def _refuse(_: int, __: int = 0) -> int:
     raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
 
